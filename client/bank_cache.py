@@ -1,0 +1,53 @@
+"""A client's banks: files named by their SHA-256, so that each crosses the network once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recast_core.bank import TemplateBank
+from recast_core.bank_file import write_atomically
+from recast_core.errors import RecastError
+
+
+class BankCache:
+    """A folder of banks. Files are complete or absent; a damaged one counts as absent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, sha256: bytes) -> Path:
+        """Where the bank of this identity is kept."""
+        return self.folder / f"{sha256.hex()}.safetensors"
+
+    def find(self, prefix: int) -> Path | None:
+        """The file of the bank whose identity starts with ``prefix``, or ``None``."""
+        matches = sorted(self.folder.glob(f"{prefix:08x}*.safetensors"))
+        return matches[0] if matches else None
+
+    def holds(self, sha256: bytes) -> bool:
+        """Whether the bank is here and sound; a damaged file is removed."""
+        path = self.path(sha256)
+        if not path.exists():
+            return False
+        try:
+            TemplateBank.load(path, sha256)
+        except RecastError:
+            path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def store(self, content: bytes, sha256: bytes) -> Path:
+        """Verify a bank's bytes and keep them.
+
+        Raises:
+            RecastError: they are no bank, another bank, or cannot be written.
+        """
+        bank = TemplateBank.from_bytes(content, name="the bank that was sent")
+        if bank.sha256 != sha256:
+            raise RecastError(
+                f"the bank that was sent is {bank.prefix:08x}, {sha256[:4].hex()} was announced: "
+                "check the server's version"
+            )
+        path = self.path(sha256)
+        write_atomically(path, content)
+        return path

@@ -1,0 +1,44 @@
+"""The attached model, built once in a process for each backbone and bank."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from recast_core.backbones import Preprocess, load_backbone
+from recast_core.bank import TemplateBank
+from recast_core.model import RecastModel, attach
+
+_loaded: dict[tuple[str, str, str], tuple[RecastModel, Preprocess]] = {}
+
+
+def attached(backbone: str, bank: Path, device: str) -> tuple[RecastModel, Preprocess]:
+    """The backbone with the bank in a file that is named by its SHA-256, and how it takes images.
+
+    The last one is kept: in a simulation every client has the same, each in a file of its own.
+
+    Raises:
+        RecastError: the file is damaged, or the bank is for another backbone.
+    """
+    key = backbone, bank.stem, device
+    if key not in _loaded:
+        loaded = load_backbone(backbone)
+        net = attach(loaded.model, TemplateBank.load(bank, bytes.fromhex(bank.stem)), loaded.head)
+        _loaded.clear()
+        _loaded[key] = net.to(pick_device(device)), loaded.preprocess
+    return _loaded[key]
+
+
+@lru_cache(maxsize=2)
+def preprocess_of(backbone: str) -> Preprocess:
+    """How a backbone takes images."""
+    return load_backbone(backbone).preprocess
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""Whatever puts the parts together: the command, the simulation engines, benchmarks, reports."""

@@ -1,0 +1,1 @@
+"""Simulation engines: grids that run clients in this process."""

@@ -1,0 +1,190 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class BankRef(_message.Message):
+    __slots__ = ("sha256", "size")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    size: int
+    def __init__(self, sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("id", "name", "source")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    name: str
+    source: str
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class HelloRequest(_message.Message):
+    __slots__ = ("bank", "tasks")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    bank: BankRef
+    tasks: _containers.RepeatedCompositeFieldContainer[Task]
+    def __init__(self, bank: _Optional[_Union[BankRef, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("holds_bank", "tasks")
+    HOLDS_BANK_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    holds_bank: bool
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskData]
+    def __init__(self, holds_bank: bool = ..., tasks: _Optional[_Iterable[_Union[TaskData, _Mapping]]] = ...) -> None: ...
+
+class TaskData(_message.Message):
+    __slots__ = ("task", "train_examples", "test_examples", "classes", "local_classes")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TEST_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    train_examples: int
+    test_examples: int
+    classes: int
+    local_classes: int
+    def __init__(self, task: _Optional[int] = ..., train_examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., local_classes: _Optional[int] = ...) -> None: ...
+
+class BankDelivery(_message.Message):
+    __slots__ = ("bank", "content")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    bank: BankRef
+    content: bytes
+    def __init__(self, bank: _Optional[_Union[BankRef, _Mapping]] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class BankReceipt(_message.Message):
+    __slots__ = ("bank",)
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    bank: int
+    def __init__(self, bank: _Optional[int] = ...) -> None: ...
+
+class Hyperparameters(_message.Message):
+    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed")
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    epochs: int
+    batch: int
+    learning_rate: float
+    bits: int
+    seed: int
+    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Broadcast(_message.Message):
+    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    COEFFICIENTS_FIELD_NUMBER: _ClassVar[int]
+    HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    bank: int
+    task: int
+    round: int
+    scale: float
+    coefficients: bytes
+    hyperparameters: Hyperparameters
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ...) -> None: ...
+
+class Update(_message.Message):
+    __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    COEFFICIENTS_FIELD_NUMBER: _ClassVar[int]
+    bank: int
+    task: int
+    round: int
+    examples: int
+    scale: float
+    coefficients: bytes
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    HEAD_ONLY_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    bank: int
+    task: int
+    round: int
+    examples: int
+    correct: int
+    head_only_correct: int
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., correct: _Optional[int] = ..., head_only_correct: _Optional[int] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("reason", "task", "round", "detail")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[Refusal.Reason]
+        REASON_BANK_MISSING: _ClassVar[Refusal.Reason]
+        REASON_BANK_MISMATCH: _ClassVar[Refusal.Reason]
+        REASON_UNKNOWN_TASK: _ClassVar[Refusal.Reason]
+        REASON_NO_DATA: _ClassVar[Refusal.Reason]
+        REASON_ONE_CLASS: _ClassVar[Refusal.Reason]
+        REASON_MALFORMED: _ClassVar[Refusal.Reason]
+        REASON_NOT_FINITE: _ClassVar[Refusal.Reason]
+        REASON_FAILED: _ClassVar[Refusal.Reason]
+    REASON_UNSPECIFIED: Refusal.Reason
+    REASON_BANK_MISSING: Refusal.Reason
+    REASON_BANK_MISMATCH: Refusal.Reason
+    REASON_UNKNOWN_TASK: Refusal.Reason
+    REASON_NO_DATA: Refusal.Reason
+    REASON_ONE_CLASS: Refusal.Reason
+    REASON_MALFORMED: Refusal.Reason
+    REASON_NOT_FINITE: Refusal.Reason
+    REASON_FAILED: Refusal.Reason
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    reason: Refusal.Reason
+    task: int
+    round: int
+    detail: str
+    def __init__(self, reason: _Optional[_Union[Refusal.Reason, str]] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class ToClient(_message.Message):
+    __slots__ = ("hello", "bank", "train", "evaluate")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    hello: HelloRequest
+    bank: BankDelivery
+    train: Broadcast
+    evaluate: Broadcast
+    def __init__(self, hello: _Optional[_Union[HelloRequest, _Mapping]] = ..., bank: _Optional[_Union[BankDelivery, _Mapping]] = ..., train: _Optional[_Union[Broadcast, _Mapping]] = ..., evaluate: _Optional[_Union[Broadcast, _Mapping]] = ...) -> None: ...
+
+class ToServer(_message.Message):
+    __slots__ = ("hello", "bank", "update", "evaluation", "refusal")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    bank: BankReceipt
+    update: Update
+    evaluation: Evaluation
+    refusal: Refusal
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bank: _Optional[_Union[BankReceipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...

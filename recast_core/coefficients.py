@@ -1,0 +1,99 @@
+"""The coefficients of an attached model: one flat float32 parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.errors import RecastError
+
+
+class Coefficients(nn.Module):
+    """All coefficients of a model, trained as ``flat`` and sent as their mean over the K sets.
+
+    Order of ``flat``: the bank's rows one after another (model order of their groups, then of the
+    modules in a group); within a row set 0, set 1, ..., set K-1, each with its n coefficients in
+    template order. The sent vector has the same order without the sets.
+
+    Attributes:
+        flat: float32 ``[K*D]``, or ``[J, K*D]`` with a client axis.
+    """
+
+    flat: nn.Parameter
+
+    def __init__(self, initial: Sequence[Tensor], sets: int = 1) -> None:
+        """Start every set at ``initial``, the bank's rows ``[n_r]``."""
+        super().__init__()
+        self.sets = sets
+        self.sizes = tuple(row.numel() for row in initial)
+        ends = torch.tensor(self.sizes).cumsum(0).tolist() if self.sizes else []
+        self._bounds = tuple(
+            (sets * (end - n), sets * end) for end, n in zip(ends, self.sizes, strict=True)
+        )
+        start = torch.cat([row.reshape(-1) for row in initial]).float()
+        self.register_buffer("initial", start, persistent=False)
+        self.flat = nn.Parameter(self._spread(start))
+
+    @property
+    def sent_count(self) -> int:
+        """D."""
+        return sum(self.sizes)
+
+    @property
+    def clients(self) -> int | None:
+        """J where the coefficients carry a client axis, else ``None``."""
+        return None if self.flat.dim() == 1 else self.flat.shape[0]
+
+    def row(self, index: int) -> Tensor:
+        """Row ``index`` averaged over the sets: ``[n]`` or ``[J, n]``, differentiable."""
+        start, stop = self._bounds[index]
+        row = self.flat[..., start:stop]
+        if self.sets == 1:
+            return row
+        mean: Tensor = row.unflatten(-1, (self.sets, self.sizes[index])).mean(-2)
+        return mean
+
+    def initial_row(self, index: int) -> Tensor:
+        """``c0`` of row ``index``: ``[n]``."""
+        start = sum(self.sizes[:index])
+        initial = self.get_buffer("initial")
+        return initial[start : start + self.sizes[index]]
+
+    def sent(self) -> Tensor:
+        """A copy of the coefficients as they are sent: ``[D]`` or ``[J, D]``, detached."""
+        rows = [self.row(index) for index in range(len(self.sizes))]
+        return torch.cat(rows, dim=-1).detach().clone()
+
+    @torch.no_grad()
+    def load(self, vector: Tensor | None = None) -> None:
+        """Set the coefficients to a sent vector, ``c0`` where ``None``.
+
+        Args:
+            vector: float32 ``[D]``, or ``[J, D]`` to give the model a client axis of J.
+
+        Raises:
+            RecastError: a vector of another length, or one that is not finite.
+        """
+        if vector is None:
+            vector = self.get_buffer("initial")
+        vector = vector.to(self.flat.device, torch.float32)
+        if vector.dim() not in (1, 2) or vector.shape[-1] != self.sent_count:
+            raise RecastError(
+                f"coefficients of shape {list(vector.shape)}: this bank takes {self.sent_count}"
+            )
+        if not bool(torch.isfinite(vector).all()):
+            raise RecastError("coefficients hold NaN or infinity: start again from the last round")
+        spread = self._spread(vector)
+        if spread.shape == self.flat.shape:
+            self.flat.copy_(spread)
+        else:
+            self.flat.data = spread
+            self.flat.grad = None
+
+    def _spread(self, vector: Tensor) -> Tensor:
+        if self.sets == 1:
+            return vector.clone()
+        rows = vector.split(list(self.sizes), dim=-1)
+        return torch.cat([row for row in rows for _ in range(self.sets)], dim=-1)

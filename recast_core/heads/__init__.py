@@ -1,0 +1,1 @@
+"""Heads: a task's classifier over the backbone's features, one kind a file."""

@@ -1,0 +1,124 @@
+"""What every target layer does: recombine its tensors, with or without a client axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.coefficients import Coefficients
+
+
+class Templates(nn.Module):
+    """The templates of one group, held once however many layers read them.
+
+    Attributes:
+        stack: float32 ``[n, *shape]``; not part of the state dict, since the bank has its own file.
+    """
+
+    stack: Tensor
+
+    def __init__(self, stack: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("stack", stack, persistent=False)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one tensor of a layer comes from.
+
+    Attributes:
+        coefficients: those of the whole model.
+        row: the row of this tensor.
+        templates: those of its group.
+        residual: add the frozen tensor, and count coefficients from ``c0``.
+    """
+
+    coefficients: Coefficients
+    row: int
+    templates: Templates
+    residual: bool
+
+    def combine(self, base: Tensor | None) -> Tensor:
+        """``sum_i c_i T_i`` or ``W0 + sum_i (c_i - c0_i) T_i``: ``[*shape]`` or ``[J, *shape]``."""
+        row = self.coefficients.row(self.row)
+        if self.residual:
+            row = row - self.coefficients.initial_row(self.row)
+        stack = self.templates.stack
+        combined: Tensor = (row @ stack.flatten(1)).unflatten(-1, stack.shape[1:])
+        return combined if base is None else base + combined
+
+
+class TargetLayer(nn.Module):
+    """A frozen module some of whose tensors are recombined.
+
+    With coefficients ``[D]`` it computes what the original module would with the combined weight.
+    With a client axis ``[J, D]`` its input holds J equal blocks of rows, client after client, and
+    block j meets the weight of client j.
+
+    Attributes:
+        original: the module that this layer stands for. Tensors that the combination replaces
+            outright are ``None`` in it; those of the residual form stay.
+    """
+
+    original: nn.Module
+
+    def __init__(self, original: nn.Module, slots: Mapping[str, Slot]) -> None:
+        super().__init__()
+        self.original = original
+        # A plain dict hides the shared modules from this module's own tree: they are registered
+        # once, on the attached model, and would otherwise appear in the state dict of each layer.
+        self._slots = dict(slots)
+        for name, slot in slots.items():
+            if not slot.residual:
+                original.register_parameter(name, None)
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        """The recombined tensors by name."""
+        return self._slots
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor ``name`` as it is now: recombined where it has a slot, else frozen."""
+        slot = self._slots.get(name)
+        frozen = getattr(self.original, name)
+        return frozen if slot is None else slot.combine(frozen)
+
+    def optional(self, name: str) -> Tensor | None:
+        """Like ``tensor``, for a tensor that the module may lack (a bias)."""
+        if name not in self._slots and getattr(self.original, name) is None:
+            return None
+        return self.tensor(name)
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """The original module with its combined tensors written in: this layer is used up.
+
+        Raises:
+            RuntimeError: the coefficients carry a client axis.
+        """
+        combined = {name: self.tensor(name).detach().clone() for name in self._slots}
+        for name, tensor in combined.items():
+            if tensor.shape != self._slots[name].templates.stack.shape[1:]:
+                raise RuntimeError("a layer with a client axis has no single weight")
+            if name in self.original._buffers:
+                self.original.register_buffer(name, tensor)
+            else:
+                self.original.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+        return self.original
+
+    def extra_repr(self) -> str:
+        """Which tensors are recombined, from how many templates."""
+        return ", ".join(
+            f"{name}: {slot.templates.stack.shape[0]} templates"
+            for name, slot in self._slots.items()
+        )
+
+
+def split_clients(x: Tensor, clients: int) -> Tensor:
+    """``[J*B, ...]`` as ``[J, B, ...]``; raises ValueError where J does not divide the rows."""
+    if x.shape[0] % clients:
+        raise ValueError(f"a batch of {x.shape[0]} rows cannot be split over {clients} clients")
+    return x.reshape(clients, x.shape[0] // clients, *x.shape[1:])

@@ -1,0 +1,26 @@
+"""Choose the target layer for a module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from recast_core.layers.base import Slot, TargetLayer
+from recast_core.layers.conv import RecastConv2d
+from recast_core.layers.linear import RecastLinear
+from recast_core.layers.multihead import RecastMultiheadAttention
+
+_LAYERS: dict[type[nn.Module], type[TargetLayer]] = {
+    nn.MultiheadAttention: RecastMultiheadAttention,
+    nn.Linear: RecastLinear,
+    nn.Conv2d: RecastConv2d,
+}
+
+
+def make_layer(original: nn.Module, slots: Mapping[str, Slot]) -> TargetLayer | None:
+    """The target layer for ``original``, or ``None`` for a type that cannot be recombined."""
+    for kind, layer in _LAYERS.items():
+        if isinstance(original, kind):
+            return layer(original, slots)
+    return None

@@ -1,0 +1,104 @@
+"""A MultiheadAttention whose in-projection is recombined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recast_core.layers.base import TargetLayer
+from recast_core.layers.linear import linear
+
+
+class RecastMultiheadAttention(TargetLayer):
+    """Self-attention with a recombined ``in_proj_weight`` ``[3E, E]``.
+
+    Takes the calls of ``nn.MultiheadAttention``. Self-attention without weights or masks (what
+    vision transformers do) runs here on scaled_dot_product_attention; every other call is handed to
+    the original module with the combined weight, and cannot carry a client axis.
+    """
+
+    original: nn.MultiheadAttention
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """``[N, L, E]`` (batch first) or ``[L, N, E]`` -> the same shape, and the weights or None.
+
+        Raises:
+            ValueError: a client axis where it cannot be carried.
+        """
+        weight, attention = self.tensor("in_proj_weight"), self.original
+        simple = (
+            query is key
+            and key is value
+            and query.dim() == 3
+            and key_padding_mask is None
+            and attn_mask is None
+            and not need_weights
+            and attention.bias_k is None
+            and not attention.add_zero_attn
+        )
+        if not simple:
+            if weight.dim() == 3:
+                raise ValueError(
+                    "a client axis needs unmasked self-attention called with need_weights=False"
+                )
+            return self._general(
+                weight,
+                query,
+                key,
+                value,
+                key_padding_mask=key_padding_mask,
+                need_weights=need_weights,
+                attn_mask=attn_mask,
+                average_attn_weights=average_attn_weights,
+                is_causal=is_causal,
+            )
+        if is_causal:
+            raise ValueError("is_causal needs an attn_mask, as in nn.MultiheadAttention")
+        x = query if attention.batch_first else query.transpose(0, 1)
+        projected = linear(x, weight, self.optional("in_proj_bias"))
+        q, k, v = projected.unflatten(-1, (3, attention.num_heads, attention.head_dim)).permute(
+            2, 0, 3, 1, 4
+        )
+        dropout = attention.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        out = attention.out_proj(mixed.transpose(1, 2).flatten(2))
+        return (out if attention.batch_first else out.transpose(0, 1)), None
+
+    def _general(
+        self, weight: Tensor, query: Tensor, key: Tensor, value: Tensor, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        attention = self.original
+        if attention.batch_first and query.dim() == 3:
+            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
+        out, weights = F.multi_head_attention_forward(
+            query,
+            key,
+            value,
+            attention.embed_dim,
+            attention.num_heads,
+            weight,
+            self.optional("in_proj_bias"),
+            attention.bias_k,
+            attention.bias_v,
+            attention.add_zero_attn,
+            attention.dropout,
+            attention.out_proj.weight,
+            attention.out_proj.bias,
+            training=self.training,
+            **options,
+        )
+        if attention.batch_first and query.dim() == 3:
+            out = out.transpose(0, 1)
+        return out, weights

@@ -1,0 +1,117 @@
+"""Neural Mimicry: turn a pretrained model into a template bank."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.bank import TemplateBank, TemplateGroup
+from recast_core.config import RecastConfig
+from recast_core.errors import RecastError
+from recast_core.head import find_head
+from recast_core.sources.closed_form import closed_form
+from recast_core.targets import TargetGroup, find_groups
+
+
+def mimic(model: nn.Module, config: RecastConfig | None = None) -> TemplateBank:
+    """A bank whose combinations reproduce ``model``'s target weights.
+
+    Args:
+        model: float32, on any device; not changed.
+        config: targets, groups and templates; the default is one exact own-weight bank for the
+            MLP layers.
+
+    Raises:
+        RecastError: no targets, unequal groups, weights that are not finite float32.
+    """
+    config = config or RecastConfig()
+    rows: list[Tensor] = []
+    groups: list[TemplateGroup] = []
+    for target in find_groups(model, config):
+        weights = stacked_weights(model, target)
+        templates, coefficients = _templates(weights, config)
+        groups.append(
+            TemplateGroup(
+                name=target.name,
+                modules=target.modules,
+                tensor=target.tensor,
+                rows=tuple(range(len(rows), len(rows) + len(coefficients))),
+                templates=templates,
+                base=weights if config.base_in_bank else None,
+            )
+        )
+        rows.extend(coefficients)
+    return TemplateBank(
+        groups=tuple(groups),
+        initial=tuple(rows),
+        sets=config.sets,
+        residual=config.residual,
+        backbone=fingerprint(model),
+        meta={"source": "closed-form", "basis": config.basis},
+    )
+
+
+def _templates(weights: Tensor, config: RecastConfig) -> tuple[Tensor, Tensor]:
+    layers, count = len(weights), config.templates
+    if config.residual and config.basis == "own" and count is not None and count < layers:
+        # Exactness comes from W0, so any n layers serve: evenly spaced ones differ most.
+        chosen = torch.linspace(0, layers - 1, count).round().long()
+        return weights[chosen].clone(), torch.zeros(layers, count)
+    return closed_form(weights, count, config.basis)
+
+
+def stacked_weights(model: nn.Module, group: TargetGroup) -> Tensor:
+    """The group's weights on the CPU: float32 ``[L, *shape]``.
+
+    Raises:
+        RecastError: a weight that is not float32, has no data (``meta``) or is not finite.
+    """
+    tensors = []
+    for name in group.modules:
+        tensor = getattr(model.get_submodule(name), group.tensor).detach()
+        if tensor.is_meta:
+            raise RecastError(f"{name}.{group.tensor} is a meta tensor: load its weights first")
+        if tensor.dtype != torch.float32:
+            raise RecastError(f"{name}.{group.tensor} is {tensor.dtype}: call model.float() first")
+        if not bool(torch.isfinite(tensor).all()):
+            raise RecastError(f"{name}.{group.tensor} holds NaN or infinity: load finite weights")
+        tensors.append(tensor.cpu())
+    return torch.stack(tensors)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Which backbone this is: 16 hexadecimal digits over every tensor but the classifier's."""
+    head = find_head(model)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point() and not (head and name.startswith(f"{head}.")):
+            digest.update(name.encode() + b"\0")
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def relative_error(model: nn.Module, bank: TemplateBank) -> tuple[float, float]:
+    """How well the bank's start reproduces ``model``.
+
+    Returns:
+        The Frobenius norm of all differences over that of all target weights, and the mean cosine
+        between a layer's weight and its reconstruction.
+    """
+    squared = total = 0.0
+    cosines: list[float] = []
+    for group in bank.groups:
+        target = TargetGroup(group.name, group.modules, group.tensor, group.shape)
+        weights = stacked_weights(model, target).flatten(1).double()
+        start = torch.stack([bank.initial[row] for row in group.rows]).double()
+        if bank.residual:
+            base = weights if group.base is None else group.base.flatten(1).double()
+            rebuilt = base
+        else:
+            rebuilt = start @ group.templates.flatten(1).double()
+        squared += float((rebuilt - weights).square().sum())
+        total += float(weights.square().sum())
+        cosines += torch.cosine_similarity(rebuilt, weights, dim=1).tolist()
+    return (squared / total) ** 0.5 if total else 0.0, sum(cosines) / len(cosines)

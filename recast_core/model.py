@@ -1,0 +1,191 @@
+"""Attach a bank to a backbone, and take it off again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.bank import TemplateBank, TemplateGroup
+from recast_core.coefficients import Coefficients
+from recast_core.errors import RecastError
+from recast_core.head import find_head
+from recast_core.layers import Slot, TargetLayer, Templates, make_layer
+from recast_core.mimicry import fingerprint
+
+
+class RecastModel(nn.Module):
+    """A backbone whose target layers read one vector of coefficients.
+
+    Made by ``attach``. Calling it gives logits, ``features`` what the classifier would see.
+
+    Attributes:
+        backbone: the model that was attached to, without its classifier.
+        coefficients: the only parameter that trains.
+        head: the classifier; the backbone's own until a task's is put in its place.
+        bank: what was attached.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        bank: TemplateBank,
+        coefficients: Coefficients,
+        templates: nn.ModuleList,
+        head: nn.Module,
+        head_name: str | None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.coefficients = coefficients
+        self.templates = templates
+        self.head = head
+        self.bank = bank
+        self._head_name = head_name
+        self._merged = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[N, C]`` of images ``[N, 3, H, W]``."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``[N, d]``: the input of the classifier."""
+        features: Tensor = self.backbone(images)
+        return features
+
+    def trainable_parameters(self) -> tuple[int, int]:
+        """How many numbers train, and how many the model holds."""
+        trained = self.coefficients.flat.shape[-1]
+        held = {id(p): p.numel() for p in self.parameters()}
+        return trained, sum(held.values()) + sum(
+            t.numel() for _, t in self.templates.named_buffers()
+        )
+
+    def print_trainable_parameters(self) -> None:
+        """Print what trains and what is sent, in PEFT's manner."""
+        trained, held = self.trainable_parameters()
+        print(
+            f"trainable params: {trained:,} || all params: {held:,} || "
+            f"trainable%: {100 * trained / held:.6f} || sent per update: {self.bank.sent:,}"
+        )
+
+    def merge(self) -> nn.Module:
+        """The plain model with the present coefficients and head written into its weights.
+
+        The returned module has no trace of RECAST and costs nothing extra; this object is used up.
+
+        Raises:
+            RecastError: already merged, a client axis, or weights that are not finite.
+        """
+        if self._merged:
+            raise RecastError("this model is merged already: use the module that merge() returned")
+        if self.coefficients.clients is not None:
+            raise RecastError(
+                "coefficients with a client axis have no single weight: load one "
+                "client's vector first"
+            )
+        for name, layer in list(self.backbone.named_modules()):
+            if isinstance(layer, TargetLayer):
+                for tensor in layer.slots:
+                    if not bool(torch.isfinite(layer.tensor(tensor)).all()):
+                        raise RecastError(
+                            f"the merged weight of {name} holds NaN or infinity: "
+                            "load finite coefficients first"
+                        )
+        for name, layer in list(self.backbone.named_modules()):
+            if isinstance(layer, TargetLayer):
+                _replace(self.backbone, name, layer.plain())
+        self._merged = True
+        if self._head_name is None:
+            return self.backbone
+        _replace(self.backbone, self._head_name, self.head)
+        return self.backbone
+
+
+def attach(model: nn.Module, bank: TemplateBank, head: str | None = None) -> RecastModel:
+    """Replace the bank's target modules in ``model`` by target layers. Changes ``model`` in place.
+
+    Everything in it is frozen and set to evaluation mode; only the coefficients train.
+
+    Args:
+        model: the backbone that the bank was made for; float32.
+        bank: verified templates and start.
+        head: dotted name of the classifier; found by its usual names where ``None``.
+
+    Raises:
+        RecastError: ``model`` is attached already, or does not match; names the first module that
+            does not. The model is then unchanged.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, TargetLayer | RecastModel):
+            raise RecastError(
+                f"the model is attached already (at {name or 'its root'}): merge() it, or load the "
+                "backbone afresh"
+            )
+    for group in bank.groups:
+        for name in group.modules:
+            _check_module(model, name, group)
+    if bank.backbone and bank.backbone != (found := fingerprint(model)):
+        raise RecastError(
+            f"the bank was made for backbone {bank.backbone}, this one is {found}: load the "
+            "backbone that it names, or mimic this one"
+        )
+    model.requires_grad_(False)
+    device = next(model.parameters()).device
+    coefficients = Coefficients(bank.initial, bank.sets).to(device)
+    templates = nn.ModuleList(Templates(group.templates).to(device) for group in bank.groups)
+    slots: dict[str, dict[str, Slot]] = defaultdict(dict)
+    for group, shared in zip(bank.groups, templates, strict=True):
+        assert isinstance(shared, Templates)
+        for index, (name, row) in enumerate(zip(group.modules, group.rows, strict=True)):
+            slots[name][group.tensor] = Slot(coefficients, row, shared, bank.residual)
+            if group.base is not None:
+                _write_base(model.get_submodule(name), group.tensor, group.base[index])
+    for name, by_tensor in slots.items():
+        layer = make_layer(model.get_submodule(name), by_tensor)
+        assert layer is not None
+        _replace(model, name, layer)
+    head_name = head or find_head(model)
+    classifier: nn.Module = nn.Identity()
+    if head_name is not None:
+        classifier = model.get_submodule(head_name)
+        _replace(model, head_name, nn.Identity())
+    net = RecastModel(model, bank, coefficients, templates, classifier, head_name)
+    return net.eval()
+
+
+def _check_module(model: nn.Module, name: str, group: TemplateGroup) -> None:
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise RecastError(
+            f"the bank does not match the model: it has no module {name!r}; load the backbone that "
+            "the bank was made for"
+        ) from None
+    tensor = getattr(module, group.tensor, None)
+    if not isinstance(tensor, Tensor):
+        raise RecastError(
+            f"the bank does not match the model: module {name!r} "
+            f"({type(module).__name__}) has no {group.tensor}; load the backbone that the bank was "
+            "made for"
+        )
+    if tuple(tensor.shape) != group.shape:
+        raise RecastError(
+            f"the bank does not match the model: {name}.{group.tensor} has shape "
+            f"{list(tensor.shape)}, the bank's templates {list(group.shape)}"
+        )
+    if tensor.is_meta or tensor.dtype != torch.float32:
+        state = "a meta tensor" if tensor.is_meta else str(tensor.dtype)
+        raise RecastError(f"{name}.{group.tensor} is {state}: load float32 weights first")
+
+
+def _write_base(module: nn.Module, tensor: str, base: Tensor) -> None:
+    with torch.no_grad():
+        getattr(module, tensor).copy_(base)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

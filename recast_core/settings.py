@@ -1,0 +1,116 @@
+"""The settings of a run: one flat set of names for the command line, Flower and Python."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from recast_core.codec import check_bits
+from recast_core.config import RecastConfig
+from recast_core.errors import RecastError
+from recast_core.messages import Hyperparameters
+from recast_core.targets import patterns_of
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a federation runs. Flower's run config has the same names, with dashes.
+
+    Attributes:
+        backbone: see ``recast_core.backbones.load_backbone``.
+        target: preset, or patterns separated by commas.
+        groups: groups per bucket; 0 is one.
+        templates: templates per group; 0 is one per layer.
+        sets: coefficient sets K.
+        basis: ``own`` or ``orthonormal``.
+        residual: the residual form.
+        tasks: DATA specifications separated by spaces or commas, learned one after another.
+        rounds: rounds per task.
+        epochs: local passes per round.
+        batch: images per local step.
+        learning_rate: of the coefficients.
+        head: ``local``, a ridge head that never leaves its client.
+        bits: width of an update's numbers.
+        partition: how simulated clients divide a task's data.
+        seed: of everything.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        run_dir: where the registry goes; empty for a folder of its own under ``runs/``.
+    """
+
+    backbone: str = "glyph_resnet20"
+    target: str = "conv"
+    groups: int = 0
+    templates: int = 0
+    sets: int = 1
+    basis: str = "own"
+    residual: bool = False
+    tasks: str = "digits digits+inverted digits+rotated digits+noisy"
+    rounds: int = 5
+    epochs: int = 2
+    batch: int = 32
+    learning_rate: float = 1e-2
+    head: str = "local"
+    bits: int = 8
+    partition: str = "dirichlet:0.5"
+    seed: int = 0
+    device: str = "auto"
+    run_dir: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise RecastError(f"{name} is {getattr(self, name)}: give at least 1")
+        if not 0 < self.learning_rate < float("inf"):
+            raise RecastError(f"learning_rate is {self.learning_rate}: give a positive number")
+        if not 0 <= self.seed < 2**32:
+            raise RecastError(f"seed is {self.seed}: give a whole number from 0 to 4294967295")
+        if self.head != "local":
+            raise RecastError(f"unknown head {self.head!r}: choose local")
+        check_bits(self.bits)
+        patterns_of(self.target)
+        self.recast()
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Value]) -> Settings:
+        """Settings from names with dashes or underscores; what is absent keeps its default.
+
+        Raises:
+            RecastError: an unknown name, or a value that does not fit.
+        """
+        known = {field.name: type(getattr(cls, field.name)) for field in fields(cls)}
+        converted: dict[str, Value] = {}
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f", did you mean {near[0]}?" if near else ""
+                raise RecastError(f"unknown setting {key!r}{hint}")
+            try:
+                converted[name] = known[name](value)
+            except ValueError as error:
+                raise RecastError(
+                    f"setting {key} is {value!r}: give a {known[name].__name__}"
+                ) from error
+        return cls(**converted)  # type: ignore[arg-type]  # each value has just been converted
+
+    def as_dict(self) -> dict[str, Value]:
+        """The settings as plain values, names with dashes."""
+        return {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
+
+    def recast(self) -> RecastConfig:
+        """The part that makes a bank."""
+        return RecastConfig(
+            target=self.target,
+            groups=self.groups or None,
+            templates=self.templates or None,
+            sets=self.sets,
+            basis=self.basis,  # type: ignore[arg-type]  # RecastConfig checks it
+            residual=self.residual,
+        )
+
+    def hyperparameters(self) -> Hyperparameters:
+        """The part that a broadcast carries."""
+        return Hyperparameters(self.epochs, self.batch, self.learning_rate, self.bits, self.seed)

@@ -1,0 +1,1 @@
+"""Where a bank's templates come from: one source a file."""

@@ -1,0 +1,130 @@
+"""Find a model's target modules and divide them into groups."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from recast_core.config import RecastConfig
+from recast_core.errors import RecastError
+
+# Encoder blocks as torchvision and timm name them; the in-projection of an nn.MultiheadAttention is
+# addressed by the name of the attention module.
+_ATTENTION = ("*attn", "*attention", "*attn.qkv")
+_MLP = ("*mlp.0", "*mlp.3", "*mlp.fc1", "*mlp.fc2")
+# Block 0 of a stage changes stride and width, so its weights differ in shape (paper, section 4).
+_CONV = tuple(f"*layer[1-9].[1-9]*.conv{i}" for i in (1, 2, 3))
+PRESETS: dict[str, tuple[str, ...]] = {
+    "attn": _ATTENTION,
+    "mlp": _MLP,
+    "attn+mlp": _ATTENTION + _MLP,
+    "conv": _CONV,
+}
+
+
+@dataclass(frozen=True)
+class TargetGroup:
+    """Target modules of one weight shape that will share templates.
+
+    Attributes:
+        name: unique within the model, stable across runs.
+        modules: dotted module names in the order of ``model.named_modules()``.
+        tensor: the name of the rewritten tensor within each module.
+        shape: the shape of that tensor.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    tensor: str
+    shape: tuple[int, ...]
+
+
+def weight_name(module: nn.Module) -> str | None:
+    """The name of the tensor that mimicry rewrites in ``module``, or ``None``."""
+    if isinstance(module, nn.MultiheadAttention):
+        return "in_proj_weight" if module.in_proj_weight is not None else None
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        return "weight"
+    return None
+
+
+def patterns_of(target: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The module-name patterns of a preset; patterns pass through."""
+    if not isinstance(target, str):
+        return target
+    if target in PRESETS:
+        return PRESETS[target]
+    if any(character in target for character in "*?[."):
+        return tuple(target.split(","))
+    near = ", ".join(difflib.get_close_matches(target, PRESETS, n=1, cutoff=0.5)) or "mlp"
+    raise RecastError(
+        f"unknown target {target!r}: choose {', '.join(PRESETS)} (did you mean {near}?) "
+        "or give module-name patterns such as 'encoder.layers.*.mlp.0'"
+    )
+
+
+def find_groups(model: nn.Module, config: RecastConfig) -> tuple[TargetGroup, ...]:
+    """Divide the modules that ``config.target`` matches into groups, in model order.
+
+    Raises:
+        RecastError: a pattern that the caller wrote matches nothing, no preset pattern matches,
+            or the number of groups does not divide a bucket.
+    """
+    patterns = patterns_of(config.target)
+    candidates = {
+        name: module for name, module in model.named_modules() if weight_name(module) is not None
+    }
+    order = {name: index for index, name in enumerate(candidates)}
+    buckets: dict[tuple[str, tuple[int, ...], str], list[str]] = defaultdict(list)
+    taken: set[str] = set()
+    for pattern in patterns:
+        matched = [name for name in candidates if fnmatchcase(name, pattern)]
+        if not matched and not isinstance(config.target, str):
+            raise _no_match(pattern, list(candidates))
+        for name in matched:
+            if name not in taken:
+                taken.add(name)
+                tensor = _weight(candidates[name])
+                buckets[pattern, tuple(tensor.shape), str(weight_name(candidates[name]))].append(
+                    name
+                )
+    if not buckets:
+        raise _no_match(str(config.target), list(candidates))
+    groups = [
+        TargetGroup(
+            f"{names[0]}..{names[-1]}" if len(names) > 1 else names[0], names, tensor, shape
+        )
+        for (_, shape, tensor), bucket in buckets.items()
+        for names in _divide(bucket, config.groups or 1)
+    ]
+    return tuple(sorted(groups, key=lambda group: order[group.modules[0]]))
+
+
+def _divide(names: list[str], groups: int) -> list[tuple[str, ...]]:
+    if len(names) % groups:
+        raise RecastError(
+            f"{groups} groups do not divide the {len(names)} layers from {names[0]!r} to "
+            f"{names[-1]!r}: choose a divisor of {len(names)}"
+        )
+    size = len(names) // groups
+    return [tuple(names[start : start + size]) for start in range(0, len(names), size)]
+
+
+def _weight(module: nn.Module) -> Tensor:
+    tensor = getattr(module, str(weight_name(module)))
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _no_match(pattern: str, candidates: list[str]) -> RecastError:
+    if not candidates:
+        return RecastError(
+            f"target {pattern!r} matches nothing: the model has no Linear, Conv2d or "
+            "MultiheadAttention module"
+        )
+    near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.0)
+    return RecastError(f"target {pattern!r} matches no module: near names are {', '.join(near)}")

@@ -1,0 +1,56 @@
+"""What a federation tells whoever watches it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+logger = logging.getLogger("recast.server")
+
+
+class Observer(Protocol):
+    """Called from the server's thread, in order."""
+
+    def joined(self, clients: int, delivered: int) -> None:
+        """``clients`` answered the greeting, of which ``delivered`` were sent the bank."""
+
+    def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
+        """A round's messages are about to leave."""
+
+    def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
+        """A round is aggregated and in the registry."""
+
+    def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
+        """A task was evaluated; accuracies are fractions."""
+
+    def refused(self, client: str, reason: str, detail: str) -> None:
+        """A client, or its answer, is left out."""
+
+
+class LogObserver:
+    """An observer that logs one line for each event."""
+
+    def joined(self, clients: int, delivered: int) -> None:
+        """Log who is there."""
+        logger.info("%d clients, bank sent to %d", clients, delivered)
+
+    def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
+        """Say nothing: the line that matters comes when the round is over."""
+
+    def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
+        """Log a finished round."""
+        logger.info("task %s round %d: %d updates, %.1f s", task, round_, updates, seconds)
+
+    def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
+        """Log accuracies in percent."""
+        logger.info(
+            "task %s: accuracy %.2f %%, head only %.2f %% (%d clients)",
+            task,
+            100 * accuracy,
+            100 * head_only,
+            clients,
+        )
+
+    def refused(self, client: str, reason: str, detail: str) -> None:
+        """Warn of what was left out."""
+        logger.warning("client %s refused (%s): %s", client, reason, detail)

@@ -1,0 +1,287 @@
+"""The strategy of a federation: tasks one after another, each task's coefficients averaged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from protos import recast_v1_pb2 as pb
+from recast_core.bank import TemplateBank
+from recast_core.codec import Vector
+from recast_core.errors import RecastError
+from recast_core.messages import (
+    Hyperparameters,
+    RefusedError,
+    from_update,
+    snap,
+    to_broadcast,
+)
+from server.aggregation import Contribution, average
+from server.ledger import Ledger
+from server.observer import Observer
+from server.registry import Registry
+from server.roster import Roster, Share
+from server.tables import Refusal
+from server.traffic import Topic, Traffic
+
+# A node that answers so has lost what it was told; greet it again.
+_FORGETFUL = {"bank-missing", "bank-mismatch", "unknown-task"}
+
+
+@dataclass
+class TaskState:
+    """A task on the server: its number, its name and its coefficients ``[D]``."""
+
+    number: int
+    name: str
+    vector: Vector
+    round: int = 0
+    registered: bool = False
+
+
+class FedRecast(Strategy):
+    """Federated averaging of coefficients, per task.
+
+    The inherited ``start`` runs ``len(tasks) * rounds`` rounds. Each round trains the tasks that
+    ``active`` names, on every node that has data for one; a task is evaluated after its last
+    round. Arrays stay on the server: what travels are the messages of ``protos/``.
+    """
+
+    def __init__(
+        self,
+        bank: TemplateBank,
+        tasks: Sequence[pb.Task],
+        rounds: int,
+        hyper: Hyperparameters,
+        registry: Registry,
+        run: int,
+        observer: Observer,
+        timeout: float = 3600.0,
+    ) -> None:
+        """Prepare to learn ``tasks`` in their order, ``rounds`` rounds each."""
+        self.bank = bank
+        self.rounds = rounds
+        self.hyper = hyper
+        self.states = {
+            task.id: TaskState(task.id, task.name, bank.initial_vector.numpy().copy())
+            for task in tasks
+        }
+        self._registry = registry
+        self._run = run
+        self._observer = observer
+        self._ledger = Ledger(registry)
+        self._traffic = Traffic(self._ledger, observer)
+        self._timeout = timeout
+        self._roster = Roster(bank, tasks, self._traffic, observer, timeout)
+        self._asked: dict[tuple[int, int], int] = {}
+        self._began = 0.0
+
+    def active(self, server_round: int) -> list[TaskState]:
+        """The tasks of a round (from 1): here one at a time."""
+        return [self.states[(server_round - 1) // self.rounds + 1]]
+
+    def initial_arrays(self) -> ArrayRecord:
+        """Every task's coefficients by name, for ``start``."""
+        return ArrayRecord({state.name: Array(state.vector) for state in self.states.values()})
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A broadcast to every node for each active task that it can train.
+
+        Raises:
+            RecastError: no node is there, or none has data for a task.
+        """
+        self._began = time.monotonic()
+        self._roster.refresh(grid)
+        if not self._roster.nodes:
+            raise RecastError(
+                "no client is ready: start clients, and look for refusals in the log above"
+            )
+        self._asked = {}
+        messages = []
+        for state in self.active(server_round):
+            nodes = [node for node, share in self._shares(state) if share.can_train]
+            if not nodes:
+                raise RecastError(
+                    f"no client has two classes of training images for task {state.name!r}: use "
+                    "fewer clients, a less skewed partition, or data folders that hold the task"
+                )
+            self._register(state)
+            state.round += 1
+            body = self._broadcast(state, train=True)
+            self._observer.round_started(state.name, state.round, self.rounds, len(nodes))
+            for node in nodes:
+                self._asked[node, state.number] = state.round
+                topic = Topic(state.name, state.round)
+                messages.append(self._traffic.send(node, body, topic))
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Average each task's offsets, and record the round before anything else happens."""
+        states = self.active(server_round)
+        topic = Topic(states[0].name if len(states) == 1 else None, states[0].round)
+        contributions: dict[int, list[Contribution]] = {state.number: [] for state in states}
+        for node, message in self._traffic.receive(replies, topic, "update"):
+            try:
+                number, contribution = self._check(node, message.update)
+            except RefusedError as refused:
+                self._traffic.refuse(node, topic, refused.reason, str(refused))
+            else:
+                contributions[number].append(contribution)
+        examples = 0
+        for state in states:
+            examples += self._finish_round(state, contributions[state.number])
+        return self.initial_arrays(), MetricRecord({"examples": examples})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """An evaluation of each active task that has just had its last round."""
+        return [
+            message
+            for state in self.active(server_round)
+            if state.round == self.rounds
+            for message in self._evaluations(state)
+        ]
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """The accuracy over all test images of the clients, and that of the head alone."""
+        finished = [state for state in self.active(server_round) if state.round == self.rounds]
+        if not finished:
+            return None
+        accuracy = self._record_evaluation(finished[0], replies, after=finished[0])
+        return None if accuracy is None else MetricRecord({"accuracy": accuracy})
+
+    def evaluate_again(self, grid: Grid) -> None:
+        """Evaluate every task but the last once more: what learning the later ones changed."""
+        *earlier, last = self.states.values()
+        for state in earlier:
+            replies = grid.send_and_receive(self._evaluations(state), timeout=self._timeout)
+            self._record_evaluation(state, replies, after=last)
+
+    def summary(self) -> None:
+        """Say nothing: the registry holds what there is to say."""
+
+    def _shares(self, state: TaskState) -> list[tuple[int, Share]]:
+        return [
+            (node, shares[state.number])
+            for node, shares in sorted(self._roster.nodes.items())
+            if state.number in shares
+        ]
+
+    def _drain_refusals(self) -> list[Refusal]:
+        refusals = self._ledger.drain_refusals()
+        for refusal in refusals:
+            if refusal.reason in _FORGETFUL:
+                self._roster.forget(int(refusal.client))
+        return refusals
+
+    def _register(self, state: TaskState) -> None:
+        if not state.registered:
+            shares = [share for _, share in self._shares(state)]
+            self._registry.add_task(
+                self._run,
+                state.name,
+                classes=max(share.classes for share in shares),
+                examples=sum(share.train_examples for share in shares),
+                clients=len(shares),
+            )
+            state.registered = True
+
+    def _broadcast(self, state: TaskState, *, train: bool) -> pb.ToClient:
+        hyper = self.hyper if train else None
+        message = to_broadcast(self.bank, state.number, state.round, state.vector, hyper)
+        return pb.ToClient(train=message) if train else pb.ToClient(evaluate=message)
+
+    def _check(self, node: int, update: pb.Update) -> tuple[int, Contribution]:
+        asked = self._asked.get((node, update.task))
+        if asked is None:
+            raise RefusedError("unknown-task", f"task {update.task} was not asked of this client")
+        if asked != update.round:
+            raise RefusedError("stale-round", f"round {update.round} came in round {asked}")
+        share = self._roster.nodes[node][update.task]
+        if update.examples > share.train_examples:
+            raise RefusedError(
+                "too-many-examples",
+                f"{update.examples} examples, {share.train_examples} were announced",
+            )
+        offsets = from_update(self.bank, update, self.hyper.bits)
+        return update.task, Contribution(offsets, update.examples)
+
+    def _finish_round(self, state: TaskState, contributions: Sequence[Contribution]) -> int:
+        try:
+            state.vector = snap(self.bank, average(state.vector, contributions))
+        except RefusedError as refused:
+            raise RecastError(f"{refused}; lower the learning rate") from refused
+        examples = sum(contribution.examples for contribution in contributions)
+        seconds = time.monotonic() - self._began
+        self._registry.record_round(
+            self._run,
+            state.number,
+            state.round,
+            state.vector,
+            examples=examples,
+            clients=len(contributions),
+            seconds=seconds,
+            accuracy=None,
+            ledger_rows=self._ledger.drain(),
+            refusals=self._drain_refusals(),
+        )
+        self._observer.round_finished(state.name, state.round, len(contributions), seconds)
+        return examples
+
+    def _evaluations(self, state: TaskState) -> list[Message]:
+        body = self._broadcast(state, train=False)
+        return [
+            self._traffic.send(node, body, Topic(state.name, state.round))
+            for node, share in self._shares(state)
+            if share.can_evaluate
+        ]
+
+    def _record_evaluation(
+        self, state: TaskState, replies: Iterable[Message], after: TaskState
+    ) -> float | None:
+        topic = Topic(state.name, state.round)
+        examples = correct = head_only = clients = 0
+        for node, message in self._traffic.receive(replies, topic, "evaluation"):
+            found = message.evaluation
+            if (found.bank, found.task) != (self.bank.prefix, state.number):
+                self._traffic.refuse(node, topic, "wrong-bank", "an evaluation of something else")
+            elif not max(found.correct, found.head_only_correct) <= found.examples:
+                self._traffic.refuse(node, topic, "malformed", "more correct than examples")
+            elif found.examples > self._roster.nodes[node][state.number].test_examples:
+                self._traffic.refuse(node, topic, "too-many-examples", f"{found.examples}")
+            else:
+                clients += 1
+                examples += found.examples
+                correct += found.correct
+                head_only += found.head_only_correct
+        if not examples:
+            self._registry.record_traffic(self._run, self._ledger.drain(), self._drain_refusals())
+            return None
+        accuracy = correct / examples
+        self._registry.record_accuracy(
+            self._run,
+            state.number,
+            state.round,
+            accuracy,
+            head_only / examples,
+            examples=examples,
+            clients=clients,
+            after_task=after.number,
+            ledger_rows=self._ledger.drain(),
+            refusals=self._drain_refusals(),
+        )
+        if after is state:
+            self._observer.evaluated(state.name, accuracy, head_only / examples, clients)
+        return accuracy
