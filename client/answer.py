@@ -124,7 +124,7 @@ def client_seed(seed: int, broadcast: pb.Broadcast, node: Node) -> int:
     return int(sequence.generate_state(1)[0])
 
 
-class _Unprepared(RefusedError):
+class _UnpreparedError(RefusedError):
     """A refusal with its code of the wire."""
 
     def __init__(self, code: pb.Refusal.Reason, detail: str) -> None:
@@ -137,20 +137,20 @@ def _prepare(
 ) -> tuple[RecastModel, ClientData, Preprocess]:
     path = BankCache(node.cache).find(broadcast.bank)
     if path is None:
-        raise _Unprepared(
+        raise _UnpreparedError(
             pb.Refusal.REASON_BANK_MISSING, f"bank {broadcast.bank:08x} is not in {node.cache}"
         )
     task = tasks.get(broadcast.task)
     if task is None:
-        raise _Unprepared(
+        raise _UnpreparedError(
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
     net, preprocess = attached(node.settings.backbone, path, node.settings.device)
     data = node.data(task.name, task.source, preprocess.size)
     if data is None or not len(data.y_train):
-        raise _Unprepared(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
+        raise _UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
     if len(np.unique(data.y_train)) < 2:
-        raise _Unprepared(
+        raise _UnpreparedError(
             pb.Refusal.REASON_ONE_CLASS, f"the images of task {task.name} are of one class"
         )
     return net, data, preprocess
@@ -177,7 +177,7 @@ def _correct(
 
 def _declined(error: Exception, broadcast: pb.Broadcast) -> pb.ToServer:
     code = pb.Refusal.REASON_FAILED
-    if isinstance(error, _Unprepared):
+    if isinstance(error, _UnpreparedError):
         code = error.code
     elif isinstance(error, CodecError):
         code = pb.Refusal.REASON_NOT_FINITE

@@ -48,10 +48,10 @@ class Settings:
     basis: str = "own"
     residual: bool = False
     tasks: str = "digits digits+inverted digits+rotated digits+noisy"
-    rounds: int = 5
+    rounds: int = 3
     epochs: int = 2
     batch: int = 32
-    learning_rate: float = 1e-2
+    learning_rate: float = 2e-2
     head: str = "local"
     bits: int = 8
     partition: str = "dirichlet:0.5"

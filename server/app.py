@@ -10,12 +10,12 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from client.data.spec import parse_tasks
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.mimicry import mimic
 from recast_core.settings import Settings
+from recast_core.task_spec import parse_tasks
 from server.observer import LogObserver, Observer
 from server.registry import Registry
 from server.strategy import FedRecast

@@ -41,7 +41,6 @@ class TaskState:
     name: str
     vector: Vector
     round: int = 0
-    registered: bool = False
 
 
 class FedRecast(Strategy):
@@ -80,6 +79,7 @@ class FedRecast(Strategy):
         self._roster = Roster(bank, tasks, self._traffic, observer, timeout)
         self._asked: dict[tuple[int, int], int] = {}
         self._began = 0.0
+        self._registered = False
 
     def active(self, server_round: int) -> list[TaskState]:
         """The tasks of a round (from 1): here one at a time."""
@@ -104,15 +104,10 @@ class FedRecast(Strategy):
                 "no client is ready: start clients, and look for refusals in the log above"
             )
         self._asked = {}
+        self._register_tasks()
         messages = []
         for state in self.active(server_round):
             nodes = [node for node, share in self._shares(state) if share.can_train]
-            if not nodes:
-                raise RecastError(
-                    f"no client has two classes of training images for task {state.name!r}: use "
-                    "fewer clients, a less skewed partition, or data folders that hold the task"
-                )
-            self._register(state)
             state.round += 1
             body = self._broadcast(state, train=True)
             self._observer.round_started(state.name, state.round, self.rounds, len(nodes))
@@ -186,9 +181,21 @@ class FedRecast(Strategy):
                 self._roster.forget(int(refusal.client))
         return refusals
 
-    def _register(self, state: TaskState) -> None:
-        if not state.registered:
+    def _register_tasks(self) -> None:
+        """Enter every task in the registry, before the first round spends anyone's time.
+
+        Raises:
+            RecastError: a task that no client can learn.
+        """
+        if self._registered:
+            return
+        for state in self.states.values():
             shares = [share for _, share in self._shares(state)]
+            if not any(share.can_train for share in shares):
+                raise RecastError(
+                    f"no client has two classes of training images for task {state.name!r}: use "
+                    "fewer clients, a less skewed partition, or data folders that hold the task"
+                )
             self._registry.add_task(
                 self._run,
                 state.name,
@@ -196,7 +203,7 @@ class FedRecast(Strategy):
                 examples=sum(share.train_examples for share in shares),
                 clients=len(shares),
             )
-            state.registered = True
+        self._registered = True
 
     def _broadcast(self, state: TaskState, *, train: bool) -> pb.ToClient:
         hyper = self.hyper if train else None

@@ -1,0 +1,25 @@
+"""Tasks and their images: what a task is, where its data come from, and each client's share."""
+
+from client.data.arrays import ClientData, Dataset
+from client.data.folder import folder_task_data
+from client.data.partitioning import parse_scheme, partition, split, split_test
+from client.data.sources import default_root, load_dataset
+from client.data.transforms import TRANSFORMS
+from recast_core.task_spec import TaskSpec, check_task_name, parse_task, parse_tasks
+
+__all__ = [
+    "TRANSFORMS",
+    "ClientData",
+    "Dataset",
+    "TaskSpec",
+    "check_task_name",
+    "default_root",
+    "folder_task_data",
+    "load_dataset",
+    "parse_scheme",
+    "parse_task",
+    "parse_tasks",
+    "partition",
+    "split",
+    "split_test",
+]

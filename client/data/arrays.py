@@ -1,0 +1,171 @@
+"""The arrays of a task, and what every source of images must do to make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recast_core.errors import RecastError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A task's images. Loaded once and shared within the process: do not write into the arrays.
+
+    Attributes:
+        x_train: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB), 0 to 255.
+        y_train: int64 [N], class ids in 0 .. len(classes) - 1.
+        x_test: like `x_train`, [M, ...], same H and W.
+        y_test: int64 [M].
+        classes: the names of all classes of the source, kept or not; a label indexes them.
+    """
+
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ClientData:
+    """One client's share of a task; either part may be empty (shape [0, H, W] or [0, H, W, 3]).
+
+    Attributes:
+        x_train: uint8 [n, H, W] or [n, H, W, 3].
+        y_train: int64 [n], global class ids.
+        x_test: uint8 [m, ...].
+        y_test: int64 [m].
+        num_classes: how many classes the task has over all clients.
+    """
+
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    num_classes: int
+
+
+def as_images(array: npt.NDArray[Any], what: str) -> Images:
+    """Return `array` as uint8 [N, H, W] or [N, H, W, 3]; a single channel is dropped.
+
+    Raises:
+        RecastError: another dtype or shape; the message starts with `what`.
+    """
+    if array.dtype != np.uint8:
+        raise RecastError(f"{what} holds {array.dtype}: store images as uint8, 0 to 255")
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
+        raise RecastError(f"{what} has shape {list(array.shape)}: use [N,H,W] or [N,H,W,3]")
+    if 0 in array.shape[1:]:
+        raise RecastError(f"{what} has shape {list(array.shape)}: images without pixels")
+    return array
+
+
+def as_labels(array: npt.NDArray[Any], what: str, count: int, num_classes: int) -> Labels:
+    """Return `array` as int64 [count] with values in 0 .. num_classes - 1.
+
+    Raises:
+        RecastError: not integers, another length, or a class id out of range.
+    """
+    if array.dtype.kind not in "iu":
+        nan = array.dtype.kind == "f" and bool(np.isnan(array).any())
+        raise RecastError(
+            f"{what} holds {array.dtype}{' with NaN' if nan else ''}: store integer class ids"
+        )
+    if array.shape != (count,):
+        raise RecastError(
+            f"{what} has shape {list(array.shape)} for {count} images: one label per image"
+        )
+    if count and (int(array.min()) < 0 or int(array.max()) >= num_classes):
+        raise RecastError(
+            f"{what} holds class ids {array.min()} to {array.max()} for {num_classes} classes: "
+            f"use 0 to {num_classes - 1}"
+        )
+    return array.astype(np.int64)
+
+
+def stratified_split(
+    labels: Labels, test_fraction: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Split range(N) class by class into train and test indices, both ascending.
+
+    Every class keeps at least one training image; of n images round(n · test_fraction) are test.
+    """
+    rng = np.random.default_rng(seed)
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = min(int(len(members) * test_fraction + 0.5), len(members) - 1)
+        is_test[members[:count]] = True
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def pixels(image: Image.Image, size: int) -> Images:
+    """Return a decoded image as uint8 [H, W] or [H, W, 3], never larger than it is worth.
+
+    An image whose shorter side exceeds `size` is scaled to it and centre-cropped at once: a folder
+    of photographs would not fit into memory otherwise. Grey stays grey, 16 bits become 8,
+    transparency is dropped.
+
+    Raises:
+        ValueError: floating-point pixels, whose range is unknown.
+    """
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    image = image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+    if min(image.size) > size:
+        image = _fit(image, size)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def stack(groups: Sequence[Sequence[Images]], size: int) -> list[Images]:
+    """Stack groups of images, all groups to the same shape.
+
+    Images of one common height and width stay as they are; otherwise each is scaled so that its
+    shorter side is `size`, and centre-cropped to size x size. One RGB image makes all RGB.
+
+    Args:
+        groups: images uint8 [H, W] or [H, W, 3], at least one in all.
+        size: side in pixels.
+
+    Returns:
+        One uint8 array [N, H, W] or [N, H, W, 3] per group; N may be 0.
+    """
+    from PIL import Image
+
+    flat = [image for group in groups for image in group]
+    uniform = len({image.shape[:2] for image in flat}) == 1
+    height, width = flat[0].shape[:2] if uniform else (size, size)
+    shape = (height, width, 3) if any(image.ndim == 3 for image in flat) else (height, width)
+    stacked = []
+    for group in groups:
+        out = np.empty((len(group), *shape), dtype=np.uint8)
+        for row, image in zip(out, group, strict=True):
+            fitted = image if uniform else np.asarray(_fit(Image.fromarray(image), size))
+            row[...] = fitted[..., None] if fitted.ndim < row.ndim else fitted
+        stacked.append(out)
+    return stacked
+
+
+def _fit(image: Image.Image, size: int) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    if image.size == (size, size):
+        return image
+    return ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)

@@ -1,0 +1,128 @@
+"""Tasks stored as arrays in one .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data.arrays import Dataset, as_images, as_labels, stratified_split
+from recast_core.errors import RecastError
+
+_Arrays = dict[str, npt.NDArray[Any]]
+_SPLIT = ("x_train", "y_train", "x_test", "y_test")
+_FLAGGED = ("x", "y", "is_test")
+
+
+def load_npz(
+    path: Path,
+    *,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    may_lack_test: bool = False,
+) -> Dataset:
+    """Load `x_train, y_train, x_test, y_test, classes`, or `x, y, is_test, classes`.
+
+    Images are uint8 [N, H, W] or [N, H, W, 3] and stay as they are; labels are integer class ids,
+    each an index into `classes`. Nothing is unpickled.
+
+    Args:
+        path: the file.
+        seed: of the stratified 80/20 split, if the test arrays may lack and do.
+        classes: names known from elsewhere; the file's own may then be missing, and must not
+            differ.
+        may_lack_test: whether a file with only `x_train, y_train` will do.
+
+    Raises:
+        RecastError: absent, unreadable or misshapen file; the message names the array.
+    """
+    arrays = _read(path)
+    names = _class_names(arrays, path, classes)
+    if "is_test" in arrays and "x_train" not in arrays:
+        arrays = _unflag(arrays, path)
+    _require(arrays, path, _SPLIT[:2] if may_lack_test else _SPLIT)
+    data = {}
+    for part in ("train", "test"):
+        if f"x_{part}" in arrays:
+            _require(arrays, path, (f"x_{part}", f"y_{part}"))
+            x = as_images(arrays[f"x_{part}"], f"x_{part} in {path}")
+            y = as_labels(arrays[f"y_{part}"], f"y_{part} in {path}", len(x), len(names))
+            data[part] = (x, y)
+    x, y = data["train"]
+    if len(x) == 0:
+        raise RecastError(f"x_train in {path} is empty: add training images")
+    if "test" not in data:
+        train, test = stratified_split(y, 0.2, seed)
+        return Dataset(x[train], y[train], x[test], y[test], names)
+    x_test, y_test = data["test"]
+    if x_test.shape[1:] != x.shape[1:]:
+        raise RecastError(
+            f"x_train and x_test in {path} hold images of {list(x.shape[1:])} and "
+            f"{list(x_test.shape[1:])}: use one size"
+        )
+    return Dataset(x, y, x_test, y_test, names)
+
+
+def _read(path: Path) -> _Arrays:
+    if not path.is_file():
+        raise RecastError(f"no file {path}: check the path after npz:")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            wanted = {*_SPLIT, *_FLAGGED, "classes"}
+            return {key: file[key] for key in file.files if key in wanted}
+    # AttributeError, TypeError: np.load gives an array, not an archive, for a .npy file.
+    except (
+        OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        cause = " ".join(str(error).split())[:80]
+        raise RecastError(
+            f"cannot read {path} ({cause}): write it with numpy.savez, without object arrays"
+        ) from error
+
+
+def _require(arrays: _Arrays, path: Path, keys: Sequence[str]) -> None:
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise RecastError(
+            f"{path} lacks {', '.join(missing)}: store {', '.join((*_SPLIT, 'classes'))}"
+        )
+
+
+def _class_names(arrays: _Arrays, path: Path, known: Sequence[str] | None) -> tuple[str, ...]:
+    if "classes" not in arrays:
+        if known is None:
+            _require(arrays, path, ("classes",))
+        return tuple(known or ())
+    array = arrays["classes"]
+    if array.ndim != 1 or array.dtype.kind not in "USiu":
+        raise RecastError(f"classes in {path} is no list of names: store one string per class")
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", errors="replace")
+    names = tuple(str(name) for name in array)
+    if known is not None and names != tuple(known):
+        raise RecastError(
+            f"classes in {path} differ from the task's {len(known)}: "
+            "store the task's class names in its order, or leave them out"
+        )
+    return names
+
+
+def _unflag(arrays: _Arrays, path: Path) -> _Arrays:
+    _require(arrays, path, _FLAGGED)
+    x, y, is_test = (arrays[key] for key in _FLAGGED)
+    if is_test.dtype != bool or is_test.ndim != 1 or not x.ndim or not y.ndim:
+        raise RecastError(f"is_test in {path} is no list of booleans: store one per image")
+    if not len(x) == len(y) == len(is_test):
+        raise RecastError(
+            f"x, y and is_test in {path} have lengths {len(x)}, {len(y)} and {len(is_test)}: "
+            "store one entry per image"
+        )
+    return {
+        "x_train": x[~is_test], "y_train": y[~is_test], "x_test": x[is_test], "y_test": y[is_test]
+    }  # fmt: skip

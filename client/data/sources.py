@@ -1,0 +1,93 @@
+"""From a task's specification to its arrays."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data.arrays import Dataset, Images, Labels, stratified_split
+from client.data.folder import load_folder
+from client.data.npz import load_npz
+from client.data.torchvision_data import load_torchvision
+from client.data.transforms import Part, apply_transforms
+from recast_core.errors import RecastError
+from recast_core.task_spec import TaskSpec
+
+
+def default_root() -> Path:
+    """Return where downloads go: $RECAST_DATA, or ~/.cache/recast/data."""
+    return Path(os.environ.get("RECAST_DATA") or "~/.cache/recast/data").expanduser()
+
+
+@lru_cache(maxsize=32)
+def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = None) -> Dataset:
+    """Load a task's images and labels; the same arguments give the same object.
+
+    Args:
+        spec: which task.
+        size: side in pixels. Decoded images (folder, torchvision) that vary in size or whose
+            shorter side exceeds `size` are scaled and centre-cropped to it; the arrays of digits
+            and npz files, and smaller images of one size, stay as they are.
+        seed: of the 80/20 split of data that come without one and of `noisy`. It is part of the
+            task: keep it when only the run's seed changes. The split of `digits` is always seed 0.
+        root: folder of torchvision's downloads; None: `default_root()`.
+
+    Returns:
+        The data set; with a class range only the images of these classes, labels unchanged.
+
+    Raises:
+        RecastError: data absent, unreadable, or without images in the class range.
+    """
+    if size < 1:
+        raise RecastError(f"image size {size}: use at least 1 pixel")
+    source = _load_source(spec.data, size, seed, root)
+    x_train, y_train = _select(source.x_train, source.y_train, "train", spec, source, seed)
+    x_test, y_test = _select(source.x_test, source.y_test, "test", spec, source, seed)
+    return Dataset(x_train, y_train, x_test, y_test, source.classes)
+
+
+def _load_source(data: str, size: int, seed: int, root: Path | None) -> Dataset:
+    kind, colon, path = data.partition(":")
+    if colon and kind == "npz":
+        return load_npz(Path(path).expanduser())
+    if colon and kind == "folder":
+        return load_folder(Path(path).expanduser(), size, seed)
+    if data == "digits":
+        return _load_digits()
+    return load_torchvision(data, size, seed, root or default_root())
+
+
+def _load_digits() -> Dataset:
+    """Load scikit-learn's 1797 digits of 8 x 8 pixels, 0..16 scaled to 0..255, a quarter test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x: Images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    y: Labels = bunch.target.astype(np.int64)
+    train, test = stratified_split(y, 0.25, seed=0)
+    return Dataset(x[train], y[train], x[test], y[test], tuple(str(d) for d in range(10)))
+
+
+def _select(
+    x: Images, y: Labels, part: Part, spec: TaskSpec, source: Dataset, seed: int
+) -> tuple[Images, Labels]:
+    """Keep the classes of the range and transform what is left."""
+    indices: npt.NDArray[np.int64] = np.arange(len(y))
+    if spec.class_range is not None:
+        first, last = spec.class_range
+        if last >= len(source.classes):
+            raise RecastError(
+                f"classes @{first}-{last} of {spec.data}, which has {len(source.classes)}: "
+                f"stay within @0-{len(source.classes) - 1}"
+            )
+        indices = np.flatnonzero((y >= first) & (y <= last))
+        x, y = x[indices], y[indices]
+    if len(y) == 0:
+        raise RecastError(
+            f"task {spec.name} has no {part} images: add some, or choose other classes"
+        )
+    return apply_transforms(x, spec.transforms, indices=indices, part=part, seed=seed), y

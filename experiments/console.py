@@ -1,0 +1,117 @@
+"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+class ProgressObserver:
+    """An observer that draws one bar for the run: a step for each client's round."""
+
+    def __init__(self, tasks: int) -> None:
+        self._tasks = tasks
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("client rounds"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._bar = self._progress.add_task("greeting clients", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def answered(self) -> None:
+        """A client has answered."""
+        if self._progress.tasks[0].total is not None:
+            self._progress.advance(self._bar)
+
+    def joined(self, clients: int, delivered: int) -> None:
+        """Say who is there."""
+        self._line(f"{clients} clients ready, bank sent to {delivered}")
+
+    def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
+        """Move the bar's label on."""
+        if self._progress.tasks[0].total is None:
+            self._progress.update(self._bar, total=self._tasks * (rounds + 1) * clients)
+        self._progress.update(self._bar, description=f"{task} {round_}/{rounds}")
+
+    def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
+        """Say that a round is done."""
+        if not self._live:
+            self._line(f"{task} round {round_}: {updates} updates, {seconds:.1f} s")
+
+    def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
+        """Say how well the task went."""
+        self._line(
+            f"{task}: accuracy {100 * accuracy:.1f} %, head only {100 * head_only:.1f} %, "
+            f"on {clients} clients"
+        )
+
+    def refused(self, client: str, reason: str, detail: str) -> None:
+        """Warn of what was left out."""
+        self._line(f"client {client} left out ({reason}): {detail}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def print_summary(report: dict[str, Any], model_bytes: int) -> None:
+    """The closing table of a run."""
+    table = Table(title="What each task gained and cost")
+    for name in (
+        "task",
+        "accuracy",
+        "head only",
+        "update",
+        "up / client",
+        "down / client",
+        "FedAvg of the model*",
+    ):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for task in report["tasks"]:
+        clients = max(task["clients"], 1)
+        table.add_row(
+            task["name"],
+            f"{100 * task['accuracy']:.1f} %",
+            f"{100 * task['head_only_accuracy']:.1f} %",
+            f"{task['update_bytes']} B",
+            f"{task['message_bytes_up'] / clients:,.0f} B",
+            f"{task['message_bytes_down'] / clients:,.0f} B",
+            f"{2 * task['rounds'] * model_bytes:,} B",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        "* computed, not sent: float32 weights of the whole backbone, up and down in every round, "
+        "for one client",
+        style="dim",
+        highlight=False,
+    )
+    bank = report["bank"]
+    console.print(
+        f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "
+        f"{bank['bytes']:,} B to each client once | forgetting: "
+        f"{100 * report['forgetting']['max_abs_change']:.1f} points at most | "
+        f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
+        highlight=False,
+    )

@@ -1,0 +1,67 @@
+"""Flower's own simulation: the same ServerApp and ClientApp on Ray actors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+from flwr.serverapp import Grid, ServerApp
+
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+
+
+def run_on_ray(
+    federation: Callable[[Grid], None], client_app: ClientApp, clients: int, settings: Settings
+) -> None:
+    """Run ``federation`` on Flower's grid with ``clients`` simulated nodes.
+
+    Raises:
+        RecastError: Ray is not installed, or whatever the federation raises.
+    """
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise RecastError(
+            "the ray engine needs Ray: `pip install 'recast-fl[ray]'`, or use --engine sequential"
+        ) from error
+    from flwr.simulation import run_simulation
+
+    failed: list[BaseException] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        try:
+            federation(grid)
+        except BaseException as error:
+            failed.append(error)
+
+    run_config = settings.as_dict()
+
+    def configured(message: Message, context: Context, call: ClientAppCallable) -> Message:
+        # run_simulation has no run config of its own to hand to clients.
+        context.run_config = dict(run_config)
+        return call(message, context)
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    app = ClientApp()
+    for action, function in client_app._registered_funcs.items():
+        app._registered_funcs[action] = _with_mod(configured, function)
+    run_simulation(
+        server_app,
+        app,
+        num_supernodes=clients,
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    )
+    if failed:
+        raise failed[0]
+
+
+def _with_mod(
+    mod: Callable[[Message, Context, ClientAppCallable], Message], function: ClientAppCallable
+) -> ClientAppCallable:
+    return lambda message, context: mod(message, context, function)

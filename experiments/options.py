@@ -1,0 +1,89 @@
+"""Command-line options that several commands share. No heavy imports here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from recast_core.config import RecastConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Defaults stay with recast_core.settings.Settings: an option that is not given is not passed on.
+_CONFIG = {
+    "target": (str, "attn, mlp, attn+mlp, conv, or module-name patterns with commas."),
+    "groups": (int, "Groups for each kind of layer; 0 is one."),
+    "templates": (int, "Templates per group; 0 is one per layer, which is exact."),
+    "sets": (int, "Coefficient sets K; their mean is sent."),
+    "basis": (str, "own (the layers' own weights) or orthonormal."),
+    "residual": (bool, "Add combinations to the backbone's own weights."),
+}
+_RUN = {
+    "backbone": (str, "glyph_resnet20, a torchvision NAME:WEIGHTS, or file:PATH."),
+    "tasks": (str, 'DATA specifications, e.g. "digits digits+inverted npz:flowers.npz".'),
+    "rounds": (int, "Rounds per task."),
+    "epochs": (int, "Local passes per round."),
+    "batch": (int, "Images per local step."),
+    "learning-rate": (float, "Of the coefficients."),
+    "head": (str, "local: a ridge head that never leaves its client."),
+    "bits": (int, "Width of an update's numbers: 32, 16, or 8 to 1."),
+    "partition": (str, "iid, dirichlet:ALPHA or shards:CLASSES."),
+    "seed": (int, "Of everything."),
+    "device": (str, "auto, cpu or cuda."),
+    "run-dir": (str, "Where the registry goes; a folder under runs/ if not given."),
+}
+
+
+def config(command: Command) -> Command:
+    """Add the options of a RecastConfig."""
+    return _add(command, _CONFIG)
+
+
+def settings(command: Command) -> Command:
+    """Add the options of Settings."""
+    return _add(command, _RUN | _CONFIG)
+
+
+bits = click.option("--bits", default=8, show_default=True, help=_RUN["bits"][1])
+json_file = click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    help="Write the result to this file as JSON; - is standard output.",
+)
+
+
+def recast_config(values: Mapping[str, Any]) -> RecastConfig:
+    """The RecastConfig of the options that were given."""
+    from recast_core.settings import Settings
+
+    defaults = {"target": "mlp"} | dict(values)
+    return Settings.from_mapping(defaults).recast()
+
+
+def _add(command: Command, table: Mapping[str, tuple[type, str]]) -> Command:
+    for name, (kind, text) in reversed(list(table.items())):
+        flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+        command = click.option(flag, type=kind, default=None, help=text)(command)
+    return _given(command)
+
+
+def _given(command: Command) -> Command:
+    """Leave out what the user did not say, so that defaults have one place."""
+    import functools
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        return command(
+            **{
+                name: value
+                for name, value in values.items()
+                if value is not None or name in ("json_path", "output")
+            }
+        )
+
+    return wrapped  # type: ignore[return-value]

@@ -1,0 +1,197 @@
+"""Name an architecture, recognise it in a state dict, and build it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from recast_core.backbones.cifar_resnet import WIDTHS, CifarResNet
+from recast_core.errors import RecastError
+
+State = Mapping[str, Tensor]
+
+_CALL = re.compile(r"\s*([a-z_]\w*)\s*(?:\((.*)\))?\s*", re.ASCII)
+_OPTION = re.compile(r"\s*([a-z_]+)\s*=\s*(\d{1,6})\s*", re.ASCII)
+_VIT_OPTIONS = ("image_size", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim")
+# Blocks per stage, and whether a block is a bottleneck.
+_RESNETS: dict[str, tuple[tuple[int, ...], bool]] = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
+}
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "vit": (*_VIT_OPTIONS, "num_classes"),
+    "cifar_resnet": ("depth", "num_classes"),
+    **dict.fromkeys(_RESNETS, ("small_stem", "num_classes")),
+}
+_HEADS = ("heads.head.weight", "fc.weight", "linear.weight")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's shape: the name of a family and its numbers, as in ``cifar_resnet(depth=20)``."""
+
+    name: str
+    options: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.name}({','.join(f'{key}={value}' for key, value in self.options.items())})"
+
+
+def looks_like_architecture(text: str) -> bool:
+    """Whether ``text`` has the form ``name`` or ``name(...)``."""
+    return _CALL.fullmatch(text) is not None
+
+
+def parse_architecture(text: str) -> Architecture:
+    """Read ``name(option=number,...)``; nothing is evaluated.
+
+    Raises:
+        RecastError: an unknown name or option, or a value that is not a whole number.
+    """
+    call = _CALL.fullmatch(text)
+    name = call[1] if call else text
+    if call is None or name not in _OPTIONS:
+        near = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)[0]
+        raise RecastError(
+            f"unknown architecture {text!r}: choose {', '.join(_OPTIONS)} (did you mean {near}?)"
+        )
+    options: dict[str, int] = {}
+    for part in (call[2] or "").split(",") if (call[2] or "").strip() else []:
+        option = _OPTION.fullmatch(part)
+        if option is None or option[1] not in _OPTIONS[name]:
+            raise RecastError(
+                f"cannot read {part.strip()!r} in architecture {text!r}: "
+                f"give whole numbers for {', '.join(_OPTIONS[name])}"
+            )
+        options[option[1]] = int(option[2])
+    return Architecture(name, options)
+
+
+def infer_architecture(state: State) -> Architecture:
+    """Recognise an architecture by the names and shapes of its tensors.
+
+    Raises:
+        RecastError: no family that is known here has these names.
+    """
+    if {"conv_proj.weight", "encoder.pos_embedding", "class_token"} <= state.keys():
+        return Architecture("vit", _vit_options(state))
+    if {"conv1.weight", "layer4.0.conv1.weight", "fc.weight"} <= state.keys():
+        return _infer_resnet(state)
+    if {"conv1.weight", "layer3.0.conv1.weight", "linear.weight"} <= state.keys():
+        blocks = {_count(state, f"layer{stage}.") for stage in (1, 2, 3)}
+        if len(blocks) == 1 and state["linear.weight"].shape[1] == WIDTHS[-1]:
+            return Architecture("cifar_resnet", {"depth": 6 * blocks.pop() + 2, **_classes(state)})
+    names = ", ".join(sorted(state)[:3]) or "none"
+    raise RecastError(
+        f"no known architecture has these tensors ({len(state)}: {names} ...): "
+        "name one as file:PATH@ARCH, such as file:PATH@resnet34(small_stem=1), "
+        "or build the model yourself with module:pkg.mod:factory"
+    )
+
+
+def complete(explicit: Architecture, state: State) -> Architecture:
+    """Fill what ``explicit`` leaves open with what the state dict shows."""
+    options: Mapping[str, int] = _classes(state)
+    try:
+        inferred = infer_architecture(state)
+    except RecastError:
+        inferred = explicit
+    if inferred.name == explicit.name:
+        options = {**options, **inferred.options}
+    return Architecture(explicit.name, {**options, **explicit.options})
+
+
+def build(architecture: Architecture) -> tuple[nn.Module, int]:
+    """A freshly initialised model, and the image size in pixels that it expects.
+
+    Raises:
+        RecastError: options are missing or do not fit together.
+    """
+    options = dict(architecture.options)
+    try:
+        if architecture.name == "vit":
+            return _build_vit(options)
+        if architecture.name == "cifar_resnet":
+            return CifarResNet(options["depth"], options.get("num_classes", 10)), 32
+        return _build_resnet(architecture.name, options)
+    except KeyError as error:
+        raise RecastError(
+            f"architecture {architecture} lacks {error.args[0]}: "
+            f"write {architecture.name}({error.args[0]}=NUMBER,...)"
+        ) from error
+    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RecastError(
+            f"architecture {architecture} cannot be built ({reason}): correct its numbers"
+        ) from error
+
+
+def _vit_options(state: State) -> dict[str, int]:
+    hidden, _, patch, _ = state["conv_proj.weight"].shape
+    side = math.isqrt(state["encoder.pos_embedding"].shape[1] - 1)
+    options = {
+        "image_size": patch * side,
+        "patch_size": patch,
+        "num_layers": _count(state, "encoder.layers.encoder_layer_"),
+        "hidden_dim": hidden,
+        **_classes(state),
+    }
+    # The state dict does not hold the number of heads; the ViT paper's models have 64 per head.
+    if hidden % 64 == 0:
+        options["num_heads"] = hidden // 64
+    first = state.get("encoder.layers.encoder_layer_0.mlp.0.weight")
+    if first is not None:
+        options["mlp_dim"] = first.shape[0]
+    return options
+
+
+def _infer_resnet(state: State) -> Architecture:
+    blocks = tuple(_count(state, f"layer{stage}.") for stage in (1, 2, 3, 4))
+    bottleneck = "layer1.0.conv3.weight" in state
+    for name, shape in _RESNETS.items():
+        if shape == (blocks, bottleneck):
+            small = int(state["conv1.weight"].shape[-1] == 3)
+            return Architecture(name, {"small_stem": small, **_classes(state)})
+    raise RecastError(
+        f"no known ResNet has {blocks} {'bottleneck' if bottleneck else 'basic'} blocks: "
+        "build the model yourself with module:pkg.mod:factory"
+    )
+
+
+def _count(state: State, prefix: str) -> int:
+    """How many different numbers follow ``prefix``."""
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def _classes(state: State) -> dict[str, int]:
+    found = [state[key].shape[0] for key in _HEADS if key in state]
+    return {"num_classes": found[0]} if found else {}
+
+
+def _build_vit(options: dict[str, int]) -> tuple[nn.Module, int]:
+    from torchvision.models import VisionTransformer
+
+    given = {key: options[key] for key in _VIT_OPTIONS}
+    model: nn.Module = VisionTransformer(**given, num_classes=options.get("num_classes", 1000))
+    return model, given["image_size"]
+
+
+def _build_resnet(name: str, options: dict[str, int]) -> tuple[nn.Module, int]:
+    from torchvision import models
+
+    maker: Callable[..., Any] = getattr(models, name)
+    model: nn.Module = maker(weights=None, num_classes=options.get("num_classes", 1000))
+    if not options.get("small_stem", 0):
+        return model, 224
+    model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    model.maxpool = nn.Identity()
+    return model, 32

@@ -1,0 +1,186 @@
+"""The task grammar: one line of text names a task's data, classes and image transforms."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from recast_core.errors import RecastError
+
+GRAMMAR = "[NAME=]DATA[@A-B][+TRANSFORM...]"
+_PATH_KINDS = ("folder", "npz")
+TRANSFORMS = ("inverted", "rotated", "flipped", "noisy", "blurred")
+DATASETS = (
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "FashionMNIST",
+    "KMNIST",
+    "QMNIST",
+    "USPS",
+    "EMNIST",
+    "SVHN",
+    "STL10",
+    "GTSRB",
+    "Food101",
+    "Flowers102",
+    "DTD",
+    "RenderedSST2",
+    "FGVCAircraft",
+    "OxfordIIITPet",
+    "Country211",
+    "Imagenette",
+    "EuroSAT",
+    "Caltech101",
+    "Caltech256",
+    "SUN397",
+    "SEMEION",
+)
+"""What torchvision can download and has one class label per image."""
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,40}")
+_SUFFIX = re.compile(
+    r"(?P<data>.*?)(?:@(?P<first>\d{1,9})-(?P<last>\d{1,9}))?(?P<transforms>(?:\+[A-Za-z0-9_-]*)*)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a task is made of; `str(spec)` is text that `parse_task` reads back to an equal spec.
+
+    Attributes:
+        name: 1 to 40 of ``A-Z a-z 0-9 . _ -``, no leading dot (it becomes a file name).
+        data: ``digits``, ``folder:PATH``, ``npz:PATH`` or a torchvision dataset's class name.
+        class_range: first and last class id kept, inclusive, or None for all. Ids stay global.
+        transforms: names from `transforms.TRANSFORMS`, applied in this order.
+    """
+
+    name: str
+    data: str
+    class_range: tuple[int, int] | None = None
+    transforms: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the canonical text of this task."""
+        kept = "" if self.class_range is None else f"@{self.class_range[0]}-{self.class_range[1]}"
+        return f"{self.name}={self.data}{kept}" + "".join(f"+{name}" for name in self.transforms)
+
+
+def check_task_name(name: str) -> str:
+    """Return `name` if it may name a task.
+
+    Raises:
+        RecastError: it is not 1 to 40 of ``A-Z a-z 0-9 . _ -``, or starts with a dot.
+    """
+    if not _NAME.fullmatch(name):
+        raise RecastError(
+            f"bad task name {name[:60]!r}: use 1 to 40 of A-Z a-z 0-9 . _ - and no leading dot"
+        )
+    return name
+
+
+def parse_task(text: str) -> TaskSpec:
+    """Read one task, ``[NAME=]DATA[@A-B][+TRANSFORM...]``.
+
+    Without NAME the name is that of the data (a path's last part, a dataset in lower case),
+    followed by the class range and the transforms: ``digits@0-4+inverted`` is
+    ``digits-0-4-inverted``.
+
+    Raises:
+        RecastError: bad name, unknown data or transform, empty path or empty class range.
+    """
+    text = text.strip()
+    name, rest = _split_name(text)
+    match = _SUFFIX.fullmatch(rest)
+    assert match is not None  # the pattern accepts any text
+    data = _canonical_data(match["data"], text)
+    class_range = None
+    if match["first"] is not None:
+        class_range = (int(match["first"]), int(match["last"]))
+        if class_range[0] > class_range[1]:
+            raise RecastError(f"empty class range in {text!r}: write @A-B with A <= B")
+    transforms = tuple(match["transforms"].lower().split("+")[1:])
+    for transform in transforms:
+        if transform not in TRANSFORMS:
+            raise RecastError(
+                f"unknown transform {transform!r} in {text!r}: {_near(transform, TRANSFORMS)}"
+            )
+    if name is None:
+        name = _default_name(data, class_range, transforms)
+    return TaskSpec(check_task_name(name), data, class_range, transforms)
+
+
+def parse_tasks(tasks: str | Iterable[str]) -> tuple[TaskSpec, ...]:
+    """Read several tasks.
+
+    Args:
+        tasks: one text, tasks separated by commas or white space; or several texts, in each of
+            which only commas separate, so that their paths may hold spaces.
+
+    Raises:
+        RecastError: no task at all, two of the same name, or whatever `parse_task` refuses.
+    """
+    if isinstance(tasks, str):
+        items = re.split(r"[,\s]+", tasks)
+    else:
+        items = [item for text in tasks for item in text.split(",")]
+    specs = tuple(parse_task(item) for item in items if item.strip())
+    if not specs:
+        raise RecastError(f"no task given: name at least one as {GRAMMAR}, for example digits")
+    seen: set[str] = set()
+    for spec in specs:
+        # Names become file names, and some file systems do not tell upper from lower case.
+        if spec.name.lower() in seen:
+            raise RecastError(
+                f"two tasks are named {spec.name!r}: give one another name, NAME={spec.data}"
+            )
+        seen.add(spec.name.lower())
+    return specs
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
+    """Split off NAME=; an equals sign after the colon of a path belongs to the path."""
+    head, equals, rest = text.partition("=")
+    if not equals or ":" in head:
+        return None, text
+    return check_task_name(head.strip()), rest.strip()
+
+
+def _canonical_data(data: str, text: str) -> str:
+    kind, colon, path = data.partition(":")
+    if colon and kind.lower() in _PATH_KINDS:
+        if not path.strip():
+            raise RecastError(f"no path in {text!r}: write {kind.lower()}:PATH")
+        return f"{kind.lower()}:{path}"
+    names = {"digits": "digits", **{known.lower(): known for known in DATASETS}}
+    found = names.get(data.lower())
+    if found is None:
+        shown = ["digits", *DATASETS, "folder:PATH", "npz:PATH"]
+        raise RecastError(
+            f"unknown data {data!r} in {text!r} (a task is {GRAMMAR}): {_near(data, shown)}"
+        )
+    return found
+
+
+def _default_name(data: str, class_range: tuple[int, int] | None, transforms: Sequence[str]) -> str:
+    kind, colon, path = data.partition(":")
+    if not colon:
+        base = data.lower()
+    else:
+        base = PurePath(path).stem if kind == "npz" else PurePath(path).name
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).lstrip(".") or kind
+    suffix = "" if class_range is None else f"-{class_range[0]}-{class_range[1]}"
+    suffix += "".join(f"-{name}" for name in transforms)
+    return base[: max(1, 40 - len(suffix))] + suffix
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """Return a remedy: the known names nearest to `word`, or all of them if none is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(by_lower[name] for name in near) + "?"
+    return "choose from " + ", ".join(by_lower.values())

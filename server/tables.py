@@ -1,0 +1,194 @@
+"""The tables of the registry's database, and the rows that others hand to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlalchemy.types import LargeBinary, String
+
+SCHEMA = 1
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+Direction = Literal["up", "down"]
+Kind = Literal["bank", "coefficients", "head", "metrics", "control"]
+Layer = Literal["payload", "message", "wire"]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """Bytes that one client sent (``up``) or was sent (``down``).
+
+    The layers measure the same traffic at three depths: never add them to each other.
+
+    Attributes:
+        task: the task's name, ``None`` for what belongs to no task (a bank, a greeting).
+        round: from 1, 0 outside the rounds.
+        client: Flower's node id.
+        layer: ``payload`` what the method has to say, ``message`` the serialised message, ``wire``
+            what a relay would count.
+    """
+
+    task: str | None
+    round: int
+    client: str
+    direction: Direction
+    kind: Kind
+    layer: Layer
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A client, or its answer, that a round went on without.
+
+    Attributes:
+        task: the task's name, ``None`` where it is unknown.
+        reason: a short stable code.
+        detail: one line for a person.
+    """
+
+    client: str
+    task: str | None
+    round: int
+    reason: str
+    detail: str
+
+
+class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
+    """Common base of the tables."""
+
+
+def _one_of(column: str, values: object) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in get_args(values))
+    return CheckConstraint(f"{column} IN ({listed})")
+
+
+def _task_by_name() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.name"])
+
+
+class Run(Base, kw_only=True):
+    """One run of a federation with one bank. Times are ISO 8601 in UTC."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        _one_of("status", Status),
+        CheckConstraint("length(bank_sha256) = 32"),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    status: Mapped[Status] = mapped_column(String)
+    command: Mapped[str]
+    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    versions: Mapped[dict[str, Any]] = mapped_column(JSON)
+    bank_sha256: Mapped[bytes] = mapped_column(LargeBinary)
+    started: Mapped[str]
+    finished: Mapped[str | None] = mapped_column(default=None)
+
+
+class Task(Base, kw_only=True):
+    """A task of a run; ``number`` counts from 1 in the order of learning."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        UniqueConstraint("run", "name"),
+        CheckConstraint("classes > 0 AND examples >= 0 AND clients >= 0 AND name <> ''"),
+    )
+    run: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    classes: Mapped[int]
+    examples: Mapped[int]
+    clients: Mapped[int]
+
+
+class Round(Base, kw_only=True):
+    """A finished round: the task's aggregated coefficients, ``count`` little-endian float32."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        UniqueConstraint("run", "task", "round"),
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        CheckConstraint("round > 0 AND count > 0 AND examples >= 0 AND clients >= 0"),
+        CheckConstraint("accuracy BETWEEN 0 AND 1"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    run: Mapped[int]
+    task: Mapped[int]
+    round: Mapped[int]
+    count: Mapped[int]
+    coefficients: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+    examples: Mapped[int]
+    clients: Mapped[int]
+    seconds: Mapped[float]
+    accuracy: Mapped[float | None]
+    recorded: Mapped[str]
+
+
+class Accuracy(Base, kw_only=True):
+    """One evaluation of ``task``, with the coefficients of ``round``, after ``after_task``.
+
+    Accuracies are fractions of ``examples`` held-out examples over ``clients`` clients.
+    """
+
+    __tablename__ = "accuracies"
+    __table_args__ = (
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        ForeignKeyConstraint(["run", "after_task"], ["tasks.run", "tasks.number"]),
+        CheckConstraint("accuracy BETWEEN 0 AND 1 AND head_only_accuracy BETWEEN 0 AND 1"),
+        CheckConstraint("round >= 0 AND examples > 0 AND clients > 0"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    run: Mapped[int] = mapped_column(index=True)
+    task: Mapped[int]
+    round: Mapped[int]
+    after_task: Mapped[int]
+    accuracy: Mapped[float]
+    head_only_accuracy: Mapped[float | None]
+    examples: Mapped[int]
+    clients: Mapped[int]
+
+
+class LedgerEntry(Base, kw_only=True):
+    """A stored :class:`LedgerRow`."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (
+        _task_by_name(),
+        _one_of("direction", Direction),
+        _one_of("kind", Kind),
+        _one_of("layer", Layer),
+        CheckConstraint("bytes >= 0 AND round >= 0"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    run: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    task: Mapped[str | None]
+    round: Mapped[int]
+    client: Mapped[str]
+    direction: Mapped[Direction] = mapped_column(String)
+    kind: Mapped[Kind] = mapped_column(String)
+    layer: Mapped[Layer] = mapped_column(String)
+    bytes: Mapped[int]
+
+
+class RefusalEntry(Base, kw_only=True):
+    """A stored :class:`Refusal`."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (_task_by_name(), CheckConstraint("round >= 0 AND reason <> ''"))
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    run: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    client: Mapped[str]
+    task: Mapped[str | None]
+    round: Mapped[int]
+    reason: Mapped[str]
+    detail: Mapped[str]

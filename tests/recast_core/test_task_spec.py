@@ -1,0 +1,96 @@
+"""The task grammar."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recast_core.errors import RecastError
+from recast_core.task_spec import TRANSFORMS, TaskSpec, parse_task, parse_tasks
+
+_names = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,39}", fullmatch=True)
+_paths = st.from_regex(r"[A-Za-z0-9._/=+ -]{0,20}/[A-Za-z0-9._=-]{1,10}", fullmatch=True)
+_data = st.one_of(
+    st.sampled_from(["digits", "CIFAR10", "Flowers102"]),
+    st.builds("{}:{}".format, st.sampled_from(["npz", "folder"]), _paths),
+)
+_ranges = st.none() | st.tuples(st.integers(0, 99), st.integers(0, 99)).map(
+    lambda pair: (min(pair), max(pair))
+)
+_specs = st.builds(
+    TaskSpec,
+    _names,
+    _data,
+    _ranges,
+    st.lists(st.sampled_from(sorted(TRANSFORMS)), max_size=3).map(tuple),
+)
+
+
+@given(_specs)
+def test_text_of_a_spec_parses_back_to_it(spec: TaskSpec) -> None:
+    assert parse_task(str(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "data"),
+    [
+        ("digits", "digits", "digits"),
+        ("digits+inverted", "digits-inverted", "digits"),
+        ("digits@0-4+noisy+rotated", "digits-0-4-noisy-rotated", "digits"),
+        ("npz:/x/flowers102.npz", "flowers102", "npz:/x/flowers102.npz"),
+        ("folder:/x/My photos/", "My-photos", "folder:/x/My photos/"),
+        ("cifar10", "cifar10", "CIFAR10"),
+        ("a=FASHIONMNIST", "a", "FashionMNIST"),
+        ("folder:/x/a=b", "a-b", "folder:/x/a=b"),
+        ("npz:/c++/d.npz", "d", "npz:/c++/d.npz"),
+    ],
+)
+def test_name_defaults_to_the_data(text: str, name: str, data: str) -> None:
+    spec = parse_task(text)
+    assert (spec.name, spec.data) == (name, data)
+
+
+def test_default_name_of_a_long_path_stays_valid() -> None:
+    name = parse_task(f"folder:/{'x' * 80}+inverted").name
+    assert len(name) == 40
+    assert name.endswith("-inverted")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("digitz", "did you mean digits"),
+        ("CIFAR11", "CIFAR10"),
+        ("digits+invrted", "did you mean inverted"),
+        ("digits+", "unknown transform ''"),
+        ("digits@5-2", "A <= B"),
+        ("npz:", "npz:PATH"),
+        ("folder: ", "folder:PATH"),
+        ("..=digits", "no leading dot"),
+        ("a/b=digits", "bad task name"),
+        ("=digits", "bad task name"),
+        ("x" * 41 + "=digits", "bad task name"),
+        ("digits+inverted@0-4", "unknown data"),
+    ],
+)
+def test_bad_task_is_refused_in_one_line_with_a_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(RecastError) as error:
+        parse_task(text)
+    assert remedy in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_tasks_split_at_commas_and_white_space_but_list_items_only_at_commas() -> None:
+    assert [t.name for t in parse_tasks("digits, a=digits\nb=digits")] == ["digits", "a", "b"]
+    assert [t.name for t in parse_tasks(["digits,a=digits", "npz:/my data/c.npz"])] == [
+        "digits",
+        "a",
+        "c",
+    ]
+
+
+@pytest.mark.parametrize("tasks", ["digits digits", "a=digits,A=digits", "", [], " , "])
+def test_no_task_or_a_name_given_twice_is_refused(tasks: str | list[str]) -> None:
+    with pytest.raises(RecastError):
+        parse_tasks(tasks)
