@@ -77,33 +77,25 @@ class ProgressObserver:
 
 def print_summary(report: dict[str, Any], model_bytes: int) -> None:
     """The closing table of a run."""
-    table = Table(title="What each task gained and cost")
-    for name in (
-        "task",
-        "accuracy",
-        "head only",
-        "update",
-        "up / client",
-        "down / client",
-        "FedAvg of the model*",
-    ):
-        table.add_column(name, justify="left" if name == "task" else "right")
+    table = Table(title="What each task gained, and cost one client")
+    columns = ("task", "accuracy", "head only", "update", "up", "down", "FedAvg*")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
     for task in report["tasks"]:
         clients = max(task["clients"], 1)
         table.add_row(
             task["name"],
-            f"{100 * task['accuracy']:.1f} %",
-            f"{100 * task['head_only_accuracy']:.1f} %",
+            _percent(task["accuracy"]),
+            _percent(task["head_only_accuracy"]),
             f"{task['update_bytes']} B",
             f"{task['message_bytes_up'] / clients:,.0f} B",
             f"{task['message_bytes_down'] / clients:,.0f} B",
-            f"{2 * task['rounds'] * model_bytes:,} B",
+            f"{2 * task['rounds'] * model_bytes / 1e6:.1f} MB",
         )
     console = Console()
     console.print(table)
     console.print(
-        "* computed, not sent: float32 weights of the whole backbone, up and down in every round, "
-        "for one client",
+        "* computed, not sent: the whole backbone in float32, up and down in every round",
         style="dim",
         highlight=False,
     )
@@ -115,3 +107,7 @@ def print_summary(report: dict[str, Any], model_bytes: int) -> None:
         f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
         highlight=False,
     )
+
+
+def _percent(fraction: float | None) -> str:
+    return "not measured" if fraction is None else f"{100 * fraction:.1f} %"

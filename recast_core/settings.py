@@ -47,7 +47,7 @@ class Settings:
     sets: int = 1
     basis: str = "own"
     residual: bool = False
-    tasks: str = "digits digits+inverted digits+rotated digits+noisy"
+    tasks: str = "digits digits+inverted digits+rotated"
     rounds: int = 3
     epochs: int = 2
     batch: int = 32
