@@ -145,7 +145,12 @@ def _prepare(
         raise _UnpreparedError(
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
-    net, preprocess = attached(node.settings.backbone, path, node.settings.device)
+    try:
+        net, preprocess = attached(node.settings.backbone, path, node.settings.device)
+    except RecastError as error:
+        if BankCache(node.cache).holds(bytes.fromhex(path.stem)):
+            raise
+        raise _UnpreparedError(pb.Refusal.REASON_BANK_MISSING, str(error)) from error
     data = node.data(task.name, task.source, preprocess.size)
     if data is None or not len(data.y_train):
         raise _UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")

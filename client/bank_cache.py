@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from recast_core.bank import TemplateBank
@@ -27,7 +28,7 @@ class BankCache:
     def holds(self, sha256: bytes) -> bool:
         """Whether the bank is here and sound; a damaged file is removed."""
         path = self.path(sha256)
-        if not path.exists():
+        if len(sha256) != hashlib.sha256().digest_size or not path.exists():
             return False
         try:
             TemplateBank.load(path, sha256)

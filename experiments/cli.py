@@ -36,7 +36,7 @@ def recast() -> None:
 )
 @options.settings
 @options.json_file
-def simulate(clients: int, engine: str, json_path: Path | None, **values: Any) -> None:
+def simulate(clients: int, engine: str, json_path: Path | None = None, **values: Any) -> None:
     """Learn tasks with simulated clients and report accuracy and bytes.
 
     Example: recast simulate --tasks "digits digits+inverted" --rounds 3 --json run.json
@@ -50,9 +50,10 @@ def simulate(clients: int, engine: str, json_path: Path | None, **values: Any) -
 @recast.command()
 @click.argument("backbone")
 @options.config
+@options.preset
 @options.bits
 @options.json_file
-def plan(backbone: str, bits: int, json_path: Path | None, **values: Any) -> None:
+def plan(backbone: str, bits: int, json_path: Path | None = None, **values: Any) -> None:
     """Say how many coefficients a configuration has, and what its bank and updates weigh.
 
     Example: recast plan file:vit_small.safetensors --target mlp --groups 6
@@ -65,11 +66,23 @@ def plan(backbone: str, bits: int, json_path: Path | None, **values: Any) -> Non
 @recast.command()
 @click.argument("backbone")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the bank here.")
-@click.option("--method", default="closed-form", show_default=True, help="closed-form.")
+@click.option(
+    "--method",
+    default="closed-form",
+    show_default=True,
+    help="closed-form, gradient, vae, seeded, or all to compare them.",
+)
+@click.option("--data", default="", help="Compare features on 64 images of this DATA.")
 @options.config
+@options.preset
 @options.json_file
 def mimic(
-    backbone: str, output: Path | None, method: str, json_path: Path | None, **values: Any
+    backbone: str,
+    method: str,
+    data: str,
+    output: Path | None = None,
+    json_path: Path | None = None,
+    **values: Any,
 ) -> None:
     """Turn a pretrained backbone into a template bank.
 
@@ -77,7 +90,7 @@ def mimic(
     """
     from experiments.mimic import mimic as run
 
-    _write(json_path, run(backbone, options.recast_config(values), method, output))
+    _write(json_path, run(backbone, options.recast_config(values), method, output, data))
 
 
 def main() -> NoReturn:

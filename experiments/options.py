@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from recast_core.errors import RecastError
+
 if TYPE_CHECKING:
     from recast_core.config import RecastConfig
 
@@ -49,6 +51,10 @@ def settings(command: Command) -> Command:
 
 
 bits = click.option("--bits", default=8, show_default=True, help=_RUN["bits"][1])
+preset = click.option(
+    "--preset",
+    help="A variant of the paper: recast-att, recast-mlp, recast-att+mlp, recast-resnet.",
+)
 json_file = click.option(
     "--json",
     "json_path",
@@ -59,9 +65,18 @@ json_file = click.option(
 
 def recast_config(values: Mapping[str, Any]) -> RecastConfig:
     """The RecastConfig of the options that were given."""
+    from recast_core.config import RecastConfig
     from recast_core.settings import Settings
 
-    defaults = {"target": "mlp"} | dict(values)
+    given = dict(values)
+    preset = given.pop("preset", None)
+    if preset is not None:
+        if given:
+            raise RecastError(
+                f"--preset {preset} with --{next(iter(given))}: give the preset or its parts"
+            )
+        return RecastConfig.preset(preset)
+    defaults = {"target": "mlp"} | given
     return Settings.from_mapping(defaults).recast()
 
 
@@ -78,12 +93,6 @@ def _given(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapped(**values: Any) -> Any:
-        return command(
-            **{
-                name: value
-                for name, value in values.items()
-                if value is not None or name in ("json_path", "output")
-            }
-        )
+        return command(**{name: value for name, value in values.items() if value is not None})
 
     return wrapped  # type: ignore[return-value]

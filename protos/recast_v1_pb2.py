@@ -4,58 +4,61 @@
 # source: protos/recast_v1.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "protos/recast_v1.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'protos/recast_v1.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x16protos/recast_v1.proto\x12\trecast.v1"\'\n\x07\x42\x61nkRef\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04"0\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t"P\n\x0cHelloRequest\x12 \n\x04\x62\x61nk\x18\x01 \x01(\x0b\x32\x12.recast.v1.BankRef\x12\x1e\n\x05tasks\x18\x02 \x03(\x0b\x32\x0f.recast.v1.Task"?\n\x05Hello\x12\x12\n\nholds_bank\x18\x01 \x01(\x08\x12"\n\x05tasks\x18\x02 \x03(\x0b\x32\x13.recast.v1.TaskData"o\n\x08TaskData\x12\x0c\n\x04task\x18\x01 \x01(\r\x12\x16\n\x0etrain_examples\x18\x02 \x01(\r\x12\x15\n\rtest_examples\x18\x03 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x04 \x01(\r\x12\x15\n\rlocal_classes\x18\x05 \x01(\r"A\n\x0c\x42\x61nkDelivery\x12 \n\x04\x62\x61nk\x18\x01 \x01(\x0b\x32\x12.recast.v1.BankRef\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c"\x1b\n\x0b\x42\x61nkReceipt\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07"c\n\x0fHyperparameters\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x15\n\rlearning_rate\x18\x03 \x01(\x02\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x07"\x90\x01\n\tBroadcast\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05scale\x18\x04 \x01(\x02\x12\x14\n\x0c\x63oefficients\x18\x05 \x01(\x0c\x12\x33\n\x0fhyperparameters\x18\x06 \x01(\x0b\x32\x1a.recast.v1.Hyperparameters"j\n\x06Update\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08\x65xamples\x18\x04 \x01(\r\x12\r\n\x05scale\x18\x05 \x01(\x02\x12\x14\n\x0c\x63oefficients\x18\x06 \x01(\x0c"u\n\nEvaluation\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08\x65xamples\x18\x04 \x01(\r\x12\x0f\n\x07\x63orrect\x18\x05 \x01(\r\x12\x19\n\x11head_only_correct\x18\x06 \x01(\r"\xba\x02\n\x07Refusal\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.recast.v1.Refusal.Reason\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t"\xd6\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REASON_BANK_MISSING\x10\x01\x12\x18\n\x14REASON_BANK_MISMATCH\x10\x02\x12\x17\n\x13REASON_UNKNOWN_TASK\x10\x03\x12\x12\n\x0eREASON_NO_DATA\x10\x04\x12\x14\n\x10REASON_ONE_CLASS\x10\x05\x12\x14\n\x10REASON_MALFORMED\x10\x06\x12\x15\n\x11REASON_NOT_FINITE\x10\x07\x12\x11\n\rREASON_FAILED\x10\x08"\xb6\x01\n\x08ToClient\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.recast.v1.HelloRequestH\x00\x12\'\n\x04\x62\x61nk\x18\x02 \x01(\x0b\x32\x17.recast.v1.BankDeliveryH\x00\x12%\n\x05train\x18\x03 \x01(\x0b\x32\x14.recast.v1.BroadcastH\x00\x12(\n\x08\x65valuate\x18\x04 \x01(\x0b\x32\x14.recast.v1.BroadcastH\x00\x42\x06\n\x04\x62ody"\xd6\x01\n\x08ToServer\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.recast.v1.HelloH\x00\x12&\n\x04\x62\x61nk\x18\x02 \x01(\x0b\x32\x16.recast.v1.BankReceiptH\x00\x12#\n\x06update\x18\x03 \x01(\x0b\x32\x11.recast.v1.UpdateH\x00\x12+\n\nevaluation\x18\x04 \x01(\x0b\x32\x15.recast.v1.EvaluationH\x00\x12%\n\x07refusal\x18\x05 \x01(\x0b\x32\x12.recast.v1.RefusalH\x00\x42\x06\n\x04\x62odyb\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/recast_v1.proto\x12\trecast.v1\"\'\n\x07\x42\x61nkRef\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"0\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\"P\n\x0cHelloRequest\x12 \n\x04\x62\x61nk\x18\x01 \x01(\x0b\x32\x12.recast.v1.BankRef\x12\x1e\n\x05tasks\x18\x02 \x03(\x0b\x32\x0f.recast.v1.Task\"?\n\x05Hello\x12\x12\n\nholds_bank\x18\x01 \x01(\x08\x12\"\n\x05tasks\x18\x02 \x03(\x0b\x32\x13.recast.v1.TaskData\"o\n\x08TaskData\x12\x0c\n\x04task\x18\x01 \x01(\r\x12\x16\n\x0etrain_examples\x18\x02 \x01(\r\x12\x15\n\rtest_examples\x18\x03 \x01(\r\x12\x0f\n\x07\x63lasses\x18\x04 \x01(\r\x12\x15\n\rlocal_classes\x18\x05 \x01(\r\"A\n\x0c\x42\x61nkDelivery\x12 \n\x04\x62\x61nk\x18\x01 \x01(\x0b\x32\x12.recast.v1.BankRef\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x1b\n\x0b\x42\x61nkReceipt\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07\"c\n\x0fHyperparameters\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x15\n\rlearning_rate\x18\x03 \x01(\x02\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x07\"\x90\x01\n\tBroadcast\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05scale\x18\x04 \x01(\x02\x12\x14\n\x0c\x63oefficients\x18\x05 \x01(\x0c\x12\x33\n\x0fhyperparameters\x18\x06 \x01(\x0b\x32\x1a.recast.v1.Hyperparameters\"j\n\x06Update\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08\x65xamples\x18\x04 \x01(\r\x12\r\n\x05scale\x18\x05 \x01(\x02\x12\x14\n\x0c\x63oefficients\x18\x06 \x01(\x0c\"u\n\nEvaluation\x12\x0c\n\x04\x62\x61nk\x18\x01 \x01(\x07\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08\x65xamples\x18\x04 \x01(\r\x12\x0f\n\x07\x63orrect\x18\x05 \x01(\r\x12\x19\n\x11head_only_correct\x18\x06 \x01(\r\"\xba\x02\n\x07Refusal\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.recast.v1.Refusal.Reason\x12\x0c\n\x04task\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\xd6\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REASON_BANK_MISSING\x10\x01\x12\x18\n\x14REASON_BANK_MISMATCH\x10\x02\x12\x17\n\x13REASON_UNKNOWN_TASK\x10\x03\x12\x12\n\x0eREASON_NO_DATA\x10\x04\x12\x14\n\x10REASON_ONE_CLASS\x10\x05\x12\x14\n\x10REASON_MALFORMED\x10\x06\x12\x15\n\x11REASON_NOT_FINITE\x10\x07\x12\x11\n\rREASON_FAILED\x10\x08\"\xb6\x01\n\x08ToClient\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.recast.v1.HelloRequestH\x00\x12\'\n\x04\x62\x61nk\x18\x02 \x01(\x0b\x32\x17.recast.v1.BankDeliveryH\x00\x12%\n\x05train\x18\x03 \x01(\x0b\x32\x14.recast.v1.BroadcastH\x00\x12(\n\x08\x65valuate\x18\x04 \x01(\x0b\x32\x14.recast.v1.BroadcastH\x00\x42\x06\n\x04\x62ody\"\xd6\x01\n\x08ToServer\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.recast.v1.HelloH\x00\x12&\n\x04\x62\x61nk\x18\x02 \x01(\x0b\x32\x16.recast.v1.BankReceiptH\x00\x12#\n\x06update\x18\x03 \x01(\x0b\x32\x11.recast.v1.UpdateH\x00\x12+\n\nevaluation\x18\x04 \x01(\x0b\x32\x15.recast.v1.EvaluationH\x00\x12%\n\x07refusal\x18\x05 \x01(\x0b\x32\x12.recast.v1.RefusalH\x00\x42\x06\n\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "protos.recast_v1_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.recast_v1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_BANKREF"]._serialized_start = 37
-    _globals["_BANKREF"]._serialized_end = 76
-    _globals["_TASK"]._serialized_start = 78
-    _globals["_TASK"]._serialized_end = 126
-    _globals["_HELLOREQUEST"]._serialized_start = 128
-    _globals["_HELLOREQUEST"]._serialized_end = 208
-    _globals["_HELLO"]._serialized_start = 210
-    _globals["_HELLO"]._serialized_end = 273
-    _globals["_TASKDATA"]._serialized_start = 275
-    _globals["_TASKDATA"]._serialized_end = 386
-    _globals["_BANKDELIVERY"]._serialized_start = 388
-    _globals["_BANKDELIVERY"]._serialized_end = 453
-    _globals["_BANKRECEIPT"]._serialized_start = 455
-    _globals["_BANKRECEIPT"]._serialized_end = 482
-    _globals["_HYPERPARAMETERS"]._serialized_start = 484
-    _globals["_HYPERPARAMETERS"]._serialized_end = 583
-    _globals["_BROADCAST"]._serialized_start = 586
-    _globals["_BROADCAST"]._serialized_end = 730
-    _globals["_UPDATE"]._serialized_start = 732
-    _globals["_UPDATE"]._serialized_end = 838
-    _globals["_EVALUATION"]._serialized_start = 840
-    _globals["_EVALUATION"]._serialized_end = 957
-    _globals["_REFUSAL"]._serialized_start = 960
-    _globals["_REFUSAL"]._serialized_end = 1274
-    _globals["_REFUSAL_REASON"]._serialized_start = 1060
-    _globals["_REFUSAL_REASON"]._serialized_end = 1274
-    _globals["_TOCLIENT"]._serialized_start = 1277
-    _globals["_TOCLIENT"]._serialized_end = 1459
-    _globals["_TOSERVER"]._serialized_start = 1462
-    _globals["_TOSERVER"]._serialized_end = 1676
+  DESCRIPTOR._loaded_options = None
+  _globals['_BANKREF']._serialized_start=37
+  _globals['_BANKREF']._serialized_end=76
+  _globals['_TASK']._serialized_start=78
+  _globals['_TASK']._serialized_end=126
+  _globals['_HELLOREQUEST']._serialized_start=128
+  _globals['_HELLOREQUEST']._serialized_end=208
+  _globals['_HELLO']._serialized_start=210
+  _globals['_HELLO']._serialized_end=273
+  _globals['_TASKDATA']._serialized_start=275
+  _globals['_TASKDATA']._serialized_end=386
+  _globals['_BANKDELIVERY']._serialized_start=388
+  _globals['_BANKDELIVERY']._serialized_end=453
+  _globals['_BANKRECEIPT']._serialized_start=455
+  _globals['_BANKRECEIPT']._serialized_end=482
+  _globals['_HYPERPARAMETERS']._serialized_start=484
+  _globals['_HYPERPARAMETERS']._serialized_end=583
+  _globals['_BROADCAST']._serialized_start=586
+  _globals['_BROADCAST']._serialized_end=730
+  _globals['_UPDATE']._serialized_start=732
+  _globals['_UPDATE']._serialized_end=838
+  _globals['_EVALUATION']._serialized_start=840
+  _globals['_EVALUATION']._serialized_end=957
+  _globals['_REFUSAL']._serialized_start=960
+  _globals['_REFUSAL']._serialized_end=1274
+  _globals['_REFUSAL_REASON']._serialized_start=1060
+  _globals['_REFUSAL_REASON']._serialized_end=1274
+  _globals['_TOCLIENT']._serialized_start=1277
+  _globals['_TOCLIENT']._serialized_end=1459
+  _globals['_TOSERVER']._serialized_start=1462
+  _globals['_TOSERVER']._serialized_end=1676
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,9 @@ def unpack(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, str], d
             f"{name} is no bank or is corrupt ({str(error).splitlines()[0][:80]}): make it again "
             "with `recast mimic`, or delete it so that it is fetched again"
         ) from error
-    if not isinstance(parts, dict) or not {"header", "meta"} <= parts.keys():
+    if not isinstance(parts, dict) or not all(
+        isinstance(parts.get(key), dict) for key in ("header", "meta")
+    ):
         raise RecastError(f"{name} is a safetensors file but no bank: make one with `recast mimic`")
     return (
         parts["header"],
@@ -73,9 +76,9 @@ def build(
             raise RecastError(f"{name} has format {header['format']!r}: upgrade recast to read it")
         groups = tuple(
             group_type(
-                name=entry["name"],
-                modules=tuple(entry["modules"]),
-                tensor=entry["tensor"],
+                name=_text(entry["name"]),
+                modules=tuple(map(_text, entry["modules"])),
+                tensor=_text(entry["tensor"]),
                 rows=tuple(entry["rows"]),
                 templates=_shaped(tensors[f"templates.{index}"], entry["shape"]),
                 base=tensors[f"base.{index}"] if entry["base"] else None,
@@ -91,9 +94,10 @@ def build(
             backbone=str(header["backbone"]),
             meta=meta,
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        cause = " ".join(str(error).split())[:200]
         raise RecastError(
-            f"{name} has a header that does not fit its tensors ({error}): make it again with "
+            f"{name} has a header that does not fit its tensors ({cause}): make it again with "
             "`recast mimic`"
         ) from error
 
@@ -117,7 +121,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _narrow(tensor: Tensor) -> Tensor:
@@ -129,3 +134,9 @@ def _shaped(tensor: Tensor, shape: list[int]) -> Tensor:
     if list(tensor.shape) != shape:
         raise ValueError(f"templates of shape {list(tensor.shape)}, header says {shape}")
     return tensor
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no name")
+    return value

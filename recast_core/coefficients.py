@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,19 @@ class Coefficients(nn.Module):
         else:
             self.flat.data = spread
             self.flat.grad = None
+
+    @contextmanager
+    def temporarily(self, vector: Tensor) -> Iterator[None]:
+        """Hold a sent vector ``[D]`` or ``[J, D]`` within the block, then what was there before."""
+        flat, data, grad = self.flat, self.flat.data, self.flat.grad
+        flat.data = data.clone()
+        try:
+            self.load(vector)
+            yield
+        finally:
+            flat.grad = None
+            flat.data = data
+            flat.grad = grad
 
     def _spread(self, vector: Tensor) -> Tensor:
         if self.sets == 1:

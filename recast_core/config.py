@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from recast_core.errors import RecastError
 
 Basis = Literal["own", "orthonormal"]
+SOURCE_NAMES = ("closed-form", "gradient", "vae", "seeded", "task-vectors")
+# Their templates do not span the layers, so only the residual form starts at the backbone.
+RESIDUAL_SOURCES = ("seeded", "task-vectors")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class RecastConfig:
             root mean square norm of its layers so that coefficients are of order one.
         residual: write ``W = W0 + sum_i (c_i - c0_i) T_i``, exact at the start for any bank.
         base_in_bank: carry ``W0`` in the bank instead of taking it from the backbone.
+        source: where templates come from, one of ``SOURCE_NAMES``. ``seeded`` and ``task-vectors``
+            need the residual form.
+        seed: of the sources that draw random numbers; 8 bytes.
     """
 
     target: str | tuple[str, ...] = "mlp"
@@ -36,6 +43,8 @@ class RecastConfig:
     basis: Basis = "own"
     residual: bool = False
     base_in_bank: bool = False
+    source: str = "closed-form"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("groups", "templates"):
@@ -48,7 +57,51 @@ class RecastConfig:
             raise RecastError(f"unknown basis {self.basis!r}: choose own or orthonormal")
         if self.base_in_bank and not self.residual:
             raise RecastError("base_in_bank needs the residual form: set residual=True as well")
+        if self.source not in SOURCE_NAMES:
+            raise RecastError(f"unknown source {self.source!r}: choose {', '.join(SOURCE_NAMES)}")
+        if self.source in RESIDUAL_SOURCES and not self.residual:
+            raise RecastError(
+                f"source {self.source} needs the residual form: set residual=True as well"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise RecastError(f"seed is {self.seed}: give a whole number of at most 8 bytes")
 
     def as_dict(self) -> dict[str, object]:
         """The configuration as plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def preset(cls, name: str) -> RecastConfig:
+        """A variant of the paper (section 4 and its code), exact at the start.
+
+        ======================  =======================================  ==========  =========
+        name                    for                                      trained     sent
+        ======================  =======================================  ==========  =========
+        ``recast-att``          12-layer ViT, 6 groups of 2 layers       48          24
+        ``recast-mlp``          the same, fc1 and fc2                    96          48
+        ``recast-att+mlp``      both                                     144         72
+        ``recast-resnet``       ResNet-34, blocks 1.. of each stage      168         84
+        ======================  =======================================  ==========  =========
+
+        All have K = 2 sets and as many templates per group as the group has layers: 2 in a ViT of
+        12 layers, the stage's blocks less one in a ResNet.
+
+        Raises:
+            RecastError: another name.
+        """
+        if name not in _PAPER:
+            near = difflib.get_close_matches(name, _PAPER, n=1, cutoff=0.0)[0]
+            raise RecastError(
+                f"unknown preset {name!r}: choose {', '.join(_PAPER)} (did you mean {near}?)"
+            )
+        return _PAPER[name]
+
+
+_PAPER = {
+    "recast-att": RecastConfig("attn", groups=6, sets=2),
+    "recast-mlp": RecastConfig("mlp", groups=6, sets=2),
+    "recast-att+mlp": RecastConfig("attn+mlp", groups=6, sets=2),
+    # Not conv3 of bottleneck blocks: the paper's ResNet-34 has none.
+    "recast-resnet": RecastConfig(("*layer[1-9].[1-9]*.conv1", "*layer[1-9].[1-9]*.conv2"), sets=2),
+}
+PAPER_PRESETS = tuple(_PAPER)

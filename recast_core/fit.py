@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
 from recast_core.heads.ridge import ridge_head
+from recast_core.levenberg import levenberg_marquardt
 from recast_core.model import RecastModel
+from recast_core.norms import NORMS, Norm, affine_parameters, norm_state, recompute
 from recast_core.objective import split_ridge_loss
 
 EVALUATION_BATCH = 256
+Optimizer = Literal["adamw", "sgd", "levenberg-marquardt"]
+OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "sgd", "levenberg-marquardt")
+# Affine parameters of normalisation layers train at this multiple of the coefficients' rate.
+_AFFINE_RATE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +31,14 @@ class Fit:
         coefficients: as they are sent, float32 ``[D]``.
         head: a ridge head refitted on all of the client's features after training.
         loss: mean training loss of the last epoch.
+        norm: the tensors of the normalisation layers by name, where ``norm`` changed them. They
+            never leave the client; ``recast_core.norms.load_norm`` puts them into a model.
     """
 
     coefficients: Tensor
     head: nn.Linear
     loss: float
+    norm: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def fit(
@@ -40,29 +51,91 @@ def fit(
     batch: int = 32,
     learning_rate: float = 1e-2,
     seed: int = 0,
+    optimizer: Optimizer = "adamw",
+    norm: Norm = "frozen",
 ) -> Fit:
-    """Train the coefficients with AdamW from where they are, then refit the head.
+    """Train the coefficients from where they are, then refit the head.
 
     Each step draws ``batch`` images and scores one half by the ridge head of the other
     (``split_ridge_loss``), so what is trained is features that a closed-form head generalises
     from. Everything but the coefficients is frozen, normalisation statistics included.
 
     Args:
-        net: attached; its coefficients are left at the result.
+        net: attached; its coefficients are left at the result, and so are its normalisation
+            layers unless they are frozen.
         images: float32 ``[N, 3, H, W]``, on the device of ``net``.
         labels: int64 ``[N]`` in ``[0, classes)``.
         classes: of the task.
-        epochs: passes over the images.
+        epochs: passes over the images; for Levenberg-Marquardt, steps on all of them.
         batch: images per step.
-        learning_rate: 1e-2 to 3e-2 suits own-weight and orthonormal templates.
+        learning_rate: 1e-2 to 3e-2 suits own-weight and orthonormal templates under AdamW.
+            With K sets SGD moves their mean at ``learning_rate / K``.
         seed: of the shuffling.
+        optimizer: ``adamw``, ``sgd``, or ``levenberg-marquardt`` (see ``levenberg_marquardt``),
+            which has no learning rate and holds a fifth of the images out.
+        norm: ``frozen``; ``affine`` trains the normalisation layers' scales and shifts as well;
+            ``recompute`` first gives BatchNorms the statistics of the images, if that raises
+            held-out accuracy (see ``recast_core.norms.recompute``).
 
     Raises:
-        RecastError: no images, one class only, or coefficients that diverged.
+        RecastError: no images, one class only, an option that does not exist or does not fit the
+            backbone, or coefficients that diverged.
     """
     check_labels(labels, classes)
+    _check_options(optimizer, norm)
     net.eval()
-    optimizer = torch.optim.AdamW([net.coefficients.flat], lr=learning_rate, weight_decay=0.0)
+    changed = norm == "affine"
+    if norm == "recompute":
+        changed = recompute(net, images, labels, classes, seed)
+    if optimizer == "levenberg-marquardt":
+        loss = levenberg_marquardt(net, images, labels, classes, steps=epochs, seed=seed)
+    else:
+        affine = affine_parameters(net) if norm == "affine" else []
+        loss = _descend(
+            net, images, labels, classes, epochs, batch, learning_rate, seed, optimizer, affine
+        )
+    coefficients = net.coefficients.sent()
+    state = norm_state(net) if changed else {}
+    if not all(bool(torch.isfinite(t).all()) for t in (coefficients, *state.values())):
+        raise RecastError("training ended in NaN or infinity: lower the learning rate")
+    head = ridge_head(features_of(net, images), labels, classes)
+    return Fit(coefficients.cpu(), head, loss, state)
+
+
+def _check_options(optimizer: str, norm: str) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise RecastError(f"unknown optimizer {optimizer!r}: choose {', '.join(OPTIMIZERS)}")
+    if norm not in NORMS:
+        raise RecastError(f"unknown norm {norm!r}: choose {', '.join(NORMS)}")
+    if optimizer == "levenberg-marquardt" and norm == "affine":
+        raise RecastError(
+            "levenberg-marquardt trains coefficients only: use adamw or sgd with norm affine"
+        )
+
+
+def _descend(
+    net: RecastModel,
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    kind: Optimizer,
+    affine: list[nn.Parameter],
+) -> float:
+    """Train by AdamW or SGD; returns the mean loss of the last epoch."""
+    groups: list[dict[str, object]] = [{"params": [net.coefficients.flat]}]
+    if affine:
+        groups.append({"params": affine, "lr": _AFFINE_RATE * learning_rate})
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.0)
+        if kind == "adamw"
+        else torch.optim.SGD(groups, lr=learning_rate)
+    )
+    for parameter in affine:
+        parameter.requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     loss_sum, steps = 0.0, 0
     for _ in range(epochs):
@@ -75,11 +148,10 @@ def fit(
             loss.backward()
             optimizer.step()
             loss_sum, steps = loss_sum + float(loss.detach()), steps + 1
-    coefficients = net.coefficients.sent()
-    if not bool(torch.isfinite(coefficients).all()):
-        raise RecastError("training ended in NaN or infinity: lower the learning rate")
-    head = ridge_head(features_of(net, images), labels, classes)
-    return Fit(coefficients.cpu(), head, loss_sum / max(steps, 1))
+    for parameter in affine:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return loss_sum / max(steps, 1)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

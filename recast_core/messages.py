@@ -8,7 +8,7 @@ import numpy as np
 
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
-from recast_core.codec import CodecError, Encoded, Vector, decode, encode
+from recast_core.codec import WIDTHS, CodecError, Encoded, Vector, decode, encode
 
 # Offsets from the bank's start; 11 bits of precision, half the bytes of float32.
 BROADCAST_BITS = 16
@@ -95,8 +95,19 @@ def snap(bank: TemplateBank, vector: Vector) -> Vector:
 
 
 def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
-    """The hyper-parameters of a broadcast."""
+    """The hyper-parameters of a broadcast.
+
+    Raises:
+        RefusedError: ``malformed``, some that nothing can be trained with.
+    """
     hyper = message.hyperparameters
+    rate = hyper.learning_rate
+    if not (hyper.epochs and hyper.batch and 0 < rate < float("inf") and hyper.bits in WIDTHS):
+        raise RefusedError(
+            "malformed",
+            f"cannot train with epochs {hyper.epochs}, batch {hyper.batch}, "
+            f"learning rate {rate:g}, bits {hyper.bits}",
+        )
     return Hyperparameters(hyper.epochs, hyper.batch, hyper.learning_rate, hyper.bits, hyper.seed)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,27 +13,43 @@ from recast_core.bank import TemplateBank, TemplateGroup
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.head import find_head
-from recast_core.sources.closed_form import closed_form
+from recast_core.sources import SOURCES, Source
 from recast_core.targets import TargetGroup, find_groups
 
 
-def mimic(model: nn.Module, config: RecastConfig | None = None) -> TemplateBank:
+def mimic(
+    model: nn.Module, config: RecastConfig | None = None, source: Source | None = None
+) -> TemplateBank:
     """A bank whose combinations reproduce ``model``'s target weights.
+
+    Paper, section 3.2; ``config.source`` says by which method, ``recast_core.sources`` has them.
+    In the residual form the bank starts at the backbone whatever the templates are; otherwise with
+    fewer templates than layers it is lossy.
 
     Args:
         model: float32, on any device; not changed.
         config: targets, groups and templates; the default is one exact own-weight bank for the
             MLP layers.
+        source: in place of the one that ``config`` names, to set its own options.
 
     Raises:
-        RecastError: no targets, unequal groups, weights that are not finite float32.
+        RecastError: no targets, unequal groups, weights that are not finite float32, or a source
+            that needs more than the backbone.
     """
     config = config or RecastConfig()
+    if source is None:
+        if config.source not in SOURCES:
+            raise RecastError(
+                "task vectors are differences of fine-tuned networks: call "
+                "recast_core.sources.task_vectors.task_vector_bank with them"
+            )
+        source = SOURCES[config.source](config)
     rows: list[Tensor] = []
     groups: list[TemplateGroup] = []
-    for target in find_groups(model, config):
+    for index, target in enumerate(find_groups(model, config)):
         weights = stacked_weights(model, target)
-        templates, coefficients = _templates(weights, config)
+        random = np.random.Philox(key=np.array([config.seed, index], dtype=np.uint64))
+        templates, coefficients = source(weights, config.templates, random)
         groups.append(
             TemplateGroup(
                 name=target.name,
@@ -43,30 +61,40 @@ def mimic(model: nn.Module, config: RecastConfig | None = None) -> TemplateBank:
             )
         )
         rows.extend(coefficients)
+    meta = {"source": config.source, "seed": str(config.seed)}
+    if config.source == "closed-form":
+        meta = {"source": config.source, "basis": config.basis}
     return TemplateBank(
         groups=tuple(groups),
         initial=tuple(rows),
         sets=config.sets,
         residual=config.residual,
         backbone=fingerprint(model),
-        meta={"source": "closed-form", "basis": config.basis},
+        meta=meta,
     )
 
 
-def _templates(weights: Tensor, config: RecastConfig) -> tuple[Tensor, Tensor]:
-    layers, count = len(weights), config.templates
-    if config.residual and config.basis == "own" and count is not None and count < layers:
-        # Exactness comes from W0, so any n layers serve: evenly spaced ones differ most.
-        chosen = torch.linspace(0, layers - 1, count).round().long()
-        return weights[chosen].clone(), torch.zeros(layers, count)
-    return closed_form(weights, count, config.basis)
+def seeded_bank(
+    model: nn.Module, config: RecastConfig | None = None, seed: int = 0
+) -> TemplateBank:
+    """The bank of random templates that ``seed`` stands for: the same on every machine.
+
+    Whoever has the backbone, the configuration and these 8 bytes has the bank, so it need not be
+    sent. Its form is the residual one, its start zero.
+
+    Raises:
+        RecastError: as ``mimic``.
+    """
+    config = config or RecastConfig()
+    return mimic(model, replace(config, source="seeded", seed=seed, residual=True))
 
 
 def stacked_weights(model: nn.Module, group: TargetGroup) -> Tensor:
     """The group's weights on the CPU: float32 ``[L, *shape]``.
 
     Raises:
-        RecastError: a weight that is not float32, has no data (``meta``) or is not finite.
+        RecastError: a weight that is not float32, has no data (``meta``), is not finite, or has
+            another shape than its group.
     """
     tensors = []
     for name in group.modules:
@@ -77,6 +105,12 @@ def stacked_weights(model: nn.Module, group: TargetGroup) -> Tensor:
             raise RecastError(f"{name}.{group.tensor} is {tensor.dtype}: call model.float() first")
         if not bool(torch.isfinite(tensor).all()):
             raise RecastError(f"{name}.{group.tensor} holds NaN or infinity: load finite weights")
+        if tuple(tensor.shape) != group.shape:
+            raise RecastError(
+                f"{name}.{group.tensor} has shape {list(tensor.shape)}, others of group "
+                f"{group.name!r} {list(group.shape)}: put layers of unequal shape in groups of "
+                "their own"
+            )
         tensors.append(tensor.cpu())
     return torch.stack(tensors)
 

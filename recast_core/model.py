@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 
 import torch
@@ -42,8 +43,25 @@ class RecastModel(nn.Module):
         self.templates = templates
         self.head = head
         self.bank = bank
+        # In a tuple, so that it is no submodule beside the head that takes its place.
+        self._own_head = (head,)
         self._head_name = head_name
         self._merged = False
+
+    @property
+    def own_head(self) -> nn.Module:
+        """The backbone's own classifier, whatever head is in its place now."""
+        return self._own_head[0].to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the coefficients are."""
+        return self.coefficients.flat.device
+
+    def copy(self) -> RecastModel:
+        """A model of its own that shares only the frozen templates and the bank with this one."""
+        shared: list[object] = [self.bank, *self.templates]
+        return copy.deepcopy(self, {id(item): item for item in shared})
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[N, C]`` of images ``[N, 3, H, W]``."""
@@ -86,21 +104,11 @@ class RecastModel(nn.Module):
                 "coefficients with a client axis have no single weight: load one "
                 "client's vector first"
             )
-        for name, layer in list(self.backbone.named_modules()):
-            if isinstance(layer, TargetLayer):
-                for tensor in layer.slots:
-                    if not bool(torch.isfinite(layer.tensor(tensor)).all()):
-                        raise RecastError(
-                            f"the merged weight of {name} holds NaN or infinity: "
-                            "load finite coefficients first"
-                        )
-        for name, layer in list(self.backbone.named_modules()):
-            if isinstance(layer, TargetLayer):
-                _replace(self.backbone, name, layer.plain())
+        merge_layers(self.backbone)
         self._merged = True
         if self._head_name is None:
             return self.backbone
-        _replace(self.backbone, self._head_name, self.head)
+        replace_module(self.backbone, self._head_name, self.head)
         return self.backbone
 
 
@@ -146,14 +154,41 @@ def attach(model: nn.Module, bank: TemplateBank, head: str | None = None) -> Rec
     for name, by_tensor in slots.items():
         layer = make_layer(model.get_submodule(name), by_tensor)
         assert layer is not None
-        _replace(model, name, layer)
+        replace_module(model, name, layer)
     head_name = head or find_head(model)
     classifier: nn.Module = nn.Identity()
     if head_name is not None:
         classifier = model.get_submodule(head_name)
-        _replace(model, head_name, nn.Identity())
+        replace_module(model, head_name, nn.Identity())
     net = RecastModel(model, bank, coefficients, templates, classifier, head_name)
     return net.eval()
+
+
+def merge_layers(backbone: nn.Module) -> None:
+    """Replace every target layer by the plain module with its present tensors, in place.
+
+    Raises:
+        RecastError: a tensor holds NaN or infinity; the backbone is then unchanged.
+    """
+    layers = [
+        (name, layer) for name, layer in backbone.named_modules() if isinstance(layer, TargetLayer)
+    ]
+    for name, layer in layers:
+        for tensor in layer.written:
+            if not bool(torch.isfinite(layer.tensor(tensor)).all()):
+                raise RecastError(
+                    f"the merged weight of {name} holds NaN or infinity: load finite "
+                    "coefficients first"
+                )
+    # Inner layers first: an outer one takes what it holds with it to another path.
+    for name, layer in reversed(layers):
+        replace_module(backbone, name, layer.plain())
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put ``module`` where the submodule ``name`` of ``model`` is."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
 
 
 def _check_module(model: nn.Module, name: str, group: TemplateGroup) -> None:
@@ -184,8 +219,3 @@ def _check_module(model: nn.Module, name: str, group: TemplateGroup) -> None:
 def _write_base(module: nn.Module, tensor: str, base: Tensor) -> None:
     with torch.no_grad():
         getattr(module, tensor).copy_(base)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

@@ -123,17 +123,19 @@ class FedRecast(Strategy):
         """Average each task's offsets, and record the round before anything else happens."""
         states = self.active(server_round)
         topic = Topic(states[0].name if len(states) == 1 else None, states[0].round)
-        contributions: dict[int, list[Contribution]] = {state.number: [] for state in states}
+        contributions: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
         for node, message in self._traffic.receive(replies, topic, "update"):
             try:
                 number, contribution = self._check(node, message.update)
+                if node in contributions[number]:
+                    raise RefusedError("replayed", "a second update of one task")
             except RefusedError as refused:
                 self._traffic.refuse(node, topic, refused.reason, str(refused))
             else:
-                contributions[number].append(contribution)
+                contributions[number][node] = contribution
         examples = 0
         for state in states:
-            examples += self._finish_round(state, contributions[state.number])
+            examples += self._finish_round(state, list(contributions[state.number].values()))
         return self.initial_arrays(), MetricRecord({"examples": examples})
 
     def configure_evaluate(
@@ -262,8 +264,12 @@ class FedRecast(Strategy):
         examples = correct = head_only = clients = 0
         for node, message in self._traffic.receive(replies, topic, "evaluation"):
             found = message.evaluation
-            if (found.bank, found.task) != (self.bank.prefix, state.number):
-                self._traffic.refuse(node, topic, "wrong-bank", "an evaluation of something else")
+            if found.bank != self.bank.prefix:
+                self._traffic.refuse(node, topic, "wrong-bank", "an evaluation with another bank")
+            elif found.task != state.number:
+                self._traffic.refuse(node, topic, "unknown-task", f"of task {found.task}")
+            elif found.round != state.round:
+                self._traffic.refuse(node, topic, "stale-round", f"of round {found.round}")
             elif not max(found.correct, found.head_only_correct) <= found.examples:
                 self._traffic.refuse(node, topic, "malformed", "more correct than examples")
             elif found.examples > self._roster.nodes[node][state.number].test_examples:

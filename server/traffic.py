@@ -55,11 +55,12 @@ class Traffic:
     ) -> Iterator[tuple[int, pb.ToServer]]:
         """The well-formed replies of kind ``expected``, with their nodes; the others are refused.
 
-        A node's second reply is refused as replayed.
+        A second reply to one message is refused as replayed.
         """
-        answered: set[int] = set()
+        answered: set[tuple[int, str]] = set()
         for reply in replies:
             node = reply.metadata.src_node_id
+            question = node, reply.metadata.reply_to_message_id
             if reply.has_error():
                 self.refuse(node, topic, "client-error", reply.error.reason or "no reason given")
                 continue
@@ -68,27 +69,27 @@ class Traffic:
                 self.refuse(node, topic, "malformed", "the reply holds no message of ours")
                 continue
             if len(body) > MAX_REPLY_BYTES:
+                self._count(topic, node, "up", "control", 0, len(body))
                 self.refuse(node, topic, "oversize", f"{len(body)} bytes")
                 continue
             try:
                 message = pb.ToServer.FromString(body)
             except DecodeError:
+                self._count(topic, node, "up", "control", 0, len(body))
                 self.refuse(node, topic, "malformed", f"{len(body)} bytes that do not parse")
                 continue
             kind, payload = _payload_up(message)
             self._count(topic, node, "up", kind, payload, len(body))
             which = message.WhichOneof("body")
-            if node in answered:
+            if question in answered:
                 self.refuse(node, topic, "replayed", "a second reply to one message")
             elif which == "refusal":
-                answered.add(node)
-                reason = pb.Refusal.Reason.Name(message.refusal.reason)
-                code = reason.removeprefix("REASON_").lower().replace("_", "-")
-                self.refuse(node, topic, code, message.refusal.detail)
+                answered.add(question)
+                self.refuse(node, topic, _code(message.refusal.reason), message.refusal.detail)
             elif which != expected:
                 self.refuse(node, topic, "malformed", f"{which} came instead of {expected}")
             else:
-                answered.add(node)
+                answered.add(question)
                 yield node, message
 
     def refuse(self, node: int, topic: Topic, reason: str, detail: str) -> None:
@@ -105,6 +106,14 @@ class Traffic:
             LedgerRow(**row, direction=direction, layer="payload", bytes=payload),  # type: ignore[arg-type]
             LedgerRow(**row, direction=direction, layer="message", bytes=size),  # type: ignore[arg-type]
         )
+
+
+def _code(reason: int) -> str:
+    """The ledger's code of a refusal; enums of proto3 are open, so any number may come."""
+    if reason not in pb.Refusal.Reason.values():
+        return "malformed"
+    name = pb.Refusal.Reason.Name(reason)
+    return name.removeprefix("REASON_").lower().replace("_", "-")
 
 
 def _payload_down(body: pb.ToClient) -> tuple[Kind, int]:

@@ -5,9 +5,12 @@ from recast_core.layers.conv import RecastConv2d
 from recast_core.layers.linear import RecastLinear
 from recast_core.layers.make import make_layer
 from recast_core.layers.multihead import RecastMultiheadAttention
+from recast_core.layers.norm import RecastBatchNorm2d, RecastLayerNorm
 
 __all__ = [
+    "RecastBatchNorm2d",
     "RecastConv2d",
+    "RecastLayerNorm",
     "RecastLinear",
     "RecastMultiheadAttention",
     "Slot",

@@ -61,18 +61,26 @@ class TargetLayer(nn.Module):
     Attributes:
         original: the module that this layer stands for. Tensors that the combination replaces
             outright are ``None`` in it; those of the residual form stay.
+        transforms: by tensor name, a module that maps the (combined or frozen) tensor to the one
+            that the layer uses: how adapters reach a weight.
     """
 
     original: nn.Module
+    transforms: nn.ModuleDict
 
     def __init__(self, original: nn.Module, slots: Mapping[str, Slot]) -> None:
         super().__init__()
         self.original = original
+        self.transforms = nn.ModuleDict()
         # A plain dict hides the shared modules from this module's own tree: they are registered
         # once, on the attached model, and would otherwise appear in the state dict of each layer.
         self._slots = dict(slots)
         for name, slot in slots.items():
-            if not slot.residual:
+            if slot.residual:
+                continue
+            if name in original._buffers:
+                original.register_buffer(name, None)
+            else:
                 original.register_parameter(name, None)
 
     @property
@@ -83,8 +91,16 @@ class TargetLayer(nn.Module):
     def tensor(self, name: str) -> Tensor:
         """The tensor ``name`` as it is now: recombined where it has a slot, else frozen."""
         slot = self._slots.get(name)
-        frozen = getattr(self.original, name)
-        return frozen if slot is None else slot.combine(frozen)
+        frozen: Tensor = getattr(self.original, name)
+        tensor = frozen if slot is None else slot.combine(frozen)
+        if name in self.transforms:
+            tensor = self.transforms[name](tensor)
+        return tensor
+
+    @property
+    def written(self) -> list[str]:
+        """The names of the tensors that are recombined or transformed."""
+        return [*dict.fromkeys([*self._slots, *self.transforms])]
 
     def optional(self, name: str) -> Tensor | None:
         """Like ``tensor``, for a tensor that the module may lack (a bias)."""
@@ -99,10 +115,10 @@ class TargetLayer(nn.Module):
         Raises:
             RuntimeError: the coefficients carry a client axis.
         """
-        combined = {name: self.tensor(name).detach().clone() for name in self._slots}
+        if any(slot.coefficients.clients is not None for slot in self._slots.values()):
+            raise RuntimeError("a layer with a client axis has no single weight")
+        combined = {name: self.tensor(name).detach().clone() for name in self.written}
         for name, tensor in combined.items():
-            if tensor.shape != self._slots[name].templates.stack.shape[1:]:
-                raise RuntimeError("a layer with a client axis has no single weight")
             if name in self.original._buffers:
                 self.original.register_buffer(name, tensor)
             else:

@@ -10,11 +10,14 @@ from recast_core.layers.base import Slot, TargetLayer
 from recast_core.layers.conv import RecastConv2d
 from recast_core.layers.linear import RecastLinear
 from recast_core.layers.multihead import RecastMultiheadAttention
+from recast_core.layers.norm import RecastBatchNorm2d, RecastLayerNorm
 
 _LAYERS: dict[type[nn.Module], type[TargetLayer]] = {
     nn.MultiheadAttention: RecastMultiheadAttention,
     nn.Linear: RecastLinear,
     nn.Conv2d: RecastConv2d,
+    nn.BatchNorm2d: RecastBatchNorm2d,
+    nn.LayerNorm: RecastLayerNorm,
 }
 
 

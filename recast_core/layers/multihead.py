@@ -94,11 +94,18 @@ class RecastMultiheadAttention(TargetLayer):
             attention.bias_v,
             attention.add_zero_attn,
             attention.dropout,
-            attention.out_proj.weight,
-            attention.out_proj.bias,
+            *_projection(attention.out_proj),
             training=self.training,
             **options,
         )
         if attention.batch_first and query.dim() == 3:
             out = out.transpose(0, 1)
         return out, weights
+
+
+def _projection(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of the out-projection, which may itself be a target layer."""
+    if isinstance(layer, TargetLayer):
+        return layer.tensor("weight"), layer.optional("bias")
+    assert isinstance(layer, nn.Linear)
+    return layer.weight, layer.bias

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from recast_core.config import Basis
 from recast_core.errors import RecastError
+from recast_core.sources.base import count_of
+
+_PART = 1 << 16
 
 
 def closed_form(weights: Tensor, templates: int | None, basis: Basis) -> tuple[Tensor, Tensor]:
@@ -20,7 +26,7 @@ def closed_form(weights: Tensor, templates: int | None, basis: Basis) -> tuple[T
     Args:
         weights: float32 ``[L, *shape]``.
         templates: n; ``None`` is L.
-        basis: ``own`` returns the layers themselves (needs n = L); ``orthonormal`` the leading
+        basis: ``own`` returns ``weights`` itself (needs n = L); ``orthonormal`` the leading
             directions, each of the root mean square norm of the layers.
 
     Returns:
@@ -30,29 +36,59 @@ def closed_form(weights: Tensor, templates: int | None, basis: Basis) -> tuple[T
         RecastError: more templates than layers, or own weights with fewer.
     """
     layers = weights.shape[0]
-    count = layers if templates is None else templates
-    if count > layers:
-        raise RecastError(
-            f"{count} templates for a group of {layers} layers: {layers} already reproduce it "
-            "exactly, ask for at most that many"
-        )
+    count = count_of(templates, layers)
     if basis == "own":
         if count < layers:
             raise RecastError(
                 f"{count} own-weight templates cannot span {layers} layers: take "
                 "basis=orthonormal, more groups, or the residual form"
             )
-        return weights.clone(), torch.eye(layers)
-    flat = weights.flatten(1).double()
-    # In float64 the Gram matrix keeps half of its digits for singular values down to 1e-8.
-    eigenvalues, vectors = torch.linalg.eigh(flat @ flat.T)
+        return weights, torch.eye(layers)
+    flat = weights.flatten(1)
+    eigenvalues, vectors = torch.linalg.eigh(_gram(flat))
     leading = vectors.flip(1)[:, :count]
     scale = eigenvalues.clamp_min(0).sum().div(layers).sqrt()
-    directions = leading.T @ flat
     norms = eigenvalues.flip(0)[:count].clamp_min(0).sqrt()
     # A direction of (numerically) no weight stays zero instead of being blown-up noise.
     used = norms > scale * 1e-7
     unit = torch.where(used, scale / norms.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
-    stack = (unit.unsqueeze(1) * directions).unflatten(1, weights.shape[1:])
+    stack = ((unit.unsqueeze(1) * leading.T).float() @ flat).unflatten(1, weights.shape[1:])
     coefficients = leading * torch.where(used, norms / scale.clamp_min(1e-30), 0.0)
-    return stack.float(), coefficients.float()
+    return stack, coefficients.float()
+
+
+def _gram(flat: Tensor) -> Tensor:
+    """``flat flat^T`` of ``[L, P]`` in float64, part by part: a float64 copy would cost more.
+
+    In float64 the Gram matrix keeps half of its digits for singular values down to 1e-8.
+    """
+    gram = torch.zeros(len(flat), len(flat), dtype=torch.float64)
+    for part in flat.split(_PART, dim=1):
+        wide = part.double()
+        gram += wide @ wide.T
+    return gram
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The source ``closed-form``.
+
+    Attributes:
+        basis: see ``closed_form``.
+        residual: the bank adds its combinations to the layers' own weights. Any n of them then
+            serve as own templates, since exactness does not hang on their span.
+    """
+
+    basis: Basis = "own"
+    residual: bool = False
+
+    def __call__(
+        self, weights: Tensor, templates: int | None, random: np.random.Philox
+    ) -> tuple[Tensor, Tensor]:
+        """See ``Source``."""
+        layers = len(weights)
+        if self.residual and self.basis == "own" and templates is not None and templates < layers:
+            # Evenly spaced layers differ most.
+            chosen = torch.linspace(0, layers - 1, templates).round().long()
+            return weights[chosen].clone(), torch.zeros(layers, templates)
+        return closed_form(weights, templates, self.basis)

@@ -1,0 +1,113 @@
+"""What a kind of head sends, and how a head comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.errors import RecastError
+
+Statistics = Mapping[str, Tensor]
+
+# The score of a class of which nobody has an example: never chosen, and still finite.
+ABSENT = -1e4
+
+
+class HeadKind(Protocol):
+    """A way to learn a task's linear head from the clients' features.
+
+    Labels are global class ids everywhere, so clients may hold different classes.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the command line calls it."""
+
+    def fit(self, features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
+        """A head from one client's data alone.
+
+        Args:
+            features: float32 ``[N, d]``, N >= 1.
+            labels: int64 ``[N]`` in ``[0, classes)``.
+            classes: C.
+
+        Returns:
+            A frozen ``Linear(d, C)``; classes without examples are never chosen.
+        """
+
+    def statistics(self, features: Tensor, labels: Tensor, classes: int) -> Statistics:
+        """What a client sends: tensors on the CPU, none for a head that stays local."""
+
+    def merge(self, statistics: Sequence[Statistics], classes: int) -> nn.Linear | None:
+        """The head from what the clients sent; ``None`` for a head that stays local.
+
+        Raises:
+            RecastError: nothing was sent, or statistics that do not fit together.
+        """
+
+
+def sent_bytes(statistics: Statistics) -> int:
+    """The bytes of the tensors that are sent."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in statistics.values())
+
+
+def sent_numbers(statistics: Statistics) -> int:
+    """How many elements the tensors have (two int4 numbers in a byte are one element)."""
+    return sum(tensor.numel() for tensor in statistics.values())
+
+
+def check_features(features: Tensor, labels: Tensor, classes: int) -> None:
+    """Refuse features from which no head can be learned.
+
+    Raises:
+        RecastError: none, not finite, or labels outside ``[0, classes)`` or of another number.
+    """
+    if features.dim() != 2 or labels.shape != features.shape[:1] or not len(labels):
+        raise RecastError(
+            f"features {list(features.shape)} and labels {list(labels.shape)}: give [N, d] and [N] "
+            "with at least one example"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise RecastError(
+            f"labels from {low} to {high} for {classes} classes: use global class ids"
+        )
+    if not bool(torch.isfinite(features).all()):
+        raise RecastError("features hold NaN or infinity: load finite coefficients first")
+
+
+def check_merge(statistics: Sequence[Statistics], classes: int) -> None:
+    """Refuse statistics that are none, not finite, or of unequal widths or strange classes."""
+    if not statistics:
+        raise RecastError("no statistics to merge a head from: wait for a client's answer")
+    for one in statistics:
+        ids = one["classes"].long()
+        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= classes):
+            raise RecastError(f"a client sent a class beyond the {classes} of the task: refuse it")
+        if not all(bool(torch.isfinite(t.double()).all()) for t in one.values()):
+            raise RecastError("a client's head statistics hold NaN or infinity: refuse them")
+
+
+def class_sums(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Float64 sums of the features ``[C, d]`` and counts ``[C]`` of each class."""
+    sums = features.new_zeros(classes, features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels, features.double())
+    return sums, torch.bincount(labels, minlength=classes).double()
+
+
+def frozen_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A frozen float32 ``Linear`` of weight ``[C, d]`` and bias ``[C]``."""
+    head = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    head.weight = nn.Parameter(weight.detach().float().contiguous(), requires_grad=False)
+    head.bias = nn.Parameter(bias.detach().float().contiguous(), requires_grad=False)
+    return head
+
+
+def spread(values: Tensor, classes_present: Tensor, classes: int, fill: float = 0.0) -> Tensor:
+    """Rows for the present classes as rows for all: ``[P, ...] -> [C, ...]``."""
+    full = values.new_full((classes, *values.shape[1:]), fill)
+    full[classes_present.long()] = values
+    return full

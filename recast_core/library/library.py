@@ -1,0 +1,255 @@
+"""``TaskLibrary``: many tasks over one backbone and one bank."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from recast_core.bank import TemplateBank
+from recast_core.bank_file import write_atomically
+from recast_core.errors import RecastError
+from recast_core.library.mixed import mixed_features
+from recast_core.library.task import SUFFIX, Task, make_task
+from recast_core.model import RecastModel
+
+# Inside the class, ``list`` is its method.
+Names = list[str]
+Logits = list[Tensor]
+Rows = list[int]
+
+
+class TaskLibrary:
+    """The tasks learned with one bank, by name.
+
+    ::
+
+        tasks = TaskLibrary(bank)
+        tasks.add("flowers", net.coefficients.sent(), head, classes=names)
+        tasks.save("my-tasks")
+        tasks = TaskLibrary.load("my-tasks", bank)
+        tasks.activate(net, "flowers")
+
+    A task is the coefficients and a linear head, a few kilobytes. Nothing of it lies in the
+    backbone, so adding or training another task cannot change what this one predicts.
+    """
+
+    def __init__(self, bank: TemplateBank) -> None:
+        """An empty library for ``bank``."""
+        self.bank = bank
+        self._tasks: dict[str, Task] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __getitem__(self, name: str) -> Task:
+        """The task of this name.
+
+        Raises:
+            RecastError: there is none; names near ones.
+        """
+        if name not in self._tasks:
+            near = difflib.get_close_matches(name, self._tasks, n=3, cutoff=0.4) or list(self)[:3]
+            known = f"choose {', '.join(near)}" if near else "add a task first"
+            raise RecastError(f"no task {name!r} in the library of {len(self)}: {known}")
+        return self._tasks[name]
+
+    def list(self) -> Names:
+        """The names of the tasks in the order in which they were added."""
+        return [*self._tasks]
+
+    def add(
+        self,
+        name: str,
+        coefficients: Tensor,
+        head: nn.Linear,
+        classes: Sequence[str] | None = None,
+    ) -> Task:
+        """Keep a task.
+
+        Args:
+            name: not in the library yet.
+            coefficients: ``[D]`` as they are sent (``net.coefficients.sent()``); copied.
+            head: ``Linear(d, C)``; copied.
+            classes: names of its C classes.
+
+        Raises:
+            RecastError: the name is taken, shapes do not fit, or numbers are not finite.
+        """
+        if name in self._tasks:
+            raise RecastError(f"task {name!r} is in the library already: remove() it first")
+        if not isinstance(head, nn.Linear):
+            raise RecastError(
+                f"the head of task {name!r} is a {type(head).__name__}: give an nn.Linear"
+            )
+        bias: Tensor | None = head.bias
+        task = make_task(name, coefficients, head.weight, bias, classes, self.bank)
+        self._tasks[name] = task
+        return task
+
+    def remove(self, name: str) -> None:
+        """Forget a task; a file of it stays where it is."""
+        self[name]
+        del self._tasks[name]
+
+    def save(self, folder: Path | str) -> None:
+        """Write each task to a file of its own in ``folder``, each atomically.
+
+        Raises:
+            RecastError: the folder cannot be written.
+        """
+        for task in self._tasks.values():
+            task.save(Path(folder), self.bank)
+
+    @classmethod
+    def load(cls, folder: Path | str, bank: TemplateBank) -> TaskLibrary:
+        """Every task in ``folder``, bit for bit as it was saved, in order of file name.
+
+        Raises:
+            RecastError: no such folder, a corrupt file, or a task of another bank; names the file.
+        """
+        folder, library = Path(folder), cls(bank)
+        try:
+            paths = sorted(p for p in folder.iterdir() if p.suffix == SUFFIX and p.name[0] != ".")
+            for path in paths:
+                task = Task.from_bytes(path.read_bytes(), bank, str(path))
+                if task.name in library._tasks:
+                    raise RecastError(f"{path} holds task {task.name!r} again: delete one file")
+                library._tasks[task.name] = task
+        except OSError as error:
+            raise RecastError(
+                f"cannot read the tasks in {folder}: {error.strerror or error}; give the folder "
+                "that save() wrote"
+            ) from error
+        return library
+
+    def activate(self, net: RecastModel, name: str) -> None:
+        """Give ``net`` the coefficients and the head of a task, in place.
+
+        Raises:
+            RecastError: no such task, or ``net`` has another bank or feature width.
+        """
+        task = self[name]
+        self._check(net)
+        head = task.head(net.device)
+        net.coefficients.load(task.coefficients)
+        net.head = head
+
+    def deactivate(self, net: RecastModel) -> None:
+        """Give ``net`` back the backbone's own head and the bank's start ``c0``, in place."""
+        self._check(net)
+        net.coefficients.load()
+        net.head = net.own_head
+
+    @torch.no_grad()
+    def mixed(self, net: RecastModel, images: Tensor, tasks: Sequence[str]) -> Logits:
+        """Logits of a batch whose rows belong to different tasks, in one forward pass.
+
+        The rows of a task meet that task's coefficients and head. What ``net`` was activated for
+        is as before afterwards; it must not be called from another thread meanwhile.
+
+        Args:
+            net: attached with this library's bank, in evaluation mode.
+            images: ``[N, 3, H, W]`` on the device of ``net``.
+            tasks: the task of each row.
+
+        Returns:
+            For each row, in the order given, logits ``[C]`` of its own task.
+
+        Raises:
+            RecastError: an unknown task, or not one name a row.
+        """
+        if len(tasks) != len(images):
+            raise RecastError(f"{len(images)} images and {len(tasks)} task names: give one a row")
+        self._check(net)
+        rows: dict[str, Rows] = {}
+        for index, name in enumerate(tasks):
+            rows.setdefault(name, []).append(index)
+        chosen = {name: self[name] for name in rows}
+        vectors = [chosen[name].coefficients for name in rows]
+        features = mixed_features(net, images, vectors, [*rows.values()])
+        logits: Logits = [features.new_empty(0)] * len(tasks)
+        for name, where in rows.items():
+            scores = chosen[name].head(net.device)(features[where])
+            for index, row in zip(where, scores, strict=True):
+                logits[index] = row
+        return logits
+
+    def export(
+        self,
+        net: RecastModel,
+        name: str,
+        path: Path | str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> nn.Module:
+        """A plain PyTorch model of one task, with no trace of RECAST; ``net`` is left alone.
+
+        A state dict of the model has the names and shapes of the backbone's own with another
+        number of classes, so that ``recast_core.backbones.load_backbone("file:PATH")`` and the
+        backbone's own class load it.
+
+        Args:
+            net: attached with this library's bank.
+            name: of the task.
+            path: write the state dict there too: ``.safetensors``, or ``.pt``/``.pth`` (tensors
+                alone, for ``torch.load(..., weights_only=True)``).
+            metadata: further entries for the header of a safetensors file.
+
+        Raises:
+            RecastError: no such task, another suffix, or a path that cannot be written.
+        """
+        task = self[name]
+        self._check(net)
+        if path is not None and Path(path).suffix not in (".safetensors", ".pt", ".pth"):
+            raise RecastError(
+                f"cannot export to {path}: name a file that ends in .safetensors, .pt or .pth"
+            )
+        clone = net.copy()
+        clone.coefficients.load(task.coefficients)
+        clone.head = _in_place_of(net.own_head, task.head(net.device))
+        model = clone.merge()
+        if path is not None:
+            write_atomically(Path(path), _state_bytes(model, Path(path).suffix, metadata))
+        return model
+
+    def _check(self, net: RecastModel) -> None:
+        if net.bank is not self.bank and net.bank.sha256 != self.bank.sha256:
+            raise RecastError(
+                f"the model has bank {net.bank.sha256.hex()[:8]}, the library "
+                f"{self.bank.sha256.hex()[:8]}: attach the library's bank"
+            )
+
+
+def _in_place_of(own: nn.Module, head: nn.Linear) -> nn.Module:
+    """``head`` in the structure of the backbone's classifier, where that adds nothing but names."""
+    if not isinstance(own, nn.Sequential):
+        return head
+    layers = dict(own.named_children())
+    linear = [key for key, layer in layers.items() if isinstance(layer, nn.Linear)]
+    silent = all(isinstance(x, nn.Linear | nn.Dropout | nn.Identity) for x in layers.values())
+    if len(linear) != 1 or not silent:
+        return head
+    classifier = copy.deepcopy(own)
+    setattr(classifier, linear[0], head)
+    return classifier
+
+
+def _state_bytes(model: nn.Module, suffix: str, metadata: Mapping[str, str] | None) -> bytes:
+    state = {key: t.detach().cpu().contiguous().clone() for key, t in model.state_dict().items()}
+    if suffix == ".safetensors":
+        return safetensors.torch.save(state, dict(metadata or {}))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()

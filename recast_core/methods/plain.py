@@ -1,0 +1,57 @@
+"""A backbone apart from its classifier, without RECAST."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from recast_core.errors import RecastError
+from recast_core.head import find_head
+from recast_core.model import merge_layers, replace_module
+
+
+class PlainModel(nn.Module):
+    """What ``RecastModel`` is to an attached backbone, for one with no bank.
+
+    Attributes:
+        backbone: changed in place: its classifier is taken out, everything is frozen.
+        head: the classifier.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        """Take ``backbone`` apart.
+
+        Raises:
+            RecastError: it has no classifier under a usual name.
+        """
+        super().__init__()
+        name = find_head(backbone)
+        if name is None:
+            raise RecastError(
+                "the backbone has no classifier that ends in a Linear layer under one of the usual "
+                "names (heads, head, fc, classifier, linear): rename it, or attach a bank with "
+                "attach(model, bank, head=NAME)"
+            )
+        self.backbone = backbone.requires_grad_(False).eval()
+        self.head: nn.Module = backbone.get_submodule(name)
+        self._head_name = name
+        replace_module(backbone, name, nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[N, C]`` of images ``[N, 3, H, W]``."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``[N, d]``: the input of the classifier."""
+        features: Tensor = self.backbone(images)
+        return features
+
+    def merge(self) -> nn.Module:
+        """The backbone with what was learned in its weights, and the head in its place.
+
+        Raises:
+            RecastError: weights that are not finite.
+        """
+        merge_layers(self.backbone)
+        replace_module(self.backbone, self._head_name, self.head)
+        return self.backbone

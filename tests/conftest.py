@@ -1,0 +1,69 @@
+"""A backbone and a data set that cost next to nothing, as the files that users would name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from safetensors.torch import save_file
+
+from recast_core.backbones.cifar_resnet import CifarResNet
+from recast_core.settings import Settings
+
+torch.set_num_threads(1)
+# The first call in a process imports and warms up: a deadline would measure that.
+settings.register_profile("recast", deadline=None, max_examples=60)
+settings.load_profile("recast")
+
+SIZE = 8
+CLASSES = 3
+# layer1 has two convolutions of one shape, so that templates are shared: 2 x 2 + 4 coefficients.
+TARGET = "layer?.0.conv*"
+
+
+@pytest.fixture(scope="session")
+def backbone_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
+    save_file(CifarResNet(8, 4).state_dict(), path, {"size": str(SIZE)})
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noisy grey patterns, one for each class: 96 to learn from and 48 to be tested on."""
+    random = np.random.default_rng(0)
+    patterns = random.integers(60, 200, (CLASSES, SIZE, SIZE))
+    arrays: dict[str, np.ndarray] = {"classes": np.array([f"c{i}" for i in range(CLASSES)])}
+    for part, count in (("train", 96), ("test", 48)):
+        labels = np.arange(count) % CLASSES
+        noise = random.normal(0, 40, (count, SIZE, SIZE))
+        arrays[f"x_{part}"] = (patterns[labels] + noise).clip(0, 255).astype(np.uint8)
+        arrays[f"y_{part}"] = labels
+    path = tmp_path_factory.mktemp("data") / "patterns.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(backbone_file: Path, digits_file: Path) -> Callable[..., Settings]:
+    """Settings of a run that takes about a second, with whatever is given changed."""
+
+    def make(**changed: object) -> Settings:
+        values: dict[str, object] = {
+            "backbone": f"file:{backbone_file}",
+            "target": TARGET,
+            "tasks": f"a=npz:{digits_file} b=npz:{digits_file}+inverted",
+            "rounds": 1,
+            "epochs": 1,
+            "batch": 16,
+            "partition": "iid",
+            "device": "cpu",
+        }
+        return Settings(**(values | changed))  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,94 @@
+"""Bad targets and bad weights are refused with their cause and remedy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import VisionTransformer, resnet18
+
+from recast_core import RecastConfig, RecastError, mimic
+from recast_core.mimicry import stacked_weights
+from recast_core.targets import TargetGroup, find_groups
+
+
+def vit(layers: int = 4) -> nn.Module:
+    return VisionTransformer(16, 8, layers, 2, 16, 32)
+
+
+def test_a_pattern_that_matches_nothing_lists_near_names() -> None:
+    config = RecastConfig(("encoder.layers.encoder_layer_1.mpl.0",))
+    with pytest.raises(RecastError, match=r"near names are .*encoder_layer_1\.mlp\.0"):
+        find_groups(vit(), config)
+
+
+def test_a_preset_on_the_wrong_family_is_refused() -> None:
+    with pytest.raises(RecastError, match="matches no module"):
+        find_groups(vit(), RecastConfig.preset("recast-resnet"))
+
+
+def test_groups_that_do_not_divide_name_the_layers() -> None:
+    with pytest.raises(RecastError, match="3 groups do not divide the 4 layers"):
+        find_groups(vit(), RecastConfig("mlp", groups=3))
+
+
+def test_layers_of_one_pattern_and_unequal_shape_land_in_groups_of_their_own() -> None:
+    for group in find_groups(resnet18(), RecastConfig(("layer*.conv1",))):
+        model = resnet18()
+        assert {tuple(model.get_submodule(m).weight.shape) for m in group.modules} == {group.shape}
+
+
+def test_a_group_of_unequal_shapes_is_refused() -> None:
+    model = resnet18()
+    group = TargetGroup("g", ("layer1.0.conv1", "layer2.1.conv1"), "weight", (64, 64, 3, 3))
+    with pytest.raises(RecastError, match="unequal shape"):
+        stacked_weights(model, group)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
+    model = vit()
+    name, module = next((n, m) for n, m in model.named_modules() if n.endswith("mlp.0"))
+    with torch.no_grad():
+        module.weight[0, 0] = bad  # type: ignore[operator, index]
+    with pytest.raises(RecastError, match=name.replace(".", r"\.")):
+        mimic(model)
+
+
+@pytest.mark.parametrize("source", ["closed-form", "seeded"])
+def test_half_precision_is_refused(source: str) -> None:
+    with pytest.raises(RecastError, match=r"float16: call model\.float\(\)"):
+        mimic(vit().half(), RecastConfig(source=source, residual=True))
+
+
+def test_meta_tensors_are_refused() -> None:
+    with pytest.raises(RecastError, match="is a meta tensor"):
+        mimic(vit().to("meta"))
+
+
+@pytest.mark.parametrize("source", ["closed-form", "gradient", "vae"])
+def test_more_templates_than_layers_are_refused(source: str) -> None:
+    config = RecastConfig("mlp", templates=5, source=source, basis="orthonormal")
+    with pytest.raises(RecastError, match="5 templates for a group of 4 layers"):
+        mimic(vit(), config)
+
+
+def test_fewer_own_templates_than_layers_need_the_residual_form() -> None:
+    with pytest.raises(RecastError, match="cannot span 4 layers"):
+        mimic(vit(), RecastConfig("mlp", templates=2))
+
+
+@pytest.mark.parametrize("source", ["seeded", "task-vectors"])
+def test_sources_that_do_not_span_the_layers_need_the_residual_form(source: str) -> None:
+    with pytest.raises(RecastError, match="set residual=True"):
+        RecastConfig(source=source)
+
+
+def test_task_vectors_cannot_come_from_the_backbone_alone() -> None:
+    with pytest.raises(RecastError, match="task_vector_bank"):
+        mimic(vit(), RecastConfig(source="task-vectors", residual=True))
+
+
+def test_an_unknown_source_is_refused() -> None:
+    with pytest.raises(RecastError, match="unknown source 'closedform'"):
+        RecastConfig(source="closedform")
