@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import sys
 import time
@@ -62,9 +63,8 @@ def measure(
 
     Returns:
         Ratios of median times; ``swap_ms`` of ``TaskLibrary.activate``. ``step_mb`` and
-        ``full_step_mb`` are what a training step's peak has beyond that of a forward and backward
-        pass through the frozen backbone (gradients of the images alone), optimizer state included;
-        ``None`` off CUDA.
+        ``full_step_mb`` are what a training step holds besides activations: weights, templates,
+        gradients and optimizer state; ``None`` off CUDA.
     """
     plain = copy.deepcopy(backbone).to(device)
     bank = mimic(backbone, config)
@@ -94,7 +94,11 @@ def measure(
             device,
             repeats,
         )
-    memory = _memory(plain, models, images, labels) if device.startswith("cuda") else {}
+    prepare = {
+        "step": lambda: Recast().prepare(attach(copy.deepcopy(backbone), bank).to(device)),
+        "full": lambda: Full().prepare(copy.deepcopy(backbone).to(device)),
+    }
+    memory = _memory(prepare, images, labels) if device.startswith("cuda") else {}
     return {
         "target": str(config.target),
         "coefficients": bank.sent,
@@ -154,24 +158,21 @@ def _step(model: MethodModel, images: Tensor, labels: Tensor) -> Callable[[], No
 
 
 def _memory(
-    plain: nn.Module, models: Mapping[str, MethodModel], images: Tensor, labels: Tensor
+    prepare: Mapping[str, Callable[[], MethodModel]], images: Tensor, labels: Tensor
 ) -> dict[str, float]:
-    def frozen() -> None:
-        plain(images.clone().requires_grad_(True)).sum().backward()
-
-    def peak(call: Callable[[], None]) -> int:
+    """MiB that stay after a step: weights, templates, gradients and optimizer state."""
+    held = {}
+    for name, make in prepare.items():
+        gc.collect()
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-
-    base, beyond = peak(frozen), {}
-    for name, model in models.items():
-        model.zero_grad(set_to_none=True)
-        # A new optimizer, so that its state counts.
-        beyond[name] = (peak(_step(model, images, labels)) - base) / 2**20
-    return beyond
+        model = make()
+        step = _step(model, images, labels)
+        step()
+        torch.cuda.synchronize()
+        held[name] = (torch.cuda.memory_allocated() - before) / 2**20
+        del model, step
+    return held
 
 
 def print_table(rows: Sequence[Row]) -> None:

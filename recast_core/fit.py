@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,24 +24,64 @@ _AFFINE_RATE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
-    """What fitting found.
+class Trained:
+    """What training found.
 
     Attributes:
         coefficients: as they are sent, float32 ``[D]``.
-        head: a ridge head refitted on all of the client's features after training.
         loss: mean training loss of the last epoch.
         norm: the tensors of the normalisation layers by name, where ``norm`` changed them. They
             never leave the client; ``recast_core.norms.load_norm`` puts them into a model.
     """
 
     coefficients: Tensor
-    head: nn.Linear
     loss: float
-    norm: Mapping[str, Tensor] = field(default_factory=dict)
+    norm: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit(Trained):
+    """What training found, and a head for it.
+
+    Attributes:
+        head: a ridge head fitted on all of the client's features after training.
+    """
+
+    head: nn.Linear
+
+
+class Options(TypedDict, total=False):
+    """The options of ``fit_coefficients``, by its defaults where absent."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    seed: int
+    optimizer: Optimizer
+    norm: Norm
 
 
 def fit(
+    net: RecastModel, images: Tensor, labels: Tensor, classes: int, **options: Unpack[Options]
+) -> Fit:
+    """``fit_coefficients``, then a head on the features that it left: all that a task needs.
+
+    Args:
+        net: as there.
+        images: as there.
+        labels: as there.
+        classes: as there.
+        options: as there.
+
+    Raises:
+        RecastError: as there.
+    """
+    found = fit_coefficients(net, images, labels, classes, **options)
+    head = ridge_head(features_of(net, images), labels, classes)
+    return Fit(found.coefficients, found.loss, found.norm, head)
+
+
+def fit_coefficients(
     net: RecastModel,
     images: Tensor,
     labels: Tensor,
@@ -53,8 +93,8 @@ def fit(
     seed: int = 0,
     optimizer: Optimizer = "adamw",
     norm: Norm = "frozen",
-) -> Fit:
-    """Train the coefficients from where they are, then refit the head.
+) -> Trained:
+    """Train the coefficients from where they are.
 
     Each step draws ``batch`` images and scores one half by the ridge head of the other
     (``split_ridge_loss``), so what is trained is features that a closed-form head generalises
@@ -98,8 +138,7 @@ def fit(
     state = norm_state(net) if changed else {}
     if not all(bool(torch.isfinite(t).all()) for t in (coefficients, *state.values())):
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
-    head = ridge_head(features_of(net, images), labels, classes)
-    return Fit(coefficients.cpu(), head, loss, state)
+    return Trained(coefficients.cpu(), loss, state)
 
 
 def _check_options(optimizer: str, norm: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -69,6 +70,8 @@ class Settings:
             raise RecastError(f"seed is {self.seed}: give a whole number from 0 to 4294967295")
         if self.head != "local":
             raise RecastError(f"unknown head {self.head!r}: choose local")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise RecastError(f"unknown device {self.device!r}: choose auto, cpu or cuda")
         check_bits(self.bits)
         patterns_of(self.target)
         self.recast()

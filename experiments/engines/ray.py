@@ -43,9 +43,13 @@ def run_on_ray(
     run_config = settings.as_dict()
 
     def configured(message: Message, context: Context, call: ClientAppCallable) -> Message:
-        # run_simulation has no run config of its own to hand to clients.
-        context.run_config = dict(run_config)
-        return call(message, context)
+        # run_simulation has no run config of its own to hand to clients, and refuses a context
+        # that comes back with another one.
+        before, context.run_config = context.run_config, dict(run_config)
+        try:
+            return call(message, context)
+        finally:
+            context.run_config = before
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     app = ClientApp()
