@@ -17,7 +17,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.backbones import Preprocess
 from recast_core.codec import CodecError
 from recast_core.errors import RecastError
-from recast_core.fit import features_of, fit_coefficients
+from recast_core.fitting import features_of, fit_coefficients
 from recast_core.heads.ridge import ridge_head
 from recast_core.messages import RefusedError, from_broadcast, hyperparameters, to_update
 from recast_core.model import RecastModel

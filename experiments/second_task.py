@@ -13,7 +13,7 @@ from torchvision.models import VisionTransformer, ViT_B_16_Weights, vit_b_16
 
 from recast_core import RecastConfig, TaskLibrary, attach, mimic
 from recast_core.backbones import Preprocess
-from recast_core.fit import fit
+from recast_core.fitting import fit
 
 small = "--small" in sys.argv
 torch.manual_seed(0)

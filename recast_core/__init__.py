@@ -5,6 +5,10 @@ The method of Tasnim and Plummer (ICLR 2025, arXiv 2411.16870) in plain PyTorch:
     bank = mimic(model, RecastConfig(target="mlp", groups=6))
     net = attach(model, bank)
     net.print_trainable_parameters()
+    found = fit(net, images, labels, classes=10)
+    tasks = TaskLibrary(bank)
+    tasks.add("flowers", found.coefficients, found.head)
+    tasks.activate(net, "flowers")
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from recast_core.bank import TemplateBank, TemplateGroup
     from recast_core.config import RecastConfig
     from recast_core.errors import RecastError
+    from recast_core.fitting import fit
     from recast_core.library import TaskLibrary
     from recast_core.mimicry import mimic
     from recast_core.model import RecastModel, attach
@@ -29,6 +34,7 @@ _HOME = {
     "TemplateBank": "bank",
     "TemplateGroup": "bank",
     "attach": "model",
+    "fit": "fitting",
     "mimic": "mimicry",
 }
 
@@ -40,6 +46,7 @@ __all__ = [
     "TemplateBank",
     "TemplateGroup",
     "attach",
+    "fit",
     "mimic",
 ]
 

@@ -181,9 +181,12 @@ class TaskLibrary:
         vectors = [chosen[name].coefficients for name in rows]
         features = mixed_features(net, images, vectors, [*rows.values()])
         logits: Logits = [features.new_empty(0)] * len(tasks)
-        for name, where in rows.items():
-            scores = chosen[name].head(net.device)(features[where])
-            for index, row in zip(where, scores, strict=True):
+        # One gather for all tasks: on a GPU an index of its own for each would wait each time.
+        order = torch.tensor([index for where in rows.values() for index in where])
+        parts = features[order.to(net.device)].split([len(where) for where in rows.values()])
+        for (name, where), part in zip(rows.items(), parts, strict=True):
+            scores = chosen[name].head(net.device)(part)
+            for index, row in zip(where, scores.unbind(), strict=True):
                 logits[index] = row
         return logits
 

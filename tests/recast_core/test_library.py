@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, resnet18
 
 from recast_core import RecastConfig, RecastError, RecastModel, TaskLibrary, attach, mimic
-from recast_core.fit import fit
+from recast_core.fitting import fit
 from recast_core.layers import TargetLayer
 from recast_core.library.task import file_name
 

@@ -311,7 +311,7 @@ def widen(model: nn.Module) -> None:
 
 FIRST = "encoder.layers.encoder_layer_0.mlp.0"
 REFUSED: dict[str, tuple[Maker, str]] = {
-    "another shape": (lambda: fresh(widen), r"encoder_layer_1\.mlp\.0\.weight has shape \[40, 16\]"),
+    "another shape": (lambda: fresh(widen), r"layer_1\.mlp\.0\.weight has shape \[40, 16\]"),
     "another family": (cifar, rf"no module '{FIRST}'"),
     "half": (lambda: vit().half(), rf"{FIRST}\.weight is torch\.float16"),
     "meta": (lambda: vit().to("meta"), rf"{FIRST}\.weight is a meta tensor"),

@@ -11,7 +11,7 @@ from torchvision.models import VisionTransformer
 
 from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
-from recast_core.fit import fit
+from recast_core.fitting import fit
 from recast_core.held_out import split_held_out
 from recast_core.levenberg import _features_and_jacobian
 from recast_core.norms import load_norm, norm_state

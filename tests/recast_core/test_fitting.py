@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
-from recast_core.fit import features_of, fit
+from recast_core.fitting import features_of, fit
 
 
 def learner(sets: int = 1) -> RecastModel:
@@ -109,5 +109,5 @@ def test_features_do_not_depend_on_how_images_are_batched(
 ) -> None:
     net, (images, _) = learner(), toy()
     whole = features_of(net, images)
-    monkeypatch.setattr("recast_core.fit.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("recast_core.fitting.EVALUATION_BATCH", 7)
     torch.testing.assert_close(features_of(net, images), whole)
