@@ -182,8 +182,9 @@ class TaskLibrary:
         features = mixed_features(net, images, vectors, [*rows.values()])
         logits: Logits = [features.new_empty(0)] * len(tasks)
         # One gather for all tasks: on a GPU an index of its own for each would wait each time.
-        order = torch.tensor([index for where in rows.values() for index in where])
-        parts = features[order.to(net.device)].split([len(where) for where in rows.values()])
+        order = [index for where in rows.values() for index in where]
+        gathered = features[torch.tensor(order, dtype=torch.long, device=net.device)]
+        parts = gathered.split([len(where) for where in rows.values()])
         for (name, where), part in zip(rows.items(), parts, strict=True):
             scores = chosen[name].head(net.device)(part)
             for index, row in zip(where, scores.unbind(), strict=True):
