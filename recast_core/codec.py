@@ -62,7 +62,7 @@ def encode(offsets: Vector, bits: int) -> Encoded:
         return Encoded(floats.tobytes(), 0.0)
     peak = float(np.abs(offsets).max(initial=0.0))
     if bits == 1:
-        scale = float(np.float32(np.abs(offsets).mean())) if offsets.size else 0.0
+        scale = float(np.float32(np.abs(offsets).mean(dtype=np.float64))) if offsets.size else 0.0
         levels = (offsets >= 0).astype(np.uint8)
     else:
         limit = (1 << (bits - 1)) - 1

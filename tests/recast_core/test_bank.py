@@ -250,7 +250,7 @@ def refused_or_other(content: bytes) -> None:
         bank = TemplateBank.from_bytes(content)
     except RecastError as error:
         message = str(error)
-        assert len(message.splitlines()) == 1  # noqa: PT017
+        assert len(message.splitlines()) == 1
         return
     if bank.sha256.hex() == PINNED:
         assert same_tensors(bank, tiny_bank())

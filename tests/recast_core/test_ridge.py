@@ -71,6 +71,8 @@ def test_classes_without_examples_are_never_predicted(present: set[int], seed: i
     probes = 1000 * torch.randn(200, 4, generator=torch.Generator().manual_seed(seed))
     for x in (features, probes):
         assert set(head(x).argmax(1).tolist()) <= present
+    scores, absent = head(features), sorted(set(range(7)) - present)
+    assert scores[:, absent].max() < scores[:, sorted(present)].min()
 
 
 @pytest.mark.parametrize("seed", range(3))
