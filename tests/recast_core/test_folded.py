@@ -82,7 +82,9 @@ def shares(labels: Tensor, sizes: Sequence[int] = SIZES) -> list[FoldedClient]:
     return [FoldedClient(r, labels[r], seed=100 + i) for i, r in enumerate(rows)]
 
 
-def folded(net: RecastModel, images: Tensor, memory: int = 1 << 28) -> tuple[SplitModel, ImageStore]:
+def folded(
+    net: RecastModel, images: Tensor, memory: int = 1 << 28
+) -> tuple[SplitModel, ImageStore]:
     model = split_model(net, images[:3])
     return model, ImageStore(images, lambda x: x, model.prefix, CPU, memory)
 
@@ -113,7 +115,7 @@ def test_a_folded_client_ends_where_it_ends_alone(name: str) -> None:
     expected = alone(net, images, clients, 3)
     assert bool(together.finite.all())
     moved = (expected[:, :-1] - net.bank.initial_vector).abs().amax(1)
-    assert bool((moved[1:] > 1e-2).all())
+    assert bool((moved[2:] > 1e-2).all())  # two or three images may teach nothing
     torch.testing.assert_close(together.coefficients, expected[:, :-1], rtol=0, atol=1e-5)
     torch.testing.assert_close(together.losses, expected[:, -1], rtol=1e-4, atol=1e-5)
 
@@ -124,7 +126,15 @@ def test_the_chunk_changes_nothing(size: int) -> None:
     images, labels = pictures()
     model, store = folded(net, images)
     runs = [
-        train(model, store, shares(labels), CLASSES, batch=16, chunking=Chunking(chunk))
+        train(
+            model,
+            store,
+            shares(labels),
+            CLASSES,
+            batch=16,
+            learning_rate=2e-2,
+            chunking=Chunking(chunk),
+        )
         for chunk in (5, size)
     ]
     torch.testing.assert_close(runs[0].coefficients, runs[1].coefficients, rtol=0, atol=1e-5)
@@ -139,9 +149,7 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_threads() -> None:
         try:
             model, store = folded(net, images)
             done: list[int] = []
-            result = train(
-                model, store, shares(labels), CLASSES, batch=16, finished=done.append
-            )
+            result = train(model, store, shares(labels), CLASSES, batch=16, finished=done.append)
         finally:
             torch.set_num_threads(1)
         assert sum(done) == len(SIZES)
@@ -173,9 +181,7 @@ def test_a_client_that_diverges_spoils_no_other() -> None:
     fine, other = results
     assert other.finite.tolist() == [i != 3 for i in range(len(SIZES))]
     kept = other.finite
-    torch.testing.assert_close(
-        other.coefficients[kept], fine.coefficients[kept], rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(other.coefficients[kept], fine.coefficients[kept], rtol=0, atol=1e-6)
 
 
 def test_only_the_coefficients_ever_change_and_they_are_put_back() -> None:
@@ -218,21 +224,22 @@ class _Stubborn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(192, 8)
-        self.second = nn.Linear(8, 8)
+        self.mid1 = nn.Linear(8, 8)
+        self.mid2 = nn.Linear(8, 8)
         self.head = nn.Linear(8, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.first(images.flatten(1))
         if bool((x > 1e9).any()):
             x = -x
-        out: Tensor = self.head(self.second(torch.relu(x)))
+        out: Tensor = self.head(self.mid2(torch.relu(self.mid1(torch.relu(x)))).tanh())
         return out
 
 
 def test_a_model_that_cannot_be_traced_stays_whole_and_trains() -> None:
     torch.manual_seed(0)
     backbone = _Stubborn()
-    net = attach(backbone, mimic(backbone, RecastConfig(("second",), residual=True, basis="own")))
+    net = attach(backbone, mimic(backbone, RecastConfig(("mid*",))))
     images, labels = pictures()
     model, store = folded(net, images)
     assert model.prefix is None
