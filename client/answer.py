@@ -14,12 +14,13 @@ from client.data import ClientData
 from client.model import attached, preprocess_of
 from client.node import Node
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import Preprocess
+from recast_core.backbones import Preprocess, load_backbone
 from recast_core.codec import CodecError
 from recast_core.errors import RecastError
 from recast_core.fitting import features_of, fit_coefficients
 from recast_core.heads.ridge import ridge_head
 from recast_core.messages import RefusedError, from_broadcast, hyperparameters, to_update
+from recast_core.mimicry import mimic
 from recast_core.model import RecastModel
 
 logger = logging.getLogger("recast.client")
@@ -29,7 +30,7 @@ Tasks = Mapping[int, pb.Task]
 def hello(request: pb.HelloRequest, node: Node) -> pb.Hello:
     """Which bank and which data this client has."""
     size = preprocess_of(node.settings.backbone).size
-    answer = pb.Hello(holds_bank=BankCache(node.cache).holds(request.bank.sha256))
+    answer = pb.Hello(holds_bank=_holds(request.bank.sha256, node))
     for task in request.tasks:
         try:
             data = node.data(task.name, task.source, size)
@@ -122,6 +123,20 @@ def client_seed(seed: int, broadcast: pb.Broadcast, node: Node) -> int:
     """The seed of one client in one round of one task, whatever carries the message."""
     sequence = np.random.SeedSequence([seed, broadcast.task, broadcast.round, node.number])
     return int(sequence.generate_state(1)[0])
+
+
+def _holds(sha256: bytes, node: Node) -> bool:
+    cache = BankCache(node.cache)
+    if cache.holds(sha256):
+        return True
+    if node.settings.source != "seeded":
+        return False
+    # A seeded bank follows from the backbone and the settings, so it need not cross the network.
+    bank = mimic(load_backbone(node.settings.backbone).model, node.settings.recast())
+    if bank.sha256 != sha256:
+        return False
+    cache.store(bank.to_bytes(), sha256)
+    return True
 
 
 class _UnpreparedError(RefusedError):

@@ -75,7 +75,7 @@ class ProgressObserver:
         self._console.print(text, highlight=False, soft_wrap=True)
 
 
-def print_summary(report: dict[str, Any], model_bytes: int) -> None:
+def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes_sent: int) -> None:
     """The closing table of a run."""
     table = Table(title="What each task gained, and cost one client")
     columns = ("task", "accuracy", "head only", "update", "up", "down", "FedAvg*")
@@ -102,7 +102,7 @@ def print_summary(report: dict[str, Any], model_bytes: int) -> None:
     bank = report["bank"]
     console.print(
         f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "
-        f"{bank['bytes']:,} B to each client once | forgetting: "
+        f"{bank_bytes_sent:,} B to all clients, once | forgetting: "
         f"{100 * report['forgetting']['max_abs_change']:.1f} points at most | "
         f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
         highlight=False,

@@ -25,6 +25,7 @@ _CONFIG = {
     "residual": (bool, "Add combinations to the backbone's own weights."),
 }
 _RUN = {
+    "source": (str, "closed-form, gradient, vae or seeded: where templates come from."),
     "backbone": (str, "glyph_resnet20, a torchvision NAME:WEIGHTS, or file:PATH."),
     "tasks": (str, 'DATA specifications, e.g. "digits digits+inverted npz:flowers.npz".'),
     "rounds": (int, "Rounds per task."),

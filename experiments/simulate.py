@@ -24,6 +24,7 @@ from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.app import run_federation, run_folder
 from server.flower import server_identity
+from server.ledger import Ledger
 from server.registry import Registry
 
 ENGINES = ("sequential", "ray")
@@ -73,6 +74,7 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
     (bank, run) = made[0]
     with Registry(folder / "registry.sqlite") as registry:
         report = summarise(registry, run, bank, engine, settings.seed, time.monotonic() - began)
-    print_summary(report, model_bytes)
+        by_kind = Ledger(registry).totals(run, by=("kind", "layer"))
+    print_summary(report, model_bytes, by_kind.get(("bank", "payload"), 0))
     print(f"registry: {folder / 'registry.sqlite'}")
     return report

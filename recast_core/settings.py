@@ -28,6 +28,8 @@ class Settings:
         sets: coefficient sets K.
         basis: ``own`` or ``orthonormal``.
         residual: the residual form.
+        source: where templates come from; ``seeded`` implies the residual form, and every client
+            that has the backbone makes its bank from ``seed`` instead of being sent it.
         tasks: DATA specifications separated by spaces or commas, learned one after another.
         rounds: rounds per task.
         epochs: local passes per round.
@@ -48,6 +50,7 @@ class Settings:
     sets: int = 1
     basis: str = "own"
     residual: bool = False
+    source: str = "closed-form"
     tasks: str = "digits digits+inverted digits+rotated"
     rounds: int = 3
     epochs: int = 2
@@ -111,7 +114,9 @@ class Settings:
             templates=self.templates or None,
             sets=self.sets,
             basis=self.basis,  # type: ignore[arg-type]  # RecastConfig checks it
-            residual=self.residual,
+            residual=self.residual or self.source == "seeded",
+            source=self.source,
+            seed=self.seed,
         )
 
     def hyperparameters(self) -> Hyperparameters:
