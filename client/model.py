@@ -9,6 +9,7 @@ import torch
 
 from recast_core.backbones import Preprocess, load_backbone
 from recast_core.bank import TemplateBank
+from recast_core.errors import RecastError
 from recast_core.model import RecastModel, attach
 
 _loaded: dict[tuple[str, str, str], tuple[RecastModel, Preprocess]] = {}
@@ -38,7 +39,15 @@ def preprocess_of(backbone: str) -> Preprocess:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one."""
+    """The device of this name; ``auto`` is CUDA where there is one.
+
+    Raises:
+        RecastError: no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        # A device that exists in name only fails at the first tensor, not here, unless it is tried.
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise RecastError(f"no device {name!r} on this machine: choose auto or cpu") from error

@@ -41,6 +41,8 @@ def simulate(clients: int, engine: str, json_path: Path | None = None, **values:
 
     Example: recast simulate --tasks "digits digits+inverted" --rounds 3 --json run.json
     """
+    if clients < 1:
+        raise RecastError(f"{clients} clients: give at least 1")
     from experiments.simulate import simulate as run
     from recast_core.settings import Settings
 
@@ -110,7 +112,7 @@ def _guarded(command: Callable[[], Any]) -> int:
     except click.ClickException as error:
         return _complain(error.format_message())
     except (KeyboardInterrupt, click.Abort):
-        print("recast: interrupted; finished rounds are kept", file=sys.stderr)
+        print("recast: interrupted; rounds that had finished are in the registry", file=sys.stderr)
         return INTERRUPTED
     return result if isinstance(result, int) else 0
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+
+def stdout() -> Console:
+    """Standard output; wide where nobody's terminal sets the width, so that a file is not cut."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 class ProgressObserver:
@@ -92,10 +98,10 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes_sent: int
             f"{task['message_bytes_down'] / clients:,.0f} B",
             f"{2 * task['rounds'] * model_bytes / 1e6:.1f} MB",
         )
-    console = Console()
+    console = stdout()
     console.print(table)
     console.print(
-        "* computed, not sent: the whole backbone in float32, up and down in every round",
+        "* computed, not sent: float32 weights without the classifier, both ways in every round",
         style="dim",
         highlight=False,
     )

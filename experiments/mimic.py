@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from client.data import load_dataset, parse_task
+from experiments.console import stdout
 from experiments.warnings import warn_of_many
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.compare import compare_sources, feature_cosines
@@ -51,7 +51,7 @@ def mimic(
     warn_of_many(bank.trained)
     if output is not None:
         bank.save(output)
-    console = Console()
+    console = stdout()
     console.print(
         f"{method}: relative error {error:.2e}, cosine {cosine:.6f}, {seconds:.3f} s, "
         f"{len(bank.groups)} groups, {bank.template_count} templates, {bank.sent} coefficients",
@@ -92,7 +92,7 @@ def _compare(
             f"{min(row.feature_cosine.values()):.6f}",
             f"{row.seconds:.3f}",
         )
-    Console().print(table)
+    stdout().print(table)
     return {
         "methods": [
             {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from experiments.console import stdout
 from experiments.warnings import warn_of_many
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import load_backbone
@@ -54,7 +54,7 @@ def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
     ):
         table.add_row(label, f"{report[key]:,}")
     table.add_row("an update fits", ", ".join(report["fits"]) or "no radio frame")
-    Console().print(table)
+    stdout().print(table)
     return report
 
 

@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.serverapp import Grid
 
 from client.app import app as client_app
-from client.data import parse_scheme, parse_tasks
+from client.data import load_dataset, parse_scheme, parse_tasks, partition
+from client.model import pick_device
 from experiments.console import ProgressObserver, print_summary
 from experiments.engines.ray import run_on_ray
 from experiments.engines.sequential import RUN_ID, SequentialGrid
@@ -22,6 +24,7 @@ from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from recast_core.task_spec import TaskSpec
 from server.app import run_federation, run_folder
 from server.flower import server_identity
 from server.ledger import Ledger
@@ -44,8 +47,15 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
         raise RecastError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}{hint}")
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
-    model = load_backbone(settings.backbone).model
-    model_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    pick_device(settings.device)
+    backbone = load_backbone(settings.backbone)
+    for task in tasks:
+        _check_data(task, backbone.preprocess.size, clients, settings)
+    model_bytes = 4 * sum(
+        parameter.numel()
+        for name, parameter in backbone.model.named_parameters()
+        if not name.startswith(f"{backbone.head}.")
+    )
     logging.getLogger("flwr").setLevel(logging.ERROR)
     logging.getLogger("recast.client").setLevel(logging.ERROR)
     folder = run_folder(settings)
@@ -78,3 +88,11 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
     print_summary(report, model_bytes, by_kind.get(("bank", "payload"), 0))
     print(f"registry: {folder / 'registry.sqlite'}")
     return report
+
+
+def _check_data(task: TaskSpec, size: int, clients: int, settings: Settings) -> None:
+    """Find out before anything is written what every client would find out for itself."""
+    data = load_dataset(task, size)
+    if len(np.unique(data.y_train)) < 2:
+        raise RecastError(f"task {task} has images of one class only: name at least two classes")
+    partition(data, 0, clients, scheme=settings.partition, seed=settings.seed)

@@ -151,7 +151,8 @@ def attach(model: nn.Module, bank: TemplateBank, head: str | None = None) -> Rec
             slots[name][group.tensor] = Slot(coefficients, row, shared, bank.residual)
             if group.base is not None:
                 _write_base(model.get_submodule(name), group.tensor, group.base[index])
-    for name, by_tensor in slots.items():
+    # Inner modules first: once an outer one is replaced, they go by another path.
+    for name, by_tensor in sorted(slots.items(), key=lambda item: -item[0].count(".")):
         layer = make_layer(model.get_submodule(name), by_tensor)
         assert layer is not None
         replace_module(model, name, layer)

@@ -126,5 +126,13 @@ def _no_match(pattern: str, candidates: list[str]) -> RecastError:
             f"target {pattern!r} matches nothing: the model has no Linear, Conv2d or "
             "MultiheadAttention module"
         )
+    if pattern in PRESETS:
+        fitting = [
+            name
+            for name, patterns in PRESETS.items()
+            if any(fnmatchcase(module, each) for module in candidates for each in patterns)
+        ]
+        choice = f"choose {' or '.join(fitting)}" if fitting else "give module-name patterns"
+        return RecastError(f"target {pattern!r} matches no module of this backbone: {choice}")
     near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.0)
     return RecastError(f"target {pattern!r} matches no module: near names are {', '.join(near)}")

@@ -54,7 +54,7 @@ def run_federation(
     Args:
         grid: what carries messages.
         settings: the run.
-        folder: gets ``registry.sqlite`` and ``bank.safetensors``.
+        folder: gets ``registry.sqlite`` and ``bank-SHA256.safetensors`` (the first 16 digits).
         observer: is told of every round.
         started: is given the bank and the run's id in the registry before the first round.
 
@@ -67,7 +67,7 @@ def run_federation(
         for number, spec in enumerate(parse_tasks(settings.tasks), start=1)
     ]
     bank = make_bank(settings)
-    bank.save(folder / "bank.safetensors")
+    bank.save(folder / f"bank-{bank.sha256[:8].hex()}.safetensors")
     with Registry(folder / "registry.sqlite") as registry:
         run = registry.start_run(settings.as_dict(), bank.sha256, versions())
         started(bank, run)

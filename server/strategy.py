@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -156,15 +157,15 @@ class FedRecast(Strategy):
         finished = [state for state in self.active(server_round) if state.round == self.rounds]
         if not finished:
             return None
-        accuracy = self._record_evaluation(finished[0], replies, after=finished[0])
-        return None if accuracy is None else MetricRecord({"accuracy": accuracy})
+        accuracies = self._record_evaluations(finished, replies)
+        return MetricRecord({"accuracy": fmean(accuracies)}) if accuracies else None
 
     def evaluate_again(self, grid: Grid) -> None:
         """Evaluate every task but the last once more: what learning the later ones changed."""
         *earlier, last = self.states.values()
         for state in earlier:
             replies = grid.send_and_receive(self._evaluations(state), timeout=self._timeout)
-            self._record_evaluation(state, replies, after=last)
+            self._record_evaluations([state], replies, after=last)
 
     def summary(self) -> None:
         """Say nothing: the registry holds what there is to say."""
@@ -234,6 +235,7 @@ class FedRecast(Strategy):
             raise RecastError(f"{refused}; lower the learning rate") from refused
         examples = sum(contribution.examples for contribution in contributions)
         seconds = time.monotonic() - self._began
+        refusals = self._drain_refusals()
         self._registry.record_round(
             self._run,
             state.number,
@@ -244,8 +246,14 @@ class FedRecast(Strategy):
             seconds=seconds,
             accuracy=None,
             ledger_rows=self._ledger.drain(),
-            refusals=self._drain_refusals(),
+            refusals=refusals,
         )
+        if refusals and not contributions:
+            # Silence may pass; a round in which every answer was refused will not mend itself.
+            raise RecastError(
+                f"no update was accepted in round {state.round} of task {state.name!r} "
+                f"({refusals[-1].reason}: {refusals[-1].detail})"
+            )
         self._observer.round_finished(state.name, state.round, len(contributions), seconds)
         return examples
 
@@ -257,44 +265,58 @@ class FedRecast(Strategy):
             if share.can_evaluate
         ]
 
-    def _record_evaluation(
-        self, state: TaskState, replies: Iterable[Message], after: TaskState
-    ) -> float | None:
-        topic = Topic(state.name, state.round)
-        examples = correct = head_only = clients = 0
+    def _record_evaluations(
+        self,
+        states: Sequence[TaskState],
+        replies: Iterable[Message],
+        after: TaskState | None = None,
+    ) -> list[float]:
+        """Record each task's accuracy, as of learning ``after`` (itself where ``None``)."""
+        topic = Topic(states[0].name if len(states) == 1 else None, states[0].round)
+        answers: dict[int, list[pb.Evaluation]] = {state.number: [] for state in states}
         for node, message in self._traffic.receive(replies, topic, "evaluation"):
-            found = message.evaluation
-            if found.bank != self.bank.prefix:
-                self._traffic.refuse(node, topic, "wrong-bank", "an evaluation with another bank")
-            elif found.task != state.number:
-                self._traffic.refuse(node, topic, "unknown-task", f"of task {found.task}")
-            elif found.round != state.round:
-                self._traffic.refuse(node, topic, "stale-round", f"of round {found.round}")
-            elif not max(found.correct, found.head_only_correct) <= found.examples:
-                self._traffic.refuse(node, topic, "malformed", "more correct than examples")
-            elif found.examples > self._roster.nodes[node][state.number].test_examples:
-                self._traffic.refuse(node, topic, "too-many-examples", f"{found.examples}")
+            try:
+                self._check_evaluation(node, message.evaluation, answers)
+            except RefusedError as refused:
+                self._traffic.refuse(node, topic, refused.reason, str(refused))
             else:
-                clients += 1
-                examples += found.examples
-                correct += found.correct
-                head_only += found.head_only_correct
-        if not examples:
-            self._registry.record_traffic(self._run, self._ledger.drain(), self._drain_refusals())
-            return None
-        accuracy = correct / examples
-        self._registry.record_accuracy(
-            self._run,
-            state.number,
-            state.round,
-            accuracy,
-            head_only / examples,
-            examples=examples,
-            clients=clients,
-            after_task=after.number,
-            ledger_rows=self._ledger.drain(),
-            refusals=self._drain_refusals(),
-        )
-        if after is state:
-            self._observer.evaluated(state.name, accuracy, head_only / examples, clients)
-        return accuracy
+                answers[message.evaluation.task].append(message.evaluation)
+        accuracies = []
+        for state in states:
+            found = answers[state.number]
+            examples = sum(answer.examples for answer in found)
+            if not examples:
+                continue
+            accuracy = sum(answer.correct for answer in found) / examples
+            head_only = sum(answer.head_only_correct for answer in found) / examples
+            self._registry.record_accuracy(
+                self._run,
+                state.number,
+                state.round,
+                accuracy,
+                head_only,
+                examples=examples,
+                clients=len(found),
+                after_task=(after or state).number,
+                ledger_rows=self._ledger.drain(),
+                refusals=self._drain_refusals(),
+            )
+            accuracies.append(accuracy)
+            if after is None:
+                self._observer.evaluated(state.name, accuracy, head_only, len(found))
+        self._registry.record_traffic(self._run, self._ledger.drain(), self._drain_refusals())
+        return accuracies
+
+    def _check_evaluation(
+        self, node: int, found: pb.Evaluation, asked: Mapping[int, object]
+    ) -> None:
+        if found.bank != self.bank.prefix:
+            raise RefusedError("wrong-bank", "an evaluation with another bank")
+        if found.task not in asked or found.task not in self._roster.nodes.get(node, {}):
+            raise RefusedError("unknown-task", f"of task {found.task}")
+        if found.round != self.states[found.task].round:
+            raise RefusedError("stale-round", f"of round {found.round}")
+        if max(found.correct, found.head_only_correct) > found.examples:
+            raise RefusedError("malformed", "more correct than examples")
+        if found.examples > self._roster.nodes[node][found.task].test_examples:
+            raise RefusedError("too-many-examples", f"{found.examples}")

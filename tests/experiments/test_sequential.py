@@ -16,6 +16,7 @@ from client.app import app
 from client.data import load_dataset, parse_task
 from client.model import attached
 from experiments.engines.sequential import RUN_ID, SequentialGrid
+from recast_core.errors import RecastError
 from recast_core.fitting import features_of
 from recast_core.heads.ridge import ridge_head
 from recast_core.settings import Settings
@@ -45,7 +46,8 @@ class Run:
 
     @property
     def bank(self) -> Path:
-        return self.folder / "bank.safetensors"
+        (path,) = self.folder.glob("bank-*.safetensors")
+        return path
 
 
 @pytest.fixture(autouse=True)
@@ -151,15 +153,16 @@ def test_coefficients_move_and_stay_finite(learn: Callable[..., Run]) -> None:
 
 
 def test_a_client_that_crashes_is_an_error_reply(
-    learn: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    learn: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError("boom")
 
     monkeypatch.setattr("client.answer.to_update", crash)
-    run = learn("crash")
-    with Registry(run.folder / "registry.sqlite") as registry:
+    with pytest.raises(RecastError, match="boom"):
+        learn("crash")
+    with Registry(tmp_path / "crash" / "registry.sqlite") as registry:
         refusals = registry.refusals(1)
         assert {refusal.reason for refusal in refusals} == {"client-error"}
-        assert len(refusals) == CLIENTS * 2 * 2
+        assert len(refusals) == CLIENTS
         assert "boom" in refusals[0].detail

@@ -272,7 +272,6 @@ def test_cross_and_unbatched_attention_agree_with_the_original(batch_first: bool
             torch.testing.assert_close(found[0], wanted[0])
 
 
-@pytest.mark.xfail(strict=True, reason="attach replaces the outer module first")
 def test_an_attention_and_the_projection_in_it_may_both_be_targets() -> None:
     def make() -> nn.Module:
         return Holder(lambda: nn.MultiheadAttention(8, 2, batch_first=True)).eval()
