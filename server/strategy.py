@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -18,11 +18,11 @@ from recast_core.errors import RecastError
 from recast_core.messages import (
     Hyperparameters,
     RefusedError,
-    from_update,
     snap,
     to_broadcast,
 )
 from server.aggregation import Contribution, average
+from server.checks import check_evaluation, check_update
 from server.ledger import Ledger
 from server.observer import Observer
 from server.registry import Registry
@@ -127,7 +127,10 @@ class FedRecast(Strategy):
         contributions: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
         for node, message in self._traffic.receive(replies, topic, "update"):
             try:
-                number, contribution = self._check(node, message.update)
+                update, number = message.update, message.update.task
+                asked = self._asked.get((node, number))
+                share = self._roster.nodes.get(node, {}).get(number)
+                contribution = check_update(self.bank, update, asked, share, self.hyper.bits)
                 if node in contributions[number]:
                     raise RefusedError("replayed", "a second update of one task")
             except RefusedError as refused:
@@ -213,21 +216,6 @@ class FedRecast(Strategy):
         message = to_broadcast(self.bank, state.number, state.round, state.vector, hyper)
         return pb.ToClient(train=message) if train else pb.ToClient(evaluate=message)
 
-    def _check(self, node: int, update: pb.Update) -> tuple[int, Contribution]:
-        asked = self._asked.get((node, update.task))
-        if asked is None:
-            raise RefusedError("unknown-task", f"task {update.task} was not asked of this client")
-        if asked != update.round:
-            raise RefusedError("stale-round", f"round {update.round} came in round {asked}")
-        share = self._roster.nodes[node][update.task]
-        if update.examples > share.train_examples:
-            raise RefusedError(
-                "too-many-examples",
-                f"{update.examples} examples, {share.train_examples} were announced",
-            )
-        offsets = from_update(self.bank, update, self.hyper.bits)
-        return update.task, Contribution(offsets, update.examples)
-
     def _finish_round(self, state: TaskState, contributions: Sequence[Contribution]) -> int:
         try:
             state.vector = snap(self.bank, average(state.vector, contributions))
@@ -273,22 +261,25 @@ class FedRecast(Strategy):
     ) -> list[float]:
         """Record each task's accuracy, as of learning ``after`` (itself where ``None``)."""
         topic = Topic(states[0].name if len(states) == 1 else None, states[0].round)
-        answers: dict[int, list[pb.Evaluation]] = {state.number: [] for state in states}
+        rounds = {state.number: state.round for state in states}
+        answers: dict[int, list[pb.Evaluation]] = {number: [] for number in rounds}
         for node, message in self._traffic.receive(replies, topic, "evaluation"):
             try:
-                self._check_evaluation(node, message.evaluation, answers)
+                found = message.evaluation
+                share = self._roster.nodes.get(node, {}).get(found.task)
+                check_evaluation(self.bank, found, rounds.get(found.task), share)
             except RefusedError as refused:
                 self._traffic.refuse(node, topic, refused.reason, str(refused))
             else:
-                answers[message.evaluation.task].append(message.evaluation)
+                answers[found.task].append(found)
         accuracies = []
         for state in states:
-            found = answers[state.number]
-            examples = sum(answer.examples for answer in found)
+            told = answers[state.number]
+            examples = sum(answer.examples for answer in told)
             if not examples:
                 continue
-            accuracy = sum(answer.correct for answer in found) / examples
-            head_only = sum(answer.head_only_correct for answer in found) / examples
+            accuracy = sum(answer.correct for answer in told) / examples
+            head_only = sum(answer.head_only_correct for answer in told) / examples
             self._registry.record_accuracy(
                 self._run,
                 state.number,
@@ -296,27 +287,13 @@ class FedRecast(Strategy):
                 accuracy,
                 head_only,
                 examples=examples,
-                clients=len(found),
+                clients=len(told),
                 after_task=(after or state).number,
                 ledger_rows=self._ledger.drain(),
                 refusals=self._drain_refusals(),
             )
             accuracies.append(accuracy)
             if after is None:
-                self._observer.evaluated(state.name, accuracy, head_only, len(found))
+                self._observer.evaluated(state.name, accuracy, head_only, len(told))
         self._registry.record_traffic(self._run, self._ledger.drain(), self._drain_refusals())
         return accuracies
-
-    def _check_evaluation(
-        self, node: int, found: pb.Evaluation, asked: Mapping[int, object]
-    ) -> None:
-        if found.bank != self.bank.prefix:
-            raise RefusedError("wrong-bank", "an evaluation with another bank")
-        if found.task not in asked or found.task not in self._roster.nodes.get(node, {}):
-            raise RefusedError("unknown-task", f"of task {found.task}")
-        if found.round != self.states[found.task].round:
-            raise RefusedError("stale-round", f"of round {found.round}")
-        if max(found.correct, found.head_only_correct) > found.examples:
-            raise RefusedError("malformed", "more correct than examples")
-        if found.examples > self._roster.nodes[node][found.task].test_examples:
-            raise RefusedError("too-many-examples", f"{found.examples}")

@@ -1,0 +1,56 @@
+"""Whether a client's answer may be used: pure functions that accept or refuse."""
+
+from __future__ import annotations
+
+from protos import recast_v1_pb2 as pb
+from recast_core.bank import TemplateBank
+from recast_core.messages import RefusedError, from_update
+from server.aggregation import Contribution
+from server.roster import Share
+
+
+def check_update(
+    bank: TemplateBank, update: pb.Update, asked: int | None, share: Share | None, bits: int
+) -> Contribution:
+    """What an update contributes.
+
+    Args:
+        bank: of the run.
+        update: from a client.
+        asked: the round that this client was asked for in this task, ``None`` for none.
+        share: what the client announced of the task.
+        bits: width of the numbers in this round.
+
+    Raises:
+        RefusedError: with the reason that the ledger counts.
+    """
+    if asked is None or share is None:
+        raise RefusedError("unknown-task", f"task {update.task} was not asked of this client")
+    if asked != update.round:
+        raise RefusedError("stale-round", f"round {update.round} came in round {asked}")
+    if update.examples > share.train_examples:
+        raise RefusedError(
+            "too-many-examples",
+            f"{update.examples} examples, {share.train_examples} were announced",
+        )
+    return Contribution(from_update(bank, update, bits), update.examples)
+
+
+def check_evaluation(
+    bank: TemplateBank, found: pb.Evaluation, round_: int | None, share: Share | None
+) -> None:
+    """Accept an evaluation of round ``round_`` (``None``: of a task that was not asked).
+
+    Raises:
+        RefusedError: with the reason that the ledger counts.
+    """
+    if found.bank != bank.prefix:
+        raise RefusedError("wrong-bank", "an evaluation with another bank")
+    if round_ is None or share is None:
+        raise RefusedError("unknown-task", f"of task {found.task}")
+    if found.round != round_:
+        raise RefusedError("stale-round", f"of round {found.round}")
+    if max(found.correct, found.head_only_correct) > found.examples:
+        raise RefusedError("malformed", "more correct than examples")
+    if found.examples > share.test_examples:
+        raise RefusedError("too-many-examples", f"{found.examples}")
