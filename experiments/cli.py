@@ -32,7 +32,7 @@ def recast() -> None:
     "--engine",
     default="sequential",
     show_default=True,
-    help="sequential (this process, one client after another) or ray (Flower's simulation).",
+    help="sequential (one client after another), folded (all as one batch, experimental) or ray (Flower's).",
 )
 @options.settings
 @options.json_file
