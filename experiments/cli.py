@@ -32,7 +32,7 @@ def recast() -> None:
     "--engine",
     default="sequential",
     show_default=True,
-    help="sequential (one client after another), folded (all as one batch, experimental) or ray (Flower's).",
+    help="sequential (one client after another), folded (one batch, experimental), ray (Flower's).",
 )
 @options.settings
 @options.json_file
