@@ -79,6 +79,7 @@ def run_federation(
             strategy.evaluate_again(grid)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
+            strategy.record_rest()
             registry.finish_run(run, "interrupted" if stopped else "failed")
             raise
         registry.finish_run(run, "finished")

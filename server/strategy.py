@@ -170,8 +170,12 @@ class FedRecast(Strategy):
             replies = grid.send_and_receive(self._evaluations(state), timeout=self._timeout)
             self._record_evaluations([state], replies, after=last)
 
+    def record_rest(self) -> None:
+        """Record bytes and refusals that no round or evaluation has taken, as of an early end."""
+        self._registry.record_traffic(self._run, self._ledger.drain(), self._drain_refusals())
+
     def summary(self) -> None:
-        """Say nothing: the registry holds what there is to say."""
+        """Say nothing: the registry speaks."""
 
     def _shares(self, state: TaskState) -> list[tuple[int, Share]]:
         return [
@@ -295,5 +299,5 @@ class FedRecast(Strategy):
             accuracies.append(accuracy)
             if after is None:
                 self._observer.evaluated(state.name, accuracy, head_only, len(told))
-        self._registry.record_traffic(self._run, self._ledger.drain(), self._drain_refusals())
+        self.record_rest()
         return accuracies

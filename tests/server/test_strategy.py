@@ -345,3 +345,11 @@ def test_several_tasks_that_finish_in_one_round_are_all_evaluated(federation: Ma
     made.go(rounds=1)
     assert [(a.task, a.clients) for a in made.registry.accuracies(made.run)] == [(1, 2), (2, 2)]
     assert made.reasons() == {}
+
+
+def test_bytes_of_a_run_that_ends_before_its_first_round_are_recorded(federation: Make) -> None:
+    made = federation(nodes=1, scripts={1: on("hello", lambda right: b"\xff")})
+    with pytest.raises(RecastError, match="no client is ready"):
+        made.go()
+    made.strategy.record_rest()
+    assert made.reasons() == {"malformed": 1}
