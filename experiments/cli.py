@@ -32,7 +32,7 @@ def recast() -> None:
     "--engine",
     default="sequential",
     show_default=True,
-    help="sequential (one client after another), folded (one batch, experimental), ray (Flower's).",
+    help="sequential (this process, one client after another) or ray (Flower's simulation).",
 )
 @options.settings
 @options.json_file
