@@ -17,7 +17,9 @@ from protos import recast_v1_pb2 as pb
 from recast_core.backbones import Preprocess, load_backbone
 from recast_core.codec import CodecError
 from recast_core.errors import RecastError
-from recast_core.fitting import features_of, fit_coefficients
+from recast_core.fitting import features_of
+from recast_core.folded import FoldedClient, ImageStore, SplitModel
+from recast_core.folded import train as fit_clients
 from recast_core.heads.ridge import ridge_head
 from recast_core.messages import RefusedError, from_broadcast, hyperparameters, to_update
 from recast_core.mimicry import mimic
@@ -61,34 +63,37 @@ def store_bank(delivery: pb.BankDelivery, node: Node) -> pb.ToServer:
 def train(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
     """Fit the coefficients of the broadcast's task on this client's images."""
     try:
-        net, data, preprocess = _prepare(broadcast, tasks, node)
+        model, data, preprocess = _prepare(broadcast, tasks, node)
         hyper = hyperparameters(broadcast)
-        start = from_broadcast(net.bank, broadcast)
-        net.coefficients.load(torch.from_numpy(start))
-        images, labels = _tensors(data.x_train, data.y_train, preprocess, net)
-        found = fit_coefficients(
-            net,
-            images,
-            labels,
+        bank = model.net.bank
+        start = from_broadcast(bank, broadcast)
+        images, labels = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+        seed = client_seed(hyper.seed, broadcast, node)
+        # A batch of one client: the arithmetic of every grid is then the same.
+        found = fit_clients(
+            model,
+            ImageStore(images, preprocess, model.prefix, model.net.device),
+            [FoldedClient(torch.arange(len(labels)), labels, seed)],
             data.num_classes,
             epochs=hyper.epochs,
             batch=hyper.batch,
             learning_rate=hyper.learning_rate,
-            seed=client_seed(hyper.seed, broadcast, node),
+            start=torch.from_numpy(start),
         )
-        offsets = found.coefficients.numpy() - start
-        update = to_update(
-            net.bank, broadcast.task, broadcast.round, len(labels), offsets, hyper.bits
-        )
+        if not bool(found.finite[0]):
+            raise RecastError("training ended in NaN or infinity: lower the learning rate")
+        offsets = found.coefficients[0].numpy() - start
+        update = to_update(bank, broadcast.task, broadcast.round, len(labels), offsets, hyper.bits)
         return pb.ToServer(update=update)
     except (RefusedError, CodecError, RecastError) as error:
-        return _declined(error, broadcast)
+        return declined(error, broadcast)
 
 
 def evaluate(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
     """Measure a local head on this client's test images, with the coefficients and without."""
     try:
-        net, data, preprocess = _prepare(broadcast, tasks, node)
+        model, data, preprocess = _prepare(broadcast, tasks, node)
+        net = model.net
         train_set = _tensors(data.x_train, data.y_train, preprocess, net)
         test_set = _tensors(data.x_test, data.y_test, preprocess, net)
         net.coefficients.load()
@@ -105,7 +110,7 @@ def evaluate(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
             )
         )
     except (RefusedError, RecastError) as error:
-        return _declined(error, broadcast)
+        return declined(error, broadcast)
 
 
 def refusal(
@@ -139,7 +144,7 @@ def _holds(sha256: bytes, node: Node) -> bool:
     return True
 
 
-class _UnpreparedError(RefusedError):
+class UnpreparedError(RefusedError):
     """A refusal with its code of the wire."""
 
     def __init__(self, code: pb.Refusal.Reason, detail: str) -> None:
@@ -149,31 +154,31 @@ class _UnpreparedError(RefusedError):
 
 def _prepare(
     broadcast: pb.Broadcast, tasks: Tasks, node: Node
-) -> tuple[RecastModel, ClientData, Preprocess]:
+) -> tuple[SplitModel, ClientData, Preprocess]:
     path = BankCache(node.cache).find(broadcast.bank)
     if path is None:
-        raise _UnpreparedError(
+        raise UnpreparedError(
             pb.Refusal.REASON_BANK_MISSING, f"bank {broadcast.bank:08x} is not in {node.cache}"
         )
     task = tasks.get(broadcast.task)
     if task is None:
-        raise _UnpreparedError(
+        raise UnpreparedError(
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
     try:
-        net, preprocess = attached(node.settings.backbone, path, node.settings.device)
+        model, preprocess = attached(node.settings.backbone, path, node.settings.device)
     except RecastError as error:
         if BankCache(node.cache).holds(bytes.fromhex(path.stem)):
             raise
-        raise _UnpreparedError(pb.Refusal.REASON_BANK_MISSING, str(error)) from error
+        raise UnpreparedError(pb.Refusal.REASON_BANK_MISSING, str(error)) from error
     data = node.data(task.name, task.source, preprocess.size)
     if data is None or not len(data.y_train):
-        raise _UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
+        raise UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
     if len(np.unique(data.y_train)) < 2:
-        raise _UnpreparedError(
+        raise UnpreparedError(
             pb.Refusal.REASON_ONE_CLASS, f"the images of task {task.name} are of one class"
         )
-    return net, data, preprocess
+    return model, data, preprocess
 
 
 def _tensors(
@@ -195,9 +200,10 @@ def _correct(
     return int((predicted == test_set[1]).sum())
 
 
-def _declined(error: Exception, broadcast: pb.Broadcast) -> pb.ToServer:
+def declined(error: Exception, broadcast: pb.Broadcast) -> pb.ToServer:
+    """The refusal that ``error`` amounts to."""
     code = pb.Refusal.REASON_FAILED
-    if isinstance(error, _UnpreparedError):
+    if isinstance(error, UnpreparedError):
         code = error.code
     elif isinstance(error, CodecError):
         code = pb.Refusal.REASON_NOT_FINITE

@@ -10,12 +10,13 @@ import torch
 from recast_core.backbones import Preprocess, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
-from recast_core.model import RecastModel, attach
+from recast_core.folded import SplitModel, split_model
+from recast_core.model import attach
 
-_loaded: dict[tuple[str, str, str], tuple[RecastModel, Preprocess]] = {}
+_loaded: dict[tuple[str, str, str], tuple[SplitModel, Preprocess]] = {}
 
 
-def attached(backbone: str, bank: Path, device: str) -> tuple[RecastModel, Preprocess]:
+def attached(backbone: str, bank: Path, device: str) -> tuple[SplitModel, Preprocess]:
     """The backbone with the bank in a file that is named by its SHA-256, and how it takes images.
 
     The last one is kept: in a simulation every client has the same, each in a file of its own.
@@ -28,7 +29,8 @@ def attached(backbone: str, bank: Path, device: str) -> tuple[RecastModel, Prepr
         loaded = load_backbone(backbone)
         net = attach(loaded.model, TemplateBank.load(bank, bytes.fromhex(bank.stem)), loaded.head)
         _loaded.clear()
-        _loaded[key] = net.to(pick_device(device)), loaded.preprocess
+        model = split_model(net.to(pick_device(device)), loaded.preprocess.size)
+        _loaded[key] = model, loaded.preprocess
     return _loaded[key]
 
 

@@ -30,9 +30,9 @@ def recast() -> None:
 @click.option("--clients", default=20, show_default=True, help="Simulated clients.")
 @click.option(
     "--engine",
-    default="sequential",
+    default="folded",
     show_default=True,
-    help="sequential (this process, one client after another) or ray (Flower's simulation).",
+    help="folded (all clients as one batch), sequential (one by one) or ray (Flower's).",
 )
 @options.settings
 @options.json_file

@@ -16,8 +16,10 @@ from client.app import app as client_app
 from client.data import load_dataset, parse_scheme, parse_tasks, partition
 from client.model import pick_device
 from experiments.console import ProgressObserver, print_summary
+from experiments.engines.folded import FoldedGrid
+from experiments.engines.local import RUN_ID
 from experiments.engines.ray import run_on_ray
-from experiments.engines.sequential import RUN_ID, SequentialGrid
+from experiments.engines.sequential import SequentialGrid
 from experiments.summary import summarise
 from experiments.warnings import warn_of_many
 from recast_core.backbones import load_backbone
@@ -30,7 +32,7 @@ from server.flower import server_identity
 from server.ledger import Ledger
 from server.registry import Registry
 
-ENGINES = ("sequential", "ray")
+ENGINES = ("folded", "sequential", "ray")
 
 
 def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
@@ -73,6 +75,9 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
 
         if engine == "ray":
             run_on_ray(federation, client_app, clients, settings)
+        elif engine == "folded":
+            with server_identity(RUN_ID):
+                federation(FoldedGrid(clients, settings, observer.answered))
         else:
             with (
                 tempfile.TemporaryDirectory(prefix="recast-") as caches,

@@ -47,7 +47,13 @@ class Slot:
         if self.residual:
             row = row - self.coefficients.initial_row(self.row)
         stack = self.templates.stack
-        combined: Tensor = (row @ stack.flatten(1)).unflatten(-1, stack.shape[1:])
+        flat = stack.flatten(1)
+        if row.dim() == 1:
+            mixed = row @ flat
+        else:
+            # A product for each client, not one for all: its sums then do not depend on the others.
+            mixed = torch.bmm(row.unsqueeze(1), flat.expand(len(row), -1, -1)).squeeze(1)
+        combined: Tensor = mixed.unflatten(-1, stack.shape[1:])
         return combined if base is None else base + combined
 
 

@@ -15,7 +15,8 @@ from flwr.app import Message
 from client.app import app
 from client.data import load_dataset, parse_task
 from client.model import attached
-from experiments.engines.sequential import RUN_ID, SequentialGrid
+from experiments.engines.local import RUN_ID
+from experiments.engines.sequential import SequentialGrid
 from recast_core.errors import RecastError
 from recast_core.fitting import features_of
 from recast_core.heads.ridge import ridge_head
@@ -117,7 +118,8 @@ def test_learning_a_second_task_leaves_the_firsts_predictions_bit_identical(
         with Registry(tmp_path / "run" / "registry.sqlite") as registry:
             vector = registry.coefficients(1, 1)
         (bank,) = (tmp_path / "run" / "caches" / "0").glob("*.safetensors")
-        net, preprocess = attached(tiny().backbone, bank, "cpu")
+        model, preprocess = attached(tiny().backbone, bank, "cpu")
+        net = model.net
         net.coefficients.load(torch.from_numpy(vector.copy()))
         data = load_dataset(spec, preprocess.size)
         labels = torch.from_numpy(data.y_train)

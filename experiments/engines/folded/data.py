@@ -1,0 +1,92 @@
+"""The images of a task as the folded engine holds them: once, with each node's row numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.data import load_dataset, parse_task, split, split_test
+from recast_core.backbones import Preprocess
+from recast_core.folded import ImageStore, SplitModel
+from recast_core.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class NodeRows:
+    """One node's share of a task: rows of its images, and their labels.
+
+    Attributes:
+        learn: int64 ``[n]`` rows of the training images.
+        learn_labels: int64 ``[n]``, global class ids.
+        judge: int64 ``[m]`` rows of the test images, which follow all training images.
+        judge_labels: int64 ``[m]``.
+        local_classes: classes among the training images.
+    """
+
+    learn: Tensor
+    learn_labels: Tensor
+    judge: Tensor
+    judge_labels: Tensor
+    local_classes: int
+
+
+@dataclass(eq=False)
+class TaskImages:
+    """A task's images and who has which.
+
+    Attributes:
+        images: uint8, training images and then test images.
+        classes: of the task as a whole.
+        nodes: by partition number.
+        store: the images on the device, for the model that was last used.
+        head_only: features at the bank's start by row, NaN where not computed yet.
+    """
+
+    images: Tensor
+    classes: int
+    nodes: tuple[NodeRows, ...]
+    store: ImageStore | None = None
+    head_only: Tensor | None = None
+    _of: SplitModel | None = field(default=None, repr=False)
+
+    def on(self, model: SplitModel, preprocess: Preprocess, memory: int | None) -> ImageStore:
+        """The store for ``model``; what was computed for another model is forgotten."""
+        if self.store is None or self._of is not model:
+            self.store = ImageStore(self.images, preprocess, model.prefix, model.net.device, memory)
+            self.head_only, self._of = None, model
+        return self.store
+
+
+def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskImages:
+    """Load a task and divide it as ``client.data.partition`` does for each node.
+
+    Args:
+        source: DATA specification.
+        size: pixels a side, for images that come in many sizes.
+        nodes: how many share it.
+        settings: of the run; partition scheme and seed.
+
+    Raises:
+        RecastError: data absent or unreadable, or a partition that they do not allow.
+    """
+    dataset = load_dataset(parse_task(source), size)
+    learn = split(dataset.y_train, nodes, settings.partition, settings.seed)
+    judge = split_test(dataset.y_train, learn, dataset.y_test, settings.seed)
+    learn_labels, judge_labels = (torch.from_numpy(y) for y in (dataset.y_train, dataset.y_test))
+    shares = []
+    for mine, held_out in zip(learn, judge, strict=True):
+        rows, test = torch.from_numpy(mine.copy()), torch.from_numpy(held_out)
+        shares.append(
+            NodeRows(
+                rows,
+                learn_labels[rows],
+                test + len(dataset.y_train),
+                judge_labels[test],
+                len(np.unique(dataset.y_train[mine])),
+            )
+        )
+    images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
+    return TaskImages(images, len(dataset.classes), tuple(shares))

@@ -1,0 +1,21 @@
+"""Train many clients as one batch: they share every frozen layer and differ in a few numbers."""
+
+from recast_core.folded.chunks import Chunking
+from recast_core.folded.heads import Judged, count_correct
+from recast_core.folded.images import ImageStore
+from recast_core.folded.schedule import FoldedClient
+from recast_core.folded.split import SplitModel, split_model
+from recast_core.folded.train import Trained, features_at, train
+
+__all__ = [
+    "Chunking",
+    "FoldedClient",
+    "ImageStore",
+    "Judged",
+    "SplitModel",
+    "Trained",
+    "count_correct",
+    "features_at",
+    "split_model",
+    "train",
+]

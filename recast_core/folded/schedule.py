@@ -1,0 +1,191 @@
+"""Which images each client sees in each step, known before any is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.folded.adamw import step_factors
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedClient:
+    """One client's share of a store of images.
+
+    Attributes:
+        rows: int64 ``[N]``, on the CPU: its images in the store.
+        labels: int64 ``[N]``, global class ids.
+        seed: of its shuffling, as ``recast_core.fitting.fit`` takes it.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    seed: int
+
+    def steps(self, batch: int) -> int:
+        """Steps in one epoch."""
+        return max(1, -(-len(self.labels) // batch))
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of the first A clients of a chunk. H is the padded half batch.
+
+    Attributes:
+        rows: int64 ``[A, 2, H]`` into the store; padding points at an image of the client.
+        labels: int64 ``[A, 2, H]``, ids of the client's own.
+        real: float32 one-hot ``[A, 2, H, C]``, zero in padding.
+        moves: bool ``[A, 1]``: whether the batch teaches anything.
+        step_size: see ``adamw_step``, ``[A, 1]``.
+        root: likewise.
+        last: bool ``[A, 1]``, whether the step is of the client's last epoch.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    real: Tensor
+    moves: Tensor
+    step_size: Tensor
+    root: Tensor
+    last: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The steps of a chunk of J clients, of which the first have most.
+
+    Attributes:
+        shapes: A and H of each step.
+        classes: C, the most that any client has.
+        rows: int64 ``[S, J, 2, H]``, H the largest; padding points at the client's first image.
+        labels: likewise, -1 in padding.
+        rates: float32 ``[S, J, 4]``: ``step_size``, ``root``, ``moves``, ``last``.
+    """
+
+    shapes: list[tuple[int, int]]
+    classes: int
+    rows: Tensor
+    labels: Tensor
+    rates: Tensor
+
+    def to(self, device: torch.device) -> Schedule:
+        """The schedule on a device, in one go: steps then wait for nothing."""
+        moved = [t.to(device) for t in (self.rows, self.labels, self.rates)]
+        return Schedule(self.shapes, self.classes, *moved)
+
+    def steps(self) -> Iterator[Step]:
+        """One after another."""
+        names = torch.arange(self.classes, device=self.labels.device)
+        for number, (active, half) in enumerate(self.shapes):
+            rows = self.rows[number, :active, :, :half]
+            labels = self.labels[number, :active, :, :half]
+            size, root, moves, last = self.rates[number, :active].split(1, -1)
+            yield Step(
+                rows,
+                labels.clamp_min(0),
+                (labels.unsqueeze(-1) == names).float(),
+                moves > 0,
+                size,
+                root,
+                last > 0,
+            )
+
+
+def schedule(
+    clients: Sequence[FoldedClient],
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    *,
+    uniform: bool = False,
+) -> Schedule:
+    """The steps of a chunk, with every client's batches as ``fit`` draws them for it alone.
+
+    Args:
+        clients: those with more steps first, so that the ones still training come first.
+        epochs: passes over each client's images.
+        batch: images per step.
+        learning_rate: of AdamW.
+        uniform: give every step the same shapes, for a compiled model: finished clients stay, and
+            do not move.
+    """
+    sizes = [len(client.labels) for client in clients]
+    counts = torch.tensor([epochs * client.steps(batch) for client in clients])
+    total = int(counts.max())
+    places = {size: _places(size, epochs, batch) for size in set(sizes)}
+    half = max(place.shape[2] for place in places.values())
+    order = torch.full((len(clients), epochs * max(sizes)), -1)
+    for client, line, size in zip(clients, order, sizes, strict=True):
+        generator = torch.Generator().manual_seed(client.seed)
+        for epoch in range(epochs):
+            start = epoch * size
+            line[start : start + size] = torch.randperm(size, generator=generator)
+    padded = {
+        size: nn.functional.pad(
+            place, (0, half - place.shape[2], 0, 0, 0, total - place.shape[0]), value=-1
+        )
+        for size, place in places.items()
+    }
+    where = torch.stack([padded[size] for size in sizes])
+    chosen = order.gather(1, where.clamp_min(0).flatten(1)).view_as(where)
+    chosen = torch.where(where < 0, -1, chosen)
+    rows, labels, classes = _look_up(clients, chosen)
+    labels, rows = labels.transpose(0, 1), rows.transpose(0, 1)
+    moves = torch.stack([_teaches(part, classes) for part in labels])
+    step_size, root = step_factors(moves.cumsum(0), learning_rate)
+    numbers = torch.arange(total).unsqueeze(1)
+    last = (numbers >= counts - counts // epochs) & (numbers < counts)
+    shapes = [(len(clients), half)] * total
+    if not uniform:
+        filled = (labels >= 0).any(1).any(1)
+        active = (numbers < counts).sum(1)
+        shapes = list(zip(active.tolist(), filled.sum(1).tolist(), strict=True))
+    rates = torch.stack([step_size, root, moves.float(), last.float()], -1)
+    return Schedule(shapes, classes, rows.contiguous(), labels.contiguous(), rates)
+
+
+def _places(size: int, epochs: int, batch: int) -> Tensor:
+    """Where in its shuffled images each step of a client looks: int64 ``[S, 2, H]``, -1 padding.
+
+    Batches are as equal as can be, like those of ``fit``; the second half gets the odd image.
+    """
+    parts = torch.tensor_split(torch.arange(size), max(1, -(-size // batch)))
+    half = max(-(-len(part) // 2) for part in parts)
+    places = torch.full((len(parts), 2, half), -1)
+    for place, part in zip(places, parts, strict=True):
+        middle = len(part) // 2
+        place[0, :middle] = part[:middle]
+        place[1, : len(part) - middle] = part[middle:]
+    offsets = size * torch.arange(epochs).view(-1, 1, 1, 1)
+    return torch.where(places < 0, -1, places + offsets).flatten(0, 1)
+
+
+def _look_up(clients: Sequence[FoldedClient], chosen: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Rows and own labels of ``chosen`` ``[J, S, 2, H]``, and how many classes.
+
+    Padding has the label -1 and the row of the client's first image: one that has been prepared.
+    """
+    pad = nn.utils.rnn.pad_sequence
+    labels = pad([client.labels for client in clients], batch_first=True, padding_value=-1)
+    # A client's own ids: the rank of a label among those that it has.
+    names, columns = labels.unique(return_inverse=True)
+    has = torch.zeros(len(clients), len(names), dtype=torch.bool)
+    has.scatter_(1, columns, True)
+    has[:, names < 0] = False
+    rank = has.long().cumsum(1) - 1
+    own = rank.gather(1, columns)
+    rows = pad([client.rows for client in clients], batch_first=True)
+    index = chosen.clamp_min(0).flatten(1)
+    at, names_at = (table.gather(1, index).view_as(chosen) for table in (rows, own))
+    return at, torch.where(chosen < 0, -1, names_at), int(has.sum(1).max())
+
+
+def _teaches(labels: Tensor, classes: int) -> Tensor:
+    """Whether each batch ``[J, 2, H]`` has a loss: a half that can judge something of the other."""
+    real = labels.unsqueeze(-1) == torch.arange(classes)
+    present = real.any(2)
+    known = (present & present.flip(1)).any(2)
+    return ((present.sum(2) > 1) & known).any(1)
