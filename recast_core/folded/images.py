@@ -47,6 +47,8 @@ class ImageStore:
         self._memory = _default_memory(device) if memory is None else memory
         self._kept: Tensor | None = None
         self._through = False
+        # Channels lie last on a CPU: convolutions of few channels take two thirds of the time.
+        self._last = False
         self._have = torch.zeros(len(images), dtype=torch.bool)
         self._decided = False
 
@@ -94,8 +96,10 @@ class ImageStore:
     def inputs(self, rows: Tensor) -> Tensor:
         """The suffix's input of ``rows`` (int64, on the device), which must be ensured."""
         if self._kept is None:
-            return self._compute(rows, True)
+            return self._lie(self._compute(rows, True))
         kept = self._kept[rows]
+        if self._last:
+            kept = kept.movedim(-1, 1)
         if self._through or self._prefix is None:
             return kept
         through: Tensor = self._prefix(kept)
@@ -112,7 +116,13 @@ class ImageStore:
     def _keep(self, rows: Tensor) -> None:
         assert self._kept is not None
         where = rows.to(self._device)
-        self._kept[where] = self._compute(where, self._through)
+        found = self._compute(where, self._through)
+        self._kept[where] = found.movedim(1, -1) if self._last else found
+
+    def _lie(self, x: Tensor) -> Tensor:
+        if self._device.type != "cpu" or x.dim() != 4:
+            return x
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _decide(self) -> None:
         if self._decided:
@@ -124,8 +134,10 @@ class ImageStore:
         for through in (True, False):
             one = self._compute(first, through)
             if one.numel() * one.element_size() * len(self) <= self._memory:
+                self._last = self._device.type == "cpu" and one.dim() == 4
+                shape = (one.movedim(1, -1) if self._last else one).shape[1:]
                 # NaN: what was not computed must not pass for an image.
-                self._kept = one.new_full((len(self), *one.shape[1:]), float("nan"))
+                self._kept = one.new_full((len(self), *shape), float("nan"))
                 self._through = through
                 return
 
