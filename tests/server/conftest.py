@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ class ScriptedGrid(Grid):
         return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [reply for name in message_ids for reply in self._replies.pop(name)]
+        return [reply for name in message_ids for reply in self._replies.pop(name, [])]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -194,7 +195,7 @@ def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
             rounds: int = 1,
             tasks: int = 1,
             bits: int = 32,
-            kind: type[FedRecast] = FedRecast,
+            **options: Any,
         ) -> Federation:
             bank = make_bank()
             run = registry.start_run({}, bank.sha256, {}, "test")
@@ -202,7 +203,7 @@ def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
                 n: Node(bank, offset=n / 10, script=(scripts or {}).get(n))
                 for n in range(1, nodes + 1)
             }
-            strategy = kind(
+            strategy = FedRecast(
                 bank,
                 [pb.Task(id=n, name=f"t{n}") for n in range(1, tasks + 1)],
                 rounds,
@@ -210,6 +211,7 @@ def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
                 registry,
                 run,
                 LogObserver(),
+                **({"patience": 0} | options),
             )
             return Federation(bank, registry, ScriptedGrid(members), strategy, run)
 
