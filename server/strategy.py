@@ -104,7 +104,7 @@ class FedRecast(Strategy):
         ]
 
     def rounds_left(self) -> int:
-        """An upper bound of the server rounds that the present tasks still take, retries included."""
+        """An upper bound of the rounds that the present tasks still take, retries included."""
         return (RETRIES + 1) * sum(self.rounds - state.round for state in self._unfinished())
 
     def read_tasks(self) -> None:
