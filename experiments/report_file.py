@@ -26,7 +26,7 @@ def write(path: Path | None, report: dict[str, Any]) -> None:
 
 
 def report(path: Path | None, command: Callable[[], dict[str, Any]]) -> None:
-    """Run ``command`` and write its report; what it prints makes way for JSON on standard output."""
+    """Run ``command`` and write its report; its prints make way for JSON on standard output."""
     if str(path) != "-":
         write(path, command())
         return

@@ -13,7 +13,7 @@ from recast_core.bank import TemplateBank
 from recast_core.messages import bank_ref
 from server.collect import Collector
 from server.observer import Observer
-from server.traffic import Answer, Topic, Traffic
+from server.traffic import MESSAGE_TYPES, Answer, Topic, Traffic
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ class Roster:
         present = sorted(grid.get_node_ids())
         for gone in (set(self._shares) - set(present)) | self._traffic.take_forgetful():
             self._shares.pop(gone, None)
-        silent = self._collector.waiting("query.hello") | self._collector.waiting("query.bank")
+        silent = set().union(
+            *(self._collector.waiting(MESSAGE_TYPES[k]) for k in ("hello", "bank"))
+        )
         new = [node for node in present if node not in self._shares and node not in silent]
         if not new:
             return
@@ -126,4 +128,6 @@ class Roster:
     ) -> list[Answer]:
         messages = [self._traffic.send(node, body, Topic()) for node in nodes]
         replies = self._collector.ask(grid, messages)
+        for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(nodes)):
+            self._traffic.refuse(node, Topic(), "silent", f"no answer to {expected} in time")
         return list(self._traffic.receive(replies, Topic(), expected))

@@ -228,11 +228,10 @@ class FedRecast(Strategy):
         *earlier, last = learned
         made = self._made
         done = {(entry.task, entry.after_task) for entry in made.registry.accuracies(made.run)}
+        made.roster.refresh(grid)
         for state in earlier:
             if (state.number, last.number) in done:
                 continue
-            if not made.roster.nodes:
-                made.roster.refresh(grid)
             replies = made.collector.ask(grid, self._evaluating.questions([state]))
             self._evaluating.finish([state], replies, after=last)
 

@@ -69,8 +69,8 @@ def test_a_server_killed_again_and_again_ends_in_the_same_bytes(
     def options(folder: str) -> list[str]:
         return command_line(
             tiny(
-                rounds=ROUNDS, run_dir=str(tmp_path / folder), parallel_tasks=2, clients_per_round=2,
-                partition="dirichlet:1",
+                rounds=ROUNDS, run_dir=str(tmp_path / folder), parallel_tasks=2,
+                clients_per_round=2, partition="dirichlet:1",
             )
         )  # fmt: skip
 
