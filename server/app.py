@@ -167,19 +167,24 @@ def _learn(
             continue
         strategy.evaluate_again(grid)
         strategy.record_rest()
-        if keep_running and not registry.is_closed(run):
-            try:
-                while not (ready := strategy.ready(grid)) and not registry.is_closed(run):
-                    time.sleep(LOOK_SECONDS)
-            except Terminated:
-                registry.finish_run(run, "finished")
-                return
-            if ready:
-                continue
+        if keep_running and _another_task(strategy, grid, registry, run):
+            continue
         if registry.finish_with(run, len(strategy.states)):
             break
     if strategy.unlearned():
         logger.warning("no client could learn: %s", ", ".join(strategy.unlearned()))
+
+
+def _another_task(strategy: FedRecast, grid: Grid, registry: Registry, run: int) -> bool:
+    """Wait for a task that can be learned; false where the run is over instead."""
+    try:
+        while not registry.is_closed(run):
+            if strategy.ready(grid):
+                return True
+            time.sleep(LOOK_SECONDS)
+    except Terminated:
+        logger.info("told to end with all tasks learned")
+    return False
 
 
 def versions() -> dict[str, str]:

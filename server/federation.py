@@ -65,6 +65,12 @@ class Federation:
             if task in shares
         ]
 
+    def is_learnable(self, task: int) -> bool:
+        """Whether a node that is ready can train a task."""
+        return any(
+            shares[task].can_train for shares in self.roster.nodes.values() if task in shares
+        )
+
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
         """The task's coefficients as a message."""
         hyper = self.hyper if train else None

@@ -99,9 +99,8 @@ class FedRecast(Strategy):
 
     def active(self, server_round: int) -> list[TaskState]:
         """The tasks of a round: the first that have rounds left and a client to learn them."""
-        return [state for state in self._unfinished() if self._training.nodes(state)][
-            : self._parallel
-        ]
+        able = [state for state in self._unfinished() if self._made.is_learnable(state.number)]
+        return able[: self._parallel]
 
     def rounds_left(self) -> int:
         """An upper bound of the rounds that the present tasks still take, retries included."""
@@ -275,14 +274,14 @@ class FedRecast(Strategy):
             required = [
                 state
                 for state in self._unfinished()
-                if state.number <= self._required and not self._training.nodes(state)
+                if state.number <= self._required and not self._made.is_learnable(state.number)
             ]
             if self.active(0) if self._described else not required:
                 return
             if time.monotonic() >= ends:
                 break
             time.sleep(LOOK_SECONDS)
-        if not self._made.roster.nodes:
+        if required and not self._made.roster.nodes:
             raise RecastError(
                 "no client is ready: start clients, and look for refusals in the log above"
             )
