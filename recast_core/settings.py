@@ -55,7 +55,7 @@ class Settings:
         residual: the residual form.
         source: where templates come from; ``seeded`` implies the residual form, and every client
             that has the backbone makes its bank from ``seed`` instead of being sent it.
-        tasks: DATA specifications separated by spaces or commas, learned one after another.
+        tasks: DATA specifications separated by spaces or commas, learned in this order.
         rounds: rounds per task.
         epochs: local passes per round.
         batch: images per local step.
