@@ -32,8 +32,19 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """What ``flwr run`` starts."""
+    _log_to_the_stream()
     settings = Settings.from_mapping(context.run_config)
     run_federation(grid, settings, run_folder(settings), LogObserver())
+
+
+def _log_to_the_stream() -> None:
+    """Let what this package logs reach the log that ``flwr run --stream`` shows."""
+    package = logging.getLogger("recast")
+    if not package.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
 
 
 def run_folder(settings: Settings) -> Path:
