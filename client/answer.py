@@ -32,7 +32,7 @@ Tasks = Mapping[int, pb.Task]
 def hello(request: pb.HelloRequest, node: Node) -> pb.Hello:
     """Which bank and which data this client has."""
     size = preprocess_of(node.settings.backbone).size
-    answer = pb.Hello(holds_bank=_holds(request.bank.sha256, node))
+    answer = pb.Hello(holds_bank=_holds(request.bank.sha256, node), client=node.number + 1)
     for task in request.tasks:
         try:
             data = node.data(task.name, task.source, size)

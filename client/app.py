@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from google.protobuf.message import DecodeError
@@ -12,6 +15,7 @@ from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.errors import RecastError
 
+logger = logging.getLogger("recast.client")
 app = ClientApp()
 _STATE = "recast"
 
@@ -62,7 +66,17 @@ def _answer(request: pb.ToClient, node: Node, context: Context) -> pb.ToServer:
         case "bank":
             return answer.store_bank(request.bank, node)
         case "train":
-            return answer.train(request.train, _known_tasks(context), node)
+            began = time.monotonic()
+            update = answer.train(request.train, _known_tasks(context), node)
+            if (spent := time.monotonic() - began) > node.settings.deadline:
+                logger.warning(
+                    "round %d took %.0f s here and %.0f s are allowed: the server refuses the "
+                    "update as late",
+                    request.train.round,
+                    spent,
+                    node.settings.deadline,
+                )
+            return update
         case "evaluate":
             return answer.evaluate(request.evaluate, _known_tasks(context), node)
         case _:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from experiments import options
+from experiments import options, tasks_commands
+from experiments.report_file import write
 from recast_core.errors import RecastError
 
 INTERRUPTED = 130
@@ -46,7 +46,7 @@ def simulate(clients: int, engine: str, json_path: Path | None = None, **values:
     from experiments.simulate import simulate as run
     from recast_core.settings import Settings
 
-    _write(json_path, run(Settings.from_mapping(values), clients, engine))
+    write(json_path, run(Settings.from_mapping(values), clients, engine))
 
 
 @recast.command()
@@ -62,7 +62,7 @@ def plan(backbone: str, bits: int, json_path: Path | None = None, **values: Any)
     """
     from experiments.plan import plan as run
 
-    _write(json_path, run(backbone, options.recast_config(values), bits))
+    write(json_path, run(backbone, options.recast_config(values), bits))
 
 
 @recast.command()
@@ -92,7 +92,11 @@ def mimic(
     """
     from experiments.mimic import mimic as run
 
-    _write(json_path, run(backbone, options.recast_config(values), method, output, data))
+    write(json_path, run(backbone, options.recast_config(values), method, output, data))
+
+
+recast.add_command(tasks_commands.tasks)
+recast.add_command(tasks_commands.predict)
 
 
 def main() -> NoReturn:
@@ -120,18 +124,6 @@ def _guarded(command: Callable[[], Any]) -> int:
 def _complain(message: str) -> int:
     print(f"recast: {' '.join(message.split())}", file=sys.stderr)
     return REFUSED
-
-
-def _write(path: Path | None, report: dict[str, Any]) -> None:
-    if path is None:
-        return
-    text = json.dumps(report, indent=2) + "\n"
-    if str(path) == "-":
-        click.echo(text, nl=False)
-    else:
-        from recast_core.bank_file import write_atomically
-
-        write_atomically(path, text.encode())
 
 
 if __name__ == "__main__":

@@ -37,7 +37,12 @@ _RUN = {
     "partition": (str, "iid, dirichlet:ALPHA or shards:CLASSES."),
     "seed": (int, "Of everything."),
     "device": (str, "auto, cpu or cuda."),
-    "run-dir": (str, "Where the registry goes; a folder under runs/ if not given."),
+    "run-dir": (str, "Where the registry goes; an unfinished run in it is continued."),
+    "parallel-tasks": (int, "Tasks learned in the same rounds; 1 is one after another."),
+    "clients-per-round": (int, "Clients that train a task in a round; 0 is all."),
+    "deadline": (float, "Seconds that a round may take."),
+    "quorum": (str, "Updates that close a round early: all, a count (5) or a share (0.8)."),
+    "keep-running": (bool, "Wait for `recast tasks add` when all tasks are learned."),
 }
 
 

@@ -71,7 +71,15 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
     with ProgressObserver(len(tasks)) as observer:
 
         def federation(grid: Grid) -> None:
-            run_federation(grid, settings, folder, observer, started)
+            run_federation(
+                grid,
+                settings,
+                folder,
+                observer,
+                started,
+                extra={"clients": clients},
+                patience=0.0,
+            )
 
         if engine == "ray":
             run_on_ray(federation, client_app, clients, settings)

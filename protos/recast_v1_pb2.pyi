@@ -34,12 +34,14 @@ class HelloRequest(_message.Message):
     def __init__(self, bank: _Optional[_Union[BankRef, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("holds_bank", "tasks")
+    __slots__ = ("holds_bank", "tasks", "client")
     HOLDS_BANK_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
     holds_bank: bool
     tasks: _containers.RepeatedCompositeFieldContainer[TaskData]
-    def __init__(self, holds_bank: bool = ..., tasks: _Optional[_Iterable[_Union[TaskData, _Mapping]]] = ...) -> None: ...
+    client: int
+    def __init__(self, holds_bank: bool = ..., tasks: _Optional[_Iterable[_Union[TaskData, _Mapping]]] = ..., client: _Optional[int] = ...) -> None: ...
 
 class TaskData(_message.Message):
     __slots__ = ("task", "train_examples", "test_examples", "classes", "local_classes")

@@ -16,6 +16,31 @@ from recast_core.targets import patterns_of
 Value = bool | int | float | str
 
 
+def parse_quorum(text: str) -> int | float:
+    """How many updates close a round: a count (int), or a share of the clients asked (float).
+
+    Raises:
+        RecastError: neither ``all`` nor a positive count, nor a share of at most one.
+    """
+    word = text.strip().lower()
+    try:
+        if word == "all":
+            return 1.0
+        if word.isdecimal():
+            found: int | float = int(word)
+        elif word.endswith("%"):
+            found = float(word[:-1]) / 100
+        else:
+            found = float(word)
+    except ValueError:
+        found = 0
+    if not found > 0 or (isinstance(found, float) and found > 1):
+        raise RecastError(
+            f"cannot read quorum {text!r}: give all, a count such as 5, or a share such as 0.8"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a federation runs. Flower's run config has the same names, with dashes.
@@ -30,7 +55,7 @@ class Settings:
         residual: the residual form.
         source: where templates come from; ``seeded`` implies the residual form, and every client
             that has the backbone makes its bank from ``seed`` instead of being sent it.
-        tasks: DATA specifications separated by spaces or commas, learned one after another.
+        tasks: DATA specifications separated by spaces or commas, learned in this order.
         rounds: rounds per task.
         epochs: local passes per round.
         batch: images per local step.
@@ -40,7 +65,14 @@ class Settings:
         partition: how simulated clients divide a task's data.
         seed: of everything.
         device: ``auto``, ``cpu`` or ``cuda``.
-        run_dir: where the registry goes; empty for a folder of its own under ``runs/``.
+        run_dir: where the registry goes; empty for a folder of its own under ``runs/``. A run in it
+            that did not finish is continued.
+        parallel_tasks: how many tasks are learned in the same rounds.
+        clients_per_round: how many clients train a task in a round; 0 is all that have its data.
+        deadline: seconds that a round, an evaluation or a greeting may take.
+        quorum: how many updates close a round early: ``all``, a count such as ``5``, or a share of
+            the clients asked such as ``0.8`` or ``80%``.
+        keep_running: wait for further tasks when all are learned.
     """
 
     backbone: str = "glyph_resnet20"
@@ -62,13 +94,25 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     run_dir: str = ""
+    parallel_tasks: int = 1
+    clients_per_round: int = 0
+    deadline: float = 3600.0
+    quorum: str = "all"
+    keep_running: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "epochs", "batch"):
+        for name in ("rounds", "epochs", "batch", "parallel_tasks"):
             if getattr(self, name) < 1:
                 raise RecastError(f"{name} is {getattr(self, name)}: give at least 1")
         if not 0 < self.learning_rate < float("inf"):
             raise RecastError(f"learning_rate is {self.learning_rate}: give a positive number")
+        if self.clients_per_round < 0:
+            raise RecastError(
+                f"clients_per_round is {self.clients_per_round}: give a number, or 0 for all"
+            )
+        if not 0 < self.deadline < float("inf"):
+            raise RecastError(f"deadline is {self.deadline}: give seconds, more than 0")
+        parse_quorum(self.quorum)
         if not 0 <= self.seed < 2**32:
             raise RecastError(f"seed is {self.seed}: give a whole number from 0 to 4294967295")
         if self.head != "local":

@@ -94,8 +94,6 @@ def _is_fresh(connection: Connection, path: Path) -> bool:
     if owner != APPLICATION_ID:
         raise RecastError(f"{path} is another program's database: name another file")
     if schema != SCHEMA:
-        raise RecastError(
-            f"{path} has schema {schema} and this recast reads {SCHEMA}: upgrade recast, or name "
-            "another file"
-        )
+        remedy = "upgrade recast, or name another file" if schema > SCHEMA else "name another file"
+        raise RecastError(f"{path} has schema {schema} and this recast reads {SCHEMA}: {remedy}")
     return False

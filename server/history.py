@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
@@ -65,6 +65,11 @@ class History:
         with self.reading() as session:
             return session.scalar(select(Run).order_by(Run.id.desc()).limit(1))
 
+    def is_closed(self, run: int) -> bool:
+        """Whether the run has been told that no further task will come."""
+        with self.reading() as session:
+            return bool(session.scalar(select(Run.closed).where(Run.id == run)))
+
     def tasks(self, run: int) -> list[Task]:
         """The tasks of a run in the order of learning."""
         with self.reading() as session:
@@ -95,6 +100,12 @@ class History:
         with self.reading() as session:
             row = session.execute(query.limit(1)).first()
         return None if row is None else (row.task, row.round)
+
+    def last_rounds(self, run: int) -> dict[int, int]:
+        """The last finished round of each task that has one, by the task's number."""
+        query = select(Round.task, func.max(Round.round)).where(Round.run == run)
+        with self.reading() as session:
+            return {row[0]: row[1] for row in session.execute(query.group_by(Round.task))}
 
     def coefficients(self, run: int, task: int, round: int | None = None) -> NDArray[np.float32]:
         """The coefficients after a round, the last one where ``None``: float32 ``[D]``, exact bits.

@@ -51,6 +51,11 @@ class Ledger:
             rows, self._rows = self._rows, []
         return rows
 
+    def refusals_since(self, mark: int = 0) -> list[Refusal]:
+        """The buffered refusals, which stay, without the first ``mark``."""
+        with self._lock:
+            return self._refusals[mark:]
+
     def drain_refusals(self) -> list[Refusal]:
         """The buffered refusals, which leave the buffer."""
         with self._lock:

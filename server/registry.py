@@ -25,8 +25,10 @@ from server.history import History
 from server.tables import (
     Accuracy,
     Base,
+    FinishedRound,
     LedgerEntry,
     LedgerRow,
+    Measured,
     Refusal,
     RefusalEntry,
     Round,
@@ -47,7 +49,8 @@ class Registry(History):
     """A registry's file, to read and to write."""
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[Session]:
+    def writing(self, what: str) -> Iterator[Session]:
+        """A write transaction, which holds the file's lock; ``what`` names it in an error."""
         with (
             plain_errors(self.path, f"recording {what}"),
             Session(self._engine.execution_options(write=True), expire_on_commit=False) as session,
@@ -78,42 +81,86 @@ class Registry(History):
             bank_sha256=bank_sha256,
             started=_now(),
         )
-        with self._writing("a run") as session:
+        with self.writing("a run") as session:
             session.add(run)
         return run.id
 
     def finish_run(self, run: int, status: Literal["finished", "interrupted", "failed"]) -> None:
         """Record how a run ended, and when. A resumed run ends again."""
-        with self._writing(f"the end of run {run}") as session:
-            found = session.get(Run, run)
-            if found is None:
-                raise RecastError(f"{self.path} has no run {run}: `recast tasks list` shows them")
+        with self.writing(f"the end of run {run}") as session:
+            found = self.existing(session, run)
             found.status, found.finished = status, _now()
 
+    def finish_with(self, run: int, tasks: int) -> bool:
+        """End a run as finished, unless more than ``tasks`` tasks have been added to it meanwhile.
+
+        Returns:
+            Whether it ended; what is added later is refused.
+        """
+        with self.writing(f"the end of run {run}") as session:
+            found = self.existing(session, run)
+            count = select(func.count()).select_from(Task).where(Task.run == run)
+            if (session.scalar(count) or 0) > tasks:
+                return False
+            found.status, found.finished = "finished", _now()
+        return True
+
+    def resume_run(self, run: int) -> None:
+        """A run that had ended, or had been killed, runs again."""
+        with self.writing(f"the resumption of run {run}") as session:
+            found = self.existing(session, run)
+            found.status, found.finished = "running", None
+
+    def existing(self, session: Session, run: int) -> Run:
+        """The run, for a transaction to change.
+
+        Raises:
+            RecastError: there is none of that number.
+        """
+        found = session.get(Run, run)
+        if found is None:
+            raise RecastError(f"{self.path} has no run {run}: `recast tasks list` shows them")
+        return found
+
     def add_task(
-        self, run: int, name: str, classes: int, examples: int = 0, clients: int = 0
+        self,
+        run: int,
+        name: str,
+        classes: int = 0,
+        examples: int = 0,
+        clients: int = 0,
+        source: str = "",
     ) -> int:
         """Add a task to a run and return its number, from 1 in the order of adding.
 
         Args:
             run: the run.
             name: unique in the run, not empty.
-            classes: of the task as a whole.
+            classes: of the task as a whole, 0 until it is known.
             examples: training examples over all clients.
             clients: clients with data for it.
+            source: its DATA specification.
         """
-        with self._writing(f"task {name!r} of run {run}") as session:
-            last = session.scalar(select(func.max(Task.number)).where(Task.run == run)) or 0
+        with self.writing(f"task {name!r} of run {run}") as session:
             task = Task(
                 run=run,
-                number=last + 1,
+                number=next_number(session, run),
                 name=name,
                 classes=classes,
                 examples=examples,
                 clients=clients,
+                source=source,
             )
             session.add(task)
         return task.number
+
+    def describe_task(
+        self, run: int, number: int, classes: int, examples: int, clients: int
+    ) -> None:
+        """Record what clients have announced of a task; the arguments are those of ``add_task``."""
+        with self.writing(f"task {number} of run {run}") as session:
+            task = session.get_one(Task, (run, number))
+            task.classes, task.examples, task.clients = classes, examples, clients
 
     def record_round(
         self,
@@ -128,46 +175,33 @@ class Registry(History):
         ledger_rows: Sequence[LedgerRow],
         refusals: Sequence[Refusal] = (),
     ) -> None:
-        """Record a finished round, its bytes and its refusals: all of it or nothing.
+        """``record_rounds`` of one task."""
+        found = FinishedRound(task, round, coefficients, examples, clients, seconds, accuracy)
+        self.record_rounds(run, [found], ledger_rows, refusals)
+
+    def record_rounds(
+        self,
+        run: int,
+        rounds: Sequence[FinishedRound],
+        ledger_rows: Sequence[LedgerRow],
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        """Record tasks' finished rounds, their bytes and their refusals: all of it or nothing.
 
         Args:
             run: the run.
-            task: the task's number.
-            round: from 1, once for each task.
-            coefficients: float32 ``[D]``, aggregated, finite.
-            examples: that the clients trained on in this round.
-            clients: whose updates were aggregated.
-            seconds: that the round took.
-            accuracy: a fraction, ``None`` where none was measured.
+            rounds: of one or more tasks.
             ledger_rows: all bytes since the last record.
             refusals: all refusals since the last record.
 
         Raises:
-            RecastError: coefficients of another type or shape or not finite, or the round is
+            RecastError: coefficients of another type or shape or not finite, or a round is
                 already recorded.
         """
-        what = f"round {round} of task {task} of run {run}"
-        if coefficients.dtype != np.float32 or coefficients.ndim != 1:
-            raise RecastError(
-                f"{what}: {coefficients.dtype} coefficients of shape {list(coefficients.shape)}: "
-                "give float32 [D]"
-            )
-        if not np.isfinite(coefficients).all():
-            raise RecastError(f"{what} ended in NaN or infinity: lower the learning rate")
-        row = Round(
-            run=run,
-            task=task,
-            round=round,
-            count=coefficients.size,
-            coefficients=coefficients.astype("<f4").tobytes(),
-            examples=examples,
-            clients=clients,
-            seconds=seconds,
-            accuracy=accuracy,
-            recorded=_now(),
-        )
-        with self._writing(what) as session:
-            session.add(row)
+        which = ", ".join(f"round {found.round} of task {found.task}" for found in rounds)
+        rows = [_round_row(run, found) for found in rounds]
+        with self.writing(f"{which} of run {run}") as session:
+            session.add_all(rows)
             _add_traffic(session, run, ledger_rows, refusals)
 
     def record_accuracy(
@@ -183,40 +217,57 @@ class Registry(History):
         ledger_rows: Sequence[LedgerRow] = (),
         refusals: Sequence[Refusal] = (),
     ) -> None:
-        """Record one evaluation, its bytes and its refusals: all of it or nothing.
+        """``record_accuracies`` of one task; after itself where ``after_task`` is ``None``."""
+        after = task if after_task is None else after_task
+        found = Measured(task, round, accuracy, head_only_accuracy, examples, clients, after)
+        self.record_accuracies(run, [found], ledger_rows, refusals)
 
-        Args:
-            run: the run.
-            task: the number of the task that was evaluated.
-            round: whose coefficients were evaluated, 0 for the bank's start.
-            accuracy: a fraction.
-            head_only_accuracy: of the same head on the backbone as it came, if measured.
-            examples: held-out examples over all clients.
-            clients: that evaluated.
-            after_task: the number of the task learned last, ``task`` itself where ``None``.
-            ledger_rows: all bytes since the last record.
-            refusals: all refusals since the last record.
-        """
-        row = Accuracy(
-            run=run,
-            task=task,
-            round=round,
-            after_task=task if after_task is None else after_task,
-            accuracy=accuracy,
-            head_only_accuracy=head_only_accuracy,
-            examples=examples,
-            clients=clients,
-        )
-        with self._writing(f"an accuracy of task {task} of run {run}") as session:
-            session.add(row)
+    def record_accuracies(
+        self,
+        run: int,
+        found: Sequence[Measured],
+        ledger_rows: Sequence[LedgerRow] = (),
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        """Record evaluations, their bytes and their refusals: all of it or nothing."""
+        tasks = ", ".join(f"task {one.task}" for one in found)
+        with self.writing(f"an accuracy of {tasks} of run {run}") as session:
+            session.add_all([Accuracy(run=run, **asdict(one)) for one in found])
             _add_traffic(session, run, ledger_rows, refusals)
 
     def record_traffic(
         self, run: int, ledger_rows: Sequence[LedgerRow], refusals: Sequence[Refusal] = ()
     ) -> None:
         """Record bytes and refusals that belong to no round, such as a bank's delivery."""
-        with self._writing(f"traffic of run {run}") as session:
+        with self.writing(f"traffic of run {run}") as session:
             _add_traffic(session, run, ledger_rows, refusals)
+
+
+def next_number(session: Session, run: int) -> int:
+    """The number of the next task of a run."""
+    return (session.scalar(select(func.max(Task.number)).where(Task.run == run)) or 0) + 1
+
+
+def _round_row(run: int, found: FinishedRound) -> Round:
+    what, vector = f"round {found.round} of task {found.task} of run {run}", found.coefficients
+    if vector.dtype != np.float32 or vector.ndim != 1:
+        raise RecastError(
+            f"{what}: {vector.dtype} coefficients of shape {list(vector.shape)}: give float32 [D]"
+        )
+    if not np.isfinite(vector).all():
+        raise RecastError(f"{what} ended in NaN or infinity: lower the learning rate")
+    return Round(
+        run=run,
+        task=found.task,
+        round=found.round,
+        count=vector.size,
+        coefficients=vector.astype("<f4").tobytes(),
+        examples=found.examples,
+        clients=found.clients,
+        seconds=found.seconds,
+        accuracy=found.accuracy,
+        recorded=_now(),
+    )
 
 
 def _add_traffic(

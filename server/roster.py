@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from flwr.serverapp import Grid
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
 from recast_core.messages import bank_ref
+from server.collect import Collector
 from server.observer import Observer
-from server.traffic import Topic, Traffic
+from server.traffic import MESSAGE_TYPES, Answer, Topic, Traffic
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,16 @@ class Roster:
     """The nodes that hold the bank, and their shares of each task by its number."""
 
     def __init__(
-        self,
-        bank: TemplateBank,
-        tasks: Sequence[pb.Task],
-        traffic: Traffic,
-        observer: Observer,
-        timeout: float,
+        self, bank: TemplateBank, traffic: Traffic, collector: Collector, observer: Observer
     ) -> None:
         self._content = bank.to_bytes()
         self._bank = bank
-        self._tasks = tasks
+        self._tasks: Sequence[pb.Task] = ()
         self._traffic = traffic
+        self._collector = collector
         self._observer = observer
-        self._timeout = timeout
         self._shares: dict[int, dict[int, Share]] = {}
+        self._numbers: dict[int, int] = {}
 
     @property
     def bank_bytes(self) -> int:
@@ -63,52 +61,73 @@ class Roster:
         """Every node that is ready, with its shares."""
         return self._shares
 
+    def announce(self, tasks: Sequence[pb.Task]) -> None:
+        """Take ``tasks`` for the list of all; every node is greeted with it again."""
+        self._tasks = tasks
+        self._shares.clear()
+
+    def numbers(self) -> dict[int, int]:
+        """What each ready node goes by on any grid: the number that it gave, where that is its own.
+
+        A node that gave none, or one that another gave too, goes by its node id.
+        """
+        given = {node: self._numbers[node] for node in self._shares}
+        counts = Counter(given.values())
+        return {n: own if own and counts[own] == 1 else n for n, own in given.items()}
+
     def refresh(self, grid: Grid) -> None:
-        """Greet nodes that are new or were forgotten; drop those that left."""
+        """Greet nodes that are new or were forgotten; drop those that left.
+
+        A node that still owes an answer to an earlier greeting is not greeted again, so that one
+        that hangs costs the others one deadline and not one in each round.
+        """
         present = sorted(grid.get_node_ids())
-        for gone in set(self._shares) - set(present):
-            del self._shares[gone]
-        new = [node for node in present if node not in self._shares]
+        for gone in (set(self._shares) - set(present)) | self._traffic.take_forgetful():
+            self._shares.pop(gone, None)
+        silent = set().union(
+            *(self._collector.waiting(MESSAGE_TYPES[k]) for k in ("hello", "bank"))
+        )
+        new = [node for node in present if node not in self._shares and node not in silent]
         if not new:
             return
         reference = bank_ref(self._bank, len(self._content))
         hello = pb.ToClient(hello=pb.HelloRequest(bank=reference, tasks=self._tasks))
-        topic = Topic()
-        replies = grid.send_and_receive(
-            [self._traffic.send(node, hello, topic) for node in new], timeout=self._timeout
-        )
         answers = {
-            node: message.hello for node, message in self._traffic.receive(replies, topic, "hello")
+            answer.node: answer.body.hello for answer in self._ask(grid, new, hello, "hello")
         }
         lacking = [node for node, hello in answers.items() if not hello.holds_bank]
         holders = set(answers) - set(lacking) | self._deliver(grid, lacking, reference)
-        numbers = {task.id for task in self._tasks}
+        known = {task.id for task in self._tasks}
         for node in sorted(holders):
+            self._numbers[node] = answers[node].client
             self._shares[node] = {
                 data.task: Share(
                     data.train_examples, data.test_examples, data.classes, data.local_classes
                 )
                 for data in answers[node].tasks
-                if data.task in numbers
+                if data.task in known
             }
         self._observer.joined(len(self._shares), len(lacking))
-
-    def forget(self, node: int) -> None:
-        """Greet ``node`` again before the next round: it lost the bank or its tasks."""
-        self._shares.pop(node, None)
 
     def _deliver(self, grid: Grid, nodes: Sequence[int], reference: pb.BankRef) -> set[int]:
         if not nodes:
             return set()
         body = pb.ToClient(bank=pb.BankDelivery(bank=reference, content=self._content))
-        topic = Topic()
-        replies = grid.send_and_receive(
-            [self._traffic.send(node, body, topic) for node in nodes], timeout=self._timeout
-        )
         stored = set()
-        for node, message in self._traffic.receive(replies, topic, "bank"):
-            if message.bank.bank == self._bank.prefix:
-                stored.add(node)
+        for answer in self._ask(grid, nodes, body, "bank"):
+            if answer.body.bank.bank == self._bank.prefix:
+                stored.add(answer.node)
             else:
-                self._traffic.refuse(node, topic, "wrong-bank", "the receipt names another bank")
+                self._traffic.refuse(
+                    answer.node, Topic(), "wrong-bank", "the receipt names another bank"
+                )
         return stored
+
+    def _ask(
+        self, grid: Grid, nodes: Sequence[int], body: pb.ToClient, expected: str
+    ) -> list[Answer]:
+        messages = [self._traffic.send(node, body, Topic()) for node in nodes]
+        replies = self._collector.ask(grid, messages)
+        for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(nodes)):
+            self._traffic.refuse(node, Topic(), "silent", f"no answer to {expected} in time")
+        return list(self._traffic.receive(replies, Topic(), expected))

@@ -1,55 +1,44 @@
-"""The strategy of a federation: tasks one after another, each task's coefficients averaged."""
+"""The strategy of a federation: which tasks a round learns, and when the next one begins."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
-from recast_core.codec import Vector
 from recast_core.errors import RecastError
-from recast_core.messages import (
-    Hyperparameters,
-    RefusedError,
-    snap,
-    to_broadcast,
-)
-from server.aggregation import Contribution, average
-from server.checks import check_evaluation, check_update
+from recast_core.messages import Hyperparameters
+from server.collect import Collector
+from server.evaluation import Evaluating
+from server.federation import Federation, TaskState
 from server.ledger import Ledger
 from server.observer import Observer
 from server.registry import Registry
-from server.roster import Roster, Share
-from server.tables import Refusal
-from server.traffic import Topic, Traffic
+from server.roster import Roster
+from server.traffic import Traffic, is_answer
+from server.training import RETRIES, Training
 
-# A node that answers so has lost what it was told; greet it again.
-_FORGETFUL = {"bank-missing", "bank-mismatch", "unknown-task"}
-
-
-@dataclass
-class TaskState:
-    """A task on the server: its number, its name and its coefficients ``[D]``."""
-
-    number: int
-    name: str
-    vector: Vector
-    round: int = 0
+LOOK_SECONDS = 1.0
+_UNLEARNABLE = (
+    "no client has two classes of training images for task {name!r}: use fewer clients, a less "
+    "skewed partition, or data folders that hold the task"
+)
 
 
 class FedRecast(Strategy):
     """Federated averaging of coefficients, per task.
 
-    The inherited ``start`` runs ``len(tasks) * rounds`` rounds. Each round trains the tasks that
-    ``active`` names, on every node that has data for one; a task is evaluated after its last
-    round. Arrays stay on the server: what travels are the messages of ``protos/``.
+    Each round trains the tasks that ``active`` names, on every node that has data for one or on a
+    sample of them; a task is evaluated after its last round. Tasks are those of the registry, which
+    is read before each round, and so are the rounds that are finished already: a strategy for a run
+    that was killed goes on where it had stopped. Arrays stay on the server: what travels are the
+    messages of ``protos/``.
     """
 
     def __init__(
@@ -62,29 +51,124 @@ class FedRecast(Strategy):
         run: int,
         observer: Observer,
         timeout: float = 3600.0,
+        *,
+        parallel: int = 1,
+        clients_per_round: int = 0,
+        quorum: int | float = 1.0,
+        patience: float = 30.0,
     ) -> None:
-        """Prepare to learn ``tasks`` in their order, ``rounds`` rounds each."""
-        self.bank = bank
+        """Prepare to learn ``tasks`` in their order, ``rounds`` rounds each.
+
+        Args:
+            bank: of the run.
+            tasks: to enter in the registry where it lacks them; every client must be able to learn
+                them, while those that are added later may wait for one.
+            rounds: for each task.
+            hyper: what clients train with.
+            registry: of the run.
+            run: its id.
+            observer: is told of every round.
+            timeout: seconds that a round, an evaluation or a greeting may take.
+            parallel: how many tasks a round trains.
+            clients_per_round: how many nodes train a task in a round, 0 for all.
+            quorum: updates that close a round early: a count, or a share (float) of those asked.
+            patience: seconds to wait for clients where there are none.
+        """
         self.rounds = rounds
-        self.hyper = hyper
-        self.states = {
-            task.id: TaskState(task.id, task.name, bank.initial_vector.numpy().copy())
-            for task in tasks
-        }
-        self._registry = registry
-        self._run = run
-        self._observer = observer
-        self._ledger = Ledger(registry)
-        self._traffic = Traffic(self._ledger, observer)
-        self._timeout = timeout
-        self._roster = Roster(bank, tasks, self._traffic, observer, timeout)
-        self._asked: dict[tuple[int, int], int] = {}
-        self._began = 0.0
-        self._registered = False
+        self.states: dict[int, TaskState] = {}
+        self._parallel = parallel
+        self._patience = patience
+        known = {task.name for task in registry.tasks(run)}
+        for task in tasks:
+            if task.name not in known:
+                registry.add_task(run, task.name, source=task.source)
+        ledger = Ledger(registry)
+        collector = Collector(timeout, quorum)
+        traffic = Traffic(ledger, observer, collector)
+        roster = Roster(bank, traffic, collector, observer)
+        self._made = Federation(
+            bank, rounds, hyper, registry, run, observer, ledger, traffic, collector, roster
+        )
+        self._training = Training(self._made, clients_per_round, expendable=len(tasks))
+        self._evaluating = Evaluating(self._made)
+        self._required = len(tasks)
+        self._described: dict[int, tuple[int, int, int]] = {}
+        self._training_now: list[TaskState] = []
+        self._finishing: list[TaskState] = []
+        self.read_tasks()
 
     def active(self, server_round: int) -> list[TaskState]:
-        """The tasks of a round (from 1): here one at a time."""
-        return [self.states[(server_round - 1) // self.rounds + 1]]
+        """The tasks of a round: the first that have rounds left and a client to learn them."""
+        able = [state for state in self._unfinished() if self._made.is_learnable(state.number)]
+        return able[: self._parallel]
+
+    def rounds_left(self) -> int:
+        """An upper bound of the rounds that the present tasks still take, retries included."""
+        return (RETRIES + 1) * sum(self.rounds - state.round for state in self._unfinished())
+
+    def read_tasks(self) -> None:
+        """Take up tasks that are new in the registry; every node is greeted with the whole list."""
+        made = self._made
+        tasks = made.registry.tasks(made.run)
+        if len(tasks) == len(self.states):
+            return
+        evaluated = {
+            entry.task
+            for entry in made.registry.accuracies(made.run)
+            if entry.task == entry.after_task and entry.round >= self.rounds
+        }
+        finished = made.registry.last_rounds(made.run)
+        for task in tasks:
+            if task.number in self.states:
+                continue
+            vector, round_ = made.bank.initial_vector.numpy().copy(), finished.get(task.number, 0)
+            if round_:
+                vector = made.registry.coefficients(made.run, task.number, round_)
+            self.states[task.number] = TaskState(
+                task.number, task.name, vector, round_, evaluated=task.number in evaluated
+            )
+        made.roster.announce(
+            [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks]
+        )
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Learn until every task has its rounds, in at most ``num_rounds`` rounds of the server.
+
+        The other arguments are Flower's: what it would do with them is the registry's here, but for
+        ``evaluate_fn``, which is called after each round.
+
+        Raises:
+            RecastError: nobody is there, or a task cannot go on.
+        """
+        result, config, arrays = Result(), ConfigRecord(), initial_arrays
+        for server_round in range(num_rounds + 1):
+            if server_round:
+                messages = list(self.configure_train(server_round, arrays, config, grid))
+                if not messages:
+                    break
+                replies = self._made.collector.ask(
+                    grid, messages, lambda reply: is_answer(reply, "update")
+                )
+                arrays, metrics = self.aggregate_train(server_round, replies)
+                result.arrays, result.train_metrics_clientapp[server_round] = arrays, metrics
+            elif self._unevaluated():  # of a server that was killed before it came to that
+                self._made.roster.refresh(grid)
+            messages = list(self.configure_evaluate(server_round, arrays, config, grid))
+            found = self.aggregate_evaluate(server_round, self._made.collector.ask(grid, messages))
+            if found is not None:
+                result.evaluate_metrics_clientapp[server_round] = found
+            if evaluate_fn and (own := evaluate_fn(server_round, arrays)) is not None:
+                result.evaluate_metrics_serverapp[server_round] = own
+        return result
 
     def initial_arrays(self) -> ArrayRecord:
         """Every task's coefficients by name, for ``start``."""
@@ -93,211 +177,127 @@ class FedRecast(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """A broadcast to every node for each active task that it can train.
+        """A broadcast of each active task to the nodes that train it; none when all is learned.
 
         Raises:
             RecastError: no node is there, or none has data for a task.
         """
-        self._began = time.monotonic()
-        self._roster.refresh(grid)
-        if not self._roster.nodes:
-            raise RecastError(
-                "no client is ready: start clients, and look for refusals in the log above"
-            )
-        self._asked = {}
-        self._register_tasks()
-        messages = []
-        for state in self.active(server_round):
-            nodes = [node for node, share in self._shares(state) if share.can_train]
-            state.round += 1
-            body = self._broadcast(state, train=True)
-            self._observer.round_started(state.name, state.round, self.rounds, len(nodes))
-            for node in nodes:
-                self._asked[node, state.number] = state.round
-                topic = Topic(state.name, state.round)
-                messages.append(self._traffic.send(node, body, topic))
-        return messages
+        self.read_tasks()
+        self._training_now = []
+        if not self._unfinished():
+            return []
+        self._await_clients(grid)
+        self._describe()
+        self._training_now = self.active(server_round)
+        return self._training.questions(self._training_now)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord]:
         """Average each task's offsets, and record the round before anything else happens."""
-        states = self.active(server_round)
-        topic = Topic(states[0].name if len(states) == 1 else None, states[0].round)
-        contributions: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
-        for node, message in self._traffic.receive(replies, topic, "update"):
-            try:
-                update, number = message.update, message.update.task
-                asked = self._asked.get((node, number))
-                share = self._roster.nodes.get(node, {}).get(number)
-                contribution = check_update(self.bank, update, asked, share, self.hyper.bits)
-                if node in contributions[number]:
-                    raise RefusedError("replayed", "a second update of one task")
-            except RefusedError as refused:
-                self._traffic.refuse(node, topic, refused.reason, str(refused))
-            else:
-                contributions[number][node] = contribution
-        examples = 0
-        for state in states:
-            examples += self._finish_round(state, list(contributions[state.number].values()))
+        examples = self._training.finish(self._training_now, replies)
         return self.initial_arrays(), MetricRecord({"examples": examples})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """An evaluation of each active task that has just had its last round."""
-        return [
-            message
-            for state in self.active(server_round)
-            if state.round == self.rounds
-            for message in self._evaluations(state)
-        ]
+        """An evaluation of each task that has had its last round and none yet."""
+        self._finishing = self._unevaluated()
+        return self._evaluating.questions(self._finishing)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """The accuracy over all test images of the clients, and that of the head alone."""
-        finished = [state for state in self.active(server_round) if state.round == self.rounds]
-        if not finished:
+        if not self._finishing:
             return None
-        accuracies = self._record_evaluations(finished, replies)
+        accuracies = self._evaluating.finish(self._finishing, replies)
+        for state in self._finishing:
+            state.evaluated = True
         return MetricRecord({"accuracy": fmean(accuracies)}) if accuracies else None
 
     def evaluate_again(self, grid: Grid) -> None:
-        """Evaluate every task but the last once more: what learning the later ones changed."""
-        *earlier, last = self.states.values()
+        """Evaluate every task but the last once more: what learning the later ones changed.
+
+        What the registry has of that already is not asked for again.
+        """
+        learned = [state for state in self.states.values() if state.round]
+        if len(learned) < 2:
+            return
+        *earlier, last = learned
+        made = self._made
+        done = {(entry.task, entry.after_task) for entry in made.registry.accuracies(made.run)}
+        made.roster.refresh(grid)
         for state in earlier:
-            replies = grid.send_and_receive(self._evaluations(state), timeout=self._timeout)
-            self._record_evaluations([state], replies, after=last)
+            if (state.number, last.number) in done:
+                continue
+            replies = made.collector.ask(grid, self._evaluating.questions([state]))
+            self._evaluating.finish([state], replies, after=last)
+
+    def unlearned(self) -> list[str]:
+        """The names of the tasks that were given up, or that no client can learn."""
+        return [state.name for state in self.states.values() if state.round < self.rounds]
+
+    def ready(self, grid: Grid) -> bool:
+        """Whether there is something to learn and somebody to learn it, without waiting."""
+        self.read_tasks()
+        if self._unfinished():
+            self._made.roster.refresh(grid)
+        return bool(self.active(0))
 
     def record_rest(self) -> None:
         """Record bytes and refusals that no round or evaluation has taken, as of an early end."""
-        self._registry.record_traffic(self._run, self._ledger.drain(), self._drain_refusals())
+        made = self._made
+        made.registry.record_traffic(made.run, made.ledger.drain(), made.ledger.drain_refusals())
 
     def summary(self) -> None:
         """Say nothing: the registry speaks."""
 
-    def _shares(self, state: TaskState) -> list[tuple[int, Share]]:
-        return [
-            (node, shares[state.number])
-            for node, shares in sorted(self._roster.nodes.items())
-            if state.number in shares
-        ]
+    def _unfinished(self) -> list[TaskState]:
+        return [s for s in self.states.values() if s.round < self.rounds and not s.given_up]
 
-    def _drain_refusals(self) -> list[Refusal]:
-        refusals = self._ledger.drain_refusals()
-        for refusal in refusals:
-            if refusal.reason in _FORGETFUL:
-                self._roster.forget(int(refusal.client))
-        return refusals
+    def _unevaluated(self) -> list[TaskState]:
+        return [s for s in self.states.values() if s.round >= self.rounds and not s.evaluated]
 
-    def _register_tasks(self) -> None:
-        """Enter every task in the registry, before the first round spends anyone's time.
+    def _await_clients(self, grid: Grid) -> None:
+        """Greet who is there, and wait for a while where that is not enough to go on.
+
+        Before the first round every task that must be learned needs a client, so that a mistake
+        shows before anyone's time is spent; later one task is enough.
 
         Raises:
-            RecastError: a task that no client can learn.
+            RecastError: nobody came.
         """
-        if self._registered:
-            return
-        for state in self.states.values():
-            shares = [share for _, share in self._shares(state)]
-            if not any(share.can_train for share in shares):
-                raise RecastError(
-                    f"no client has two classes of training images for task {state.name!r}: use "
-                    "fewer clients, a less skewed partition, or data folders that hold the task"
-                )
-            self._registry.add_task(
-                self._run,
-                state.name,
-                classes=max(share.classes for share in shares),
-                examples=sum(share.train_examples for share in shares),
-                clients=len(shares),
-            )
-        self._registered = True
-
-    def _broadcast(self, state: TaskState, *, train: bool) -> pb.ToClient:
-        hyper = self.hyper if train else None
-        message = to_broadcast(self.bank, state.number, state.round, state.vector, hyper)
-        return pb.ToClient(train=message) if train else pb.ToClient(evaluate=message)
-
-    def _finish_round(self, state: TaskState, contributions: Sequence[Contribution]) -> int:
-        try:
-            state.vector = snap(self.bank, average(state.vector, contributions))
-        except RefusedError as refused:
-            raise RecastError(f"{refused}; lower the learning rate") from refused
-        examples = sum(contribution.examples for contribution in contributions)
-        seconds = time.monotonic() - self._began
-        refusals = self._drain_refusals()
-        self._registry.record_round(
-            self._run,
-            state.number,
-            state.round,
-            state.vector,
-            examples=examples,
-            clients=len(contributions),
-            seconds=seconds,
-            accuracy=None,
-            ledger_rows=self._ledger.drain(),
-            refusals=refusals,
-        )
-        if refusals and not contributions:
-            # Silence may pass; a round in which every answer was refused will not mend itself.
+        ends = time.monotonic() + self._patience
+        while True:
+            self._made.roster.refresh(grid)
+            required = [
+                state
+                for state in self._unfinished()
+                if state.number <= self._required and not self._made.is_learnable(state.number)
+            ]
+            if self.active(0) if self._described else not required:
+                return
+            if time.monotonic() >= ends:
+                break
+            time.sleep(LOOK_SECONDS)
+        if required and not self._made.roster.nodes:
             raise RecastError(
-                f"no update was accepted in round {state.round} of task {state.name!r} "
-                f"({refusals[-1].reason}: {refusals[-1].detail})"
+                "no client is ready: start clients, and look for refusals in the log above"
             )
-        self._observer.round_finished(state.name, state.round, len(contributions), seconds)
-        return examples
+        if required:
+            raise RecastError(_UNLEARNABLE.format(name=required[0].name))
 
-    def _evaluations(self, state: TaskState) -> list[Message]:
-        body = self._broadcast(state, train=False)
-        return [
-            self._traffic.send(node, body, Topic(state.name, state.round))
-            for node, share in self._shares(state)
-            if share.can_evaluate
-        ]
-
-    def _record_evaluations(
-        self,
-        states: Sequence[TaskState],
-        replies: Iterable[Message],
-        after: TaskState | None = None,
-    ) -> list[float]:
-        """Record each task's accuracy, as of learning ``after`` (itself where ``None``)."""
-        topic = Topic(states[0].name if len(states) == 1 else None, states[0].round)
-        rounds = {state.number: state.round for state in states}
-        answers: dict[int, list[pb.Evaluation]] = {number: [] for number in rounds}
-        for node, message in self._traffic.receive(replies, topic, "evaluation"):
-            try:
-                found = message.evaluation
-                share = self._roster.nodes.get(node, {}).get(found.task)
-                check_evaluation(self.bank, found, rounds.get(found.task), share)
-            except RefusedError as refused:
-                self._traffic.refuse(node, topic, refused.reason, str(refused))
-            else:
-                answers[found.task].append(found)
-        accuracies = []
-        for state in states:
-            told = answers[state.number]
-            examples = sum(answer.examples for answer in told)
-            if not examples:
-                continue
-            accuracy = sum(answer.correct for answer in told) / examples
-            head_only = sum(answer.head_only_correct for answer in told) / examples
-            self._registry.record_accuracy(
-                self._run,
-                state.number,
-                state.round,
-                accuracy,
-                head_only,
-                examples=examples,
-                clients=len(told),
-                after_task=(after or state).number,
-                ledger_rows=self._ledger.drain(),
-                refusals=self._drain_refusals(),
+    def _describe(self) -> None:
+        """Enter what clients have of each task in the registry."""
+        made = self._made
+        for state in self._unfinished():
+            shares = [share for _, share in made.shares(state.number)]
+            found = (
+                max((share.classes for share in shares), default=0),
+                sum(share.train_examples for share in shares),
+                len(shares),
             )
-            accuracies.append(accuracy)
-            if after is None:
-                self._observer.evaluated(state.name, accuracy, head_only, len(told))
-        self.record_rest()
-        return accuracies
+            if shares and self._described.get(state.number) != found:
+                made.registry.describe_task(made.run, state.number, *found)
+                self._described[state.number] = found

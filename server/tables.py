@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import (
     JSON,
     CheckConstraint,
@@ -15,7 +17,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 from sqlalchemy.types import LargeBinary, String
 
-SCHEMA = 1
+SCHEMA = 2
+
+Vector = NDArray[np.float32]
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 Direction = Literal["up", "down"]
@@ -63,6 +67,52 @@ class Refusal:
     detail: str
 
 
+@dataclass(frozen=True, eq=False)
+class FinishedRound:
+    """A round of one task, to be recorded.
+
+    Attributes:
+        task: its number.
+        round: from 1, once for each task.
+        coefficients: float32 ``[D]``, aggregated, finite.
+        examples: that the clients trained on in this round.
+        clients: whose updates were aggregated.
+        seconds: that the round took.
+        accuracy: a fraction, ``None`` where none was measured.
+    """
+
+    task: int
+    round: int
+    coefficients: Vector
+    examples: int
+    clients: int
+    seconds: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation of one task, to be recorded.
+
+    Attributes:
+        task: its number.
+        round: whose coefficients were evaluated, 0 for the bank's start.
+        accuracy: a fraction.
+        head_only_accuracy: of the same head on the backbone as it came, if measured.
+        examples: held-out examples over all clients.
+        clients: that evaluated.
+        after_task: the number of the task learned last.
+    """
+
+    task: int
+    round: int
+    accuracy: float
+    head_only_accuracy: float | None
+    examples: int
+    clients: int
+    after_task: int
+
+
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
     """Common base of the tables."""
 
@@ -77,7 +127,10 @@ def _task_by_name() -> ForeignKeyConstraint:
 
 
 class Run(Base, kw_only=True):
-    """One run of a federation with one bank. Times are ISO 8601 in UTC."""
+    """One run of a federation with one bank. Times are ISO 8601 in UTC.
+
+    ``closed`` says that no further task is to be awaited.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -93,15 +146,20 @@ class Run(Base, kw_only=True):
     bank_sha256: Mapped[bytes] = mapped_column(LargeBinary)
     started: Mapped[str]
     finished: Mapped[str | None] = mapped_column(default=None)
+    closed: Mapped[bool] = mapped_column(default=False)
 
 
 class Task(Base, kw_only=True):
-    """A task of a run; ``number`` counts from 1 in the order of learning."""
+    """A task of a run; ``number`` counts from 1 in the order of adding.
+
+    ``source`` is its DATA specification, empty where clients have folders of their own. The counts
+    are 0 until clients have announced the task.
+    """
 
     __tablename__ = "tasks"
     __table_args__ = (
         UniqueConstraint("run", "name"),
-        CheckConstraint("classes > 0 AND examples >= 0 AND clients >= 0 AND name <> ''"),
+        CheckConstraint("classes >= 0 AND examples >= 0 AND clients >= 0 AND name <> ''"),
     )
     run: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -109,6 +167,7 @@ class Task(Base, kw_only=True):
     classes: Mapped[int]
     examples: Mapped[int]
     clients: Mapped[int]
+    source: Mapped[str] = mapped_column(default="")
 
 
 class Round(Base, kw_only=True):

@@ -10,12 +10,17 @@ from google.protobuf.message import DecodeError
 
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
+from server.collect import Collector, Question
 from server.ledger import Kind, Ledger, LedgerRow
 from server.observer import Observer
 from server.tables import Refusal
 
 # An answer carries at most a few hundred numbers; whatever is larger is not one of ours.
 MAX_REPLY_BYTES = 1 << 16
+# A node that answers so has lost what it was told; it is greeted again.
+FORGETFUL = frozenset({"bank-missing", "bank-mismatch", "unknown-task"})
+# Flower's codes for an answer that will not come: the node is away, or the message expired.
+UNAVAILABLE = frozenset({3, 4, 5})
 MESSAGE_TYPES = {
     "hello": "query.hello",
     "bank": "query.bank",
@@ -31,13 +36,38 @@ class Topic:
     task: str | None = None
     round: int = 0
 
+    @property
+    def group(self) -> str:
+        """The topic as the group id of its messages; a task's name has no slash."""
+        return f"{self.task or ''}/{self.round}"
+
+    @classmethod
+    def of(cls, question: Question) -> Topic:
+        """The topic of a question that this server sent."""
+        task, _, round_ = question.group.rpartition("/")
+        return cls(task or None, int(round_))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A well-formed reply: from which node, about what, and its content."""
+
+    node: int
+    topic: Topic
+    body: pb.ToServer
+
 
 class Traffic:
     """Counts what is sent and received, and what is refused."""
 
-    def __init__(self, ledger: Ledger, observer: Observer) -> None:
+    def __init__(
+        self, ledger: Ledger, observer: Observer, collector: Collector | None = None
+    ) -> None:
+        """Count in ``ledger``; ``collector`` knows what replies are about, where there is one."""
         self._ledger = ledger
         self._observer = observer
+        self._collector = collector
+        self._forgot: set[int] = set()
 
     def send(self, node: int, body: pb.ToClient, topic: Topic) -> Message:
         """The Flower message that carries ``body`` to ``node``."""
@@ -46,55 +76,90 @@ class Traffic:
         assert which is not None
         kind, payload = _payload_down(body)
         self._count(topic, node, "down", kind, payload, len(content))
-        return Message(
-            to_content(content), node, MESSAGE_TYPES[which], group_id=f"{topic.task}/{topic.round}"
-        )
+        return Message(to_content(content), node, MESSAGE_TYPES[which], group_id=topic.group)
 
-    def receive(
-        self, replies: Iterable[Message], topic: Topic, expected: str
-    ) -> Iterator[tuple[int, pb.ToServer]]:
-        """The well-formed replies of kind ``expected``, with their nodes; the others are refused.
+    def receive(self, replies: Iterable[Message], topic: Topic, expected: str) -> Iterator[Answer]:
+        """The well-formed replies of kind ``expected``; all others are refused.
 
-        A second reply to one message is refused as replayed.
+        A second reply to one message is refused as replayed, one to a question that had been closed
+        as late.
+
+        Args:
+            replies: to the questions asked last.
+            topic: of replies whose question is unknown.
+            expected: the field of ``ToServer``.
         """
+        self._refuse_unread()
         answered: set[tuple[int, str]] = set()
         for reply in replies:
-            node = reply.metadata.src_node_id
-            question = node, reply.metadata.reply_to_message_id
-            if reply.has_error():
-                self.refuse(node, topic, "client-error", reply.error.reason or "no reason given")
+            node, about = reply.metadata.src_node_id, topic
+            question = self._collector.question(reply) if self._collector else None
+            if question is not None:
+                about = Topic.of(question)
+                # What Flower answers for a node that is away does not bear that node's id.
+                node = question.node if reply.has_error() else node
+            message = self._parse(node, about, reply)
+            if message is None:
                 continue
-            body = from_content(reply)
-            if body is None:
-                self.refuse(node, topic, "malformed", "the reply holds no message of ours")
-                continue
-            if len(body) > MAX_REPLY_BYTES:
-                self._count(topic, node, "up", "control", 0, len(body))
-                self.refuse(node, topic, "oversize", f"{len(body)} bytes")
-                continue
-            try:
-                message = pb.ToServer.FromString(body)
-            except DecodeError:
-                self._count(topic, node, "up", "control", 0, len(body))
-                self.refuse(node, topic, "malformed", f"{len(body)} bytes that do not parse")
-                continue
-            kind, payload = _payload_up(message)
-            self._count(topic, node, "up", kind, payload, len(body))
+            key = node, reply.metadata.reply_to_message_id
             which = message.WhichOneof("body")
-            if question in answered:
-                self.refuse(node, topic, "replayed", "a second reply to one message")
+            if key in answered:
+                self.refuse(node, about, "replayed", "a second reply to one message")
             elif which == "refusal":
-                answered.add(question)
-                self.refuse(node, topic, _code(message.refusal.reason), message.refusal.detail)
+                answered.add(key)
+                self.refuse(node, about, _code(message.refusal.reason), message.refusal.detail)
             elif which != expected:
-                self.refuse(node, topic, "malformed", f"{which} came instead of {expected}")
+                self.refuse(node, about, "malformed", f"{which} came instead of {expected}")
             else:
-                answered.add(question)
-                yield node, message
+                answered.add(key)
+                yield Answer(node, about, message)
+
+    def take_forgetful(self) -> set[int]:
+        """The nodes that have lost what they were told, since this was last called."""
+        forgot, self._forgot = self._forgot, set()
+        return forgot
+
+    def _refuse_unread(self) -> None:
+        if self._collector is None:
+            return
+        unread = self._collector.take_unread()
+        for question, reply in unread.late:
+            topic = Topic.of(question)
+            if self._parse(question.node, topic, reply) is not None:
+                detail = "the answer came after the round had been closed"
+                self.refuse(question.node, topic, "late", detail)
+        for question in unread.gone:
+            self.refuse(question.node, Topic.of(question), "gone", "left before it answered")
+
+    def _parse(self, node: int, topic: Topic, reply: Message) -> pb.ToServer | None:
+        """The reply's message, counted; ``None`` where it holds none, which is refused."""
+        if reply.has_error():
+            reason = "gone" if reply.error.code in UNAVAILABLE else "client-error"
+            self.refuse(node, topic, reason, reply.error.reason or "no reason given")
+            return None
+        body = from_content(reply)
+        if body is None:
+            self.refuse(node, topic, "malformed", "the reply holds no message of ours")
+            return None
+        if len(body) > MAX_REPLY_BYTES:
+            self._count(topic, node, "up", "control", 0, len(body))
+            self.refuse(node, topic, "oversize", f"{len(body)} bytes")
+            return None
+        try:
+            message = pb.ToServer.FromString(body)
+        except DecodeError:
+            self._count(topic, node, "up", "control", 0, len(body))
+            self.refuse(node, topic, "malformed", f"{len(body)} bytes that do not parse")
+            return None
+        kind, payload = _payload_up(message)
+        self._count(topic, node, "up", kind, payload, len(body))
+        return message
 
     def refuse(self, node: int, topic: Topic, reason: str, detail: str) -> None:
         """Leave a node or its answer out: counted, logged, and of no other effect."""
         line = " ".join(detail.split())[:300]
+        if reason in FORGETFUL:
+            self._forgot.add(node)
         self._ledger.refuse(Refusal(str(node), topic.task, topic.round, reason, line))
         self._observer.refused(str(node), reason, line)
 
@@ -106,6 +171,17 @@ class Traffic:
             LedgerRow(**row, direction=direction, layer="payload", bytes=payload),  # type: ignore[arg-type]
             LedgerRow(**row, direction=direction, layer="message", bytes=size),  # type: ignore[arg-type]
         )
+
+
+def is_answer(message: Message, expected: str) -> bool:
+    """Whether a reply looks like an answer of kind ``expected`` rather than a refusal or error."""
+    body = None if message.has_error() else from_content(message)
+    if body is None or len(body) > MAX_REPLY_BYTES:
+        return False
+    try:
+        return bool(pb.ToServer.FromString(body).WhichOneof("body") == expected)
+    except DecodeError:
+        return False
 
 
 def _code(reason: int) -> str:

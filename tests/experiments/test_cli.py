@@ -236,7 +236,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 def in_run(path: Path, folder: Path) -> bool:
     """A run that started keeps its registry and its whole bank, nothing temporary."""
-    names = {"run", "registry.sqlite", "registry.sqlite-wal", "registry.sqlite-shm"}
+    names = {"run", "registry.sqlite", "registry.sqlite-wal", "registry.sqlite-shm",
+             "server.lock"}  # fmt: skip
     whole = path.name in names or path.match("bank-*.safetensors")
     return (folder / "run") in (path, *path.parents) and whole
 

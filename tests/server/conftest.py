@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core import TemplateBank, TemplateGroup
 from recast_core.messages import Hyperparameters, to_update
+from server.collect import Collector
 from server.flower import empty_run, number, server_identity
 from server.ledger import Ledger
 from server.observer import LogObserver
@@ -25,6 +28,7 @@ from server.registry import Registry
 from server.strategy import FedRecast
 
 D = 6
+ALL = tuple(range(1, 10))
 TRAIN, TEST = 40, 20
 Script = Callable[[pb.ToClient, pb.ToServer], object]
 
@@ -33,6 +37,19 @@ def make_bank() -> TemplateBank:
     templates = torch.randn(D, 3, generator=torch.Generator().manual_seed(0))
     group = TemplateGroup("g", ("m",), "weight", (0,), templates)
     return TemplateBank((group,), (torch.linspace(-1, 1, D),))
+
+
+@dataclass
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @dataclass
@@ -45,9 +62,11 @@ class Node:
 
     bank: TemplateBank
     offset: float = 0.5
-    tasks: tuple[int, ...] = (1, 2)
+    tasks: tuple[int, ...] = ALL
     script: Script | None = None
     holds: bool = False
+    client: int = 0
+    delay: Callable[[pb.ToClient], float] = lambda question: 0.0
     asked: list[pb.ToClient] = field(default_factory=list)
 
     def kinds(self) -> list[str]:
@@ -64,7 +83,7 @@ class Node:
     def _right(self, question: pb.ToClient) -> pb.ToServer:
         match question.WhichOneof("body"):
             case "hello":
-                hello = pb.Hello(holds_bank=self.holds)
+                hello = pb.Hello(holds_bank=self.holds, client=self.client)
                 for task in question.hello.tasks:
                     if task.id in self.tasks:
                         hello.tasks.add(
@@ -92,11 +111,23 @@ class Node:
                 )  # fmt: skip
 
 
-class ScriptedGrid(Grid):
-    """Delivers at once, and counts every body that it is handed in either direction."""
+class Killed(BaseException):
+    """Stands for the end of the process: nothing that would run after it may run."""
 
-    def __init__(self, nodes: dict[int, Node]) -> None:
+
+class ScriptedGrid(Grid):
+    """Delivers at once, and counts every body that it is handed in either direction.
+
+    A node's answer can be pulled when its delay has passed by the clock; each push and each pull
+    is an event, and at the event ``kill_at`` the process dies.
+    """
+
+    def __init__(self, nodes: dict[int, Node], clock: Clock | None = None) -> None:
         self.nodes = nodes
+        self.clock = clock or Clock()
+        self.events = 0
+        self.kill_at = 0
+        self._due: dict[str, float] = {}
         self.bytes: dict[tuple[int, str], int] = {}
         self._replies: dict[str, list[Message]] = {}
 
@@ -117,19 +148,29 @@ class ScriptedGrid(Grid):
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._event()
         names = []
         for message in messages:
             name, node = number(message), message.metadata.dst_node_id
             body = from_content(message)
             assert body is not None
             self._count(node, "down", body)
-            answers = self.nodes[node].answer(pb.ToClient.FromString(body))
+            question = pb.ToClient.FromString(body)
+            answers = self.nodes[node].answer(question)
+            self._due[name] = self.clock() + self.nodes[node].delay(question)
             self._replies[name] = [self._reply(message, answer) for answer in answers]
             names.append(name)
         return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [reply for name in message_ids for reply in self._replies.pop(name)]
+        self._event()
+        ready = [name for name in message_ids if self._due.get(name, 0) <= self.clock()]
+        return [reply for name in ready for reply in self._replies.pop(name, [])]
+
+    def _event(self) -> None:
+        self.events += 1
+        if self.events == self.kill_at:
+            raise Killed
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -159,11 +200,20 @@ class Federation:
     grid: ScriptedGrid
     strategy: FedRecast
     run: int
+    clock: Clock
+
+    def trained(self, node: int) -> list[tuple[int, int]]:
+        """Task and round of each broadcast that a node was asked to train."""
+        return [
+            (question.train.task, question.train.round)
+            for question in self.grid.nodes[node].asked
+            if question.WhichOneof("body") == "train"
+        ]
 
     def go(self, rounds: int | None = None) -> None:
         tasks = len(self.strategy.states)
         self.strategy.start(
-            self.grid, self.strategy.initial_arrays(), rounds or tasks * self.strategy.rounds
+            self.grid, self.strategy.initial_arrays(), rounds or 3 * tasks * self.strategy.rounds
         )
 
     def vector(self, task: int, round_: int | None = None) -> np.ndarray:
@@ -184,8 +234,16 @@ def _server() -> Iterator[None]:
 
 
 @pytest.fixture
-def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
-    """Make a federation of scripted nodes: ``nodes=3`` or their scripts by number."""
+def federation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Federation]]:
+    """Make a federation of scripted nodes: ``nodes=3`` or their scripts by number.
+
+    With ``run`` it is one that a new server continues.
+    """
+    clock = Clock()
+    timed = partial(Collector, clock=clock, sleep=clock.sleep)
+    monkeypatch.setattr("server.strategy.Collector", timed)
     with Registry(tmp_path / "registry.sqlite") as registry:
 
         def make(
@@ -194,15 +252,16 @@ def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
             rounds: int = 1,
             tasks: int = 1,
             bits: int = 32,
-            kind: type[FedRecast] = FedRecast,
+            run: int = 0,
+            **options: Any,
         ) -> Federation:
             bank = make_bank()
-            run = registry.start_run({}, bank.sha256, {}, "test")
+            run = run or registry.start_run({}, bank.sha256, {}, "test")
             members = {
-                n: Node(bank, offset=n / 10, script=(scripts or {}).get(n))
+                n: Node(bank, offset=n / 10, script=(scripts or {}).get(n), tasks=ALL)
                 for n in range(1, nodes + 1)
             }
-            strategy = kind(
+            strategy = FedRecast(
                 bank,
                 [pb.Task(id=n, name=f"t{n}") for n in range(1, tasks + 1)],
                 rounds,
@@ -210,7 +269,9 @@ def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
                 registry,
                 run,
                 LogObserver(),
+                **({"patience": 0} | options),
             )
-            return Federation(bank, registry, ScriptedGrid(members), strategy, run)
+            grid = ScriptedGrid(members, clock)
+            return Federation(bank, registry, grid, strategy, run, clock)
 
         yield make

@@ -12,7 +12,6 @@ from flwr.app import Error
 from protos import recast_v1_pb2 as pb
 from recast_core import RecastError
 from server.ledger import Ledger
-from server.strategy import FedRecast, TaskState
 
 if TYPE_CHECKING:
     from conftest import Federation, Script
@@ -117,13 +116,14 @@ def test_the_update_of_an_earlier_round_is_stale(federation: Make) -> None:
     assert [entry.clients for entry in made.registry.rounds(made.run, 1)] == [2, 1, 1]
 
 
-def test_a_round_of_refusals_alone_is_recorded_and_ends_the_run(federation: Make) -> None:
+def test_a_round_of_refusals_alone_is_no_round_and_ends_the_run(federation: Make) -> None:
     made = federation(nodes=2, scripts=dict.fromkeys((1, 2), on("train", lambda right: b"\xff")))
     with pytest.raises(RecastError, match="no update was accepted"):
         made.go()
-    assert not made.moved(1).any()
-    (round_,) = made.registry.rounds(made.run, 1)
-    assert (round_.clients, round_.examples) == (0, 0)
+    made.strategy.record_rest()
+    assert made.registry.rounds(made.run, 1) == []
+    assert made.reasons() == {"malformed": 2}
+    assert made.grid.nodes[1].kinds().count("train") == 1
 
 
 def evaluation(**values: int) -> Callable[[pb.ToServer], pb.ToServer]:
@@ -305,15 +305,8 @@ def test_a_task_is_evaluated_again_with_the_coefficients_that_it_ended_with(
     assert found == [(1, 1), (2, 2), (3, 3), (1, 3), (2, 3)]
 
 
-class AllAtOnce(FedRecast):
-    """Every task in every round."""
-
-    def active(self, server_round: int) -> list[TaskState]:
-        return list(self.states.values())
-
-
 def test_several_tasks_of_one_round_are_averaged_each_for_itself(federation: Make) -> None:
-    made = federation(nodes=3, tasks=2, rounds=2, kind=AllAtOnce)
+    made = federation(nodes=3, tasks=2, rounds=2, parallel=2)
     made.grid.nodes[3].tasks = (2,)
     made.go(rounds=2)
     for round_ in (1, 2):
@@ -333,7 +326,7 @@ def test_a_client_cannot_count_twice_by_answering_for_another_of_its_tasks(
             return first.setdefault("update", right)
         return right
 
-    made = federation(nodes=3, scripts={3: always_the_first}, tasks=2, rounds=2, kind=AllAtOnce)
+    made = federation(nodes=3, scripts={3: always_the_first}, tasks=2, rounds=2, parallel=2)
     made.go(rounds=1)
     np.testing.assert_allclose(made.moved(1), np.full(6, 0.2), rtol=1e-3)
     np.testing.assert_allclose(made.moved(2), np.full(6, 0.3), rtol=1e-3)
@@ -341,7 +334,7 @@ def test_a_client_cannot_count_twice_by_answering_for_another_of_its_tasks(
 
 
 def test_several_tasks_that_finish_in_one_round_are_all_evaluated(federation: Make) -> None:
-    made = federation(nodes=2, tasks=2, kind=AllAtOnce)
+    made = federation(nodes=2, tasks=2, parallel=2)
     made.go(rounds=1)
     assert [(a.task, a.clients) for a in made.registry.accuracies(made.run)] == [(1, 2), (2, 2)]
     assert made.reasons() == {}

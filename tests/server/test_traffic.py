@@ -44,7 +44,10 @@ class Desk:
 
     def receive(self, *contents: object, expected: str = "update") -> list[tuple[int, pb.ToServer]]:
         question = self.question()
-        return list(self.traffic.receive([reply(question, c) for c in contents], TOPIC, expected))
+        replies = [reply(question, content) for content in contents]
+        found = list(self.traffic.receive(replies, TOPIC, expected))
+        assert all(answer.topic == TOPIC for answer in found)
+        return [(answer.node, answer.body) for answer in found]
 
     def reasons(self) -> list[str]:
         reasons = [refusal.reason for refusal in self.ledger.drain_refusals()]
@@ -182,7 +185,7 @@ def test_one_bad_answer_does_not_harm_the_others(desk: Desk) -> None:
         for node, content in ((1, UPDATE), (2, b"\xff"), (3, Error(1, "x")), (4, UPDATE))
     ]
     received = list(desk.traffic.receive(replies, TOPIC, "update"))
-    assert received == [(1, UPDATE), (4, UPDATE)]
+    assert [(answer.node, answer.body) for answer in received] == [(1, UPDATE), (4, UPDATE)]
     assert desk.told.refusals == [("2", "malformed"), ("3", "client-error")]
 
 
