@@ -272,7 +272,8 @@ def test_silence_ends_the_run_with_one_line_after_two_more_tries(federation: Mak
     assert len(made.trained(1)) == 3
     assert made.registry.rounds(made.run, 1) == []
     assert made.clock.now == pytest.approx(3 * DEADLINE, abs=3)
-    # What was sent in vain belongs to no finished round: a server killed now would leave none of it.
+    # What was sent in vain belongs to no finished round: a server killed
+    # now would leave none of it.
     ledger = Ledger(made.registry)
     assert ledger.totals(made.run) == {}
     made.strategy.record_rest()

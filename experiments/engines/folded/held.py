@@ -48,7 +48,7 @@ class Held:
         """Which bank and which data a node has; see ``client.answer.hello``."""
         if self._settings.source == "seeded":
             node.banks.add(self._seeded_bank())
-        reply = pb.Hello(holds_bank=request.bank.sha256 in node.banks)
+        reply = pb.Hello(holds_bank=request.bank.sha256 in node.banks, client=node.number + 1)
         for task in request.tasks:
             if not task.source:
                 continue
