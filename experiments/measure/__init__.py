@@ -1,1 +1,1 @@
-"""Real federations on loopback, a counting relay before every client: what a task costs in bytes."""
+"""Real federations on loopback, each client behind a counting relay: what a task costs."""

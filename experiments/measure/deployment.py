@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 from experiments.relay import Relay
@@ -36,11 +35,11 @@ class Deployment(Protocol):
             RecastError: it, the server or a client failed.
         """
 
+    def client_id(self, client: int) -> str:
+        """What the server's ledger calls a client that has joined."""
+
     def stop_client(self, client: int, kill: bool = False) -> None:
         """End a client's process, which may join again."""
 
     def stop(self) -> None:
         """End every process."""
-
-
-Opened = Callable[[Path, int], Deployment]

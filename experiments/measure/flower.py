@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -19,6 +20,7 @@ from recast_core.settings import Settings, Value
 # From flwr 1.40 SuperNodes speak HTTP with the port that the command line uses too.
 _HTTP_FROM = (1, 40)
 _CONNECTION = "measured"
+_NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 SECONDS_TO_START = 120.0
 
 
@@ -113,10 +115,11 @@ class FlowerDeployment:
             command += ["--auth-supernode-private-key", str(key)]
         else:
             command.append("--insecure")
-        node = self._processes.start(f"supernode-{client}", command)
-        before = node.said().count("SuperNode ID:")
+        log = self._folder / "logs" / f"supernode-{client}.log"
+        before = len(_NODE_ID.findall(log.read_text())) if log.exists() else 0
+        node = self._processes.start(log.stem, command)
         node.wait_until(
-            lambda: node.said().count("SuperNode ID:") > before,
+            lambda: len(_NODE_ID.findall(node.said())) > before,
             SECONDS_TO_START,
             "the SuperLink gave it an id",
         )
@@ -143,6 +146,11 @@ class FlowerDeployment:
         if self._run.process.returncode:
             raise self._run.failure(f"ended with code {self._run.process.returncode}")
         return False
+
+    def client_id(self, client: int) -> str:
+        """The node id, from the SuperNode's log: the last one that it was given."""
+        *_, last = _NODE_ID.finditer(self._nodes[client].said())
+        return last.group(1)
 
     def stop_client(self, client: int, kill: bool = False) -> None:
         """End a SuperNode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -66,19 +67,16 @@ class Child:
     def stop(self, kill: bool = False) -> None:
         """End the program and its group: asked first unless ``kill``, then forced."""
         if not kill:
-            self._signal(signal.SIGTERM)
-            try:
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                pass
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self.process.wait()
 
-    def _signal(self, number: int) -> None:
-        try:
+    def signal(self, number: int) -> None:
+        """Send a signal to the program and its group, if they are still there."""
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            pass
 
 
 class Processes:
@@ -103,7 +101,7 @@ class Processes:
     ) -> None:
         running = [child for child in self._children if child.running]
         for child in running:
-            child._signal(signal.SIGTERM)
+            child.signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         while any(child.running for child in running) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -111,10 +109,8 @@ class Processes:
             child.stop(kill=True)
         for left in self._marked():
             # Between the look and the signal it may have ended by itself.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(left, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def start(self, name: str, command: Sequence[str], cwd: Path | None = None) -> Child:
         """Start a program; its log is a file named after ``name``.
