@@ -16,16 +16,7 @@ from recast_core.codec import check_bits
 from recast_core.config import RecastConfig
 from recast_core.messages import to_update
 from recast_core.mimicry import mimic
-
-# Bytes of application payload in one frame. LoRaWAN: regional parameters RP002-1.0.4, EU863-870,
-# without repeater; SMS: 3GPP TS 23.038, 8-bit data; Iridium: SBD mobile originated, 9602 modem.
-FRAMES = {
-    "LoRaWAN DR0": 51,
-    "LoRaWAN DR3": 115,
-    "SMS": 140,
-    "LoRaWAN DR5": 222,
-    "Iridium SBD": 340,
-}
+from recast_core.radio import fitting, radio
 
 
 def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
@@ -41,7 +32,7 @@ def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
         "groups": len(bank.groups),
         "bank_bytes": len(bank.to_bytes()),
         "update_bytes": update,
-        "fits": [name for name, limit in FRAMES.items() if update <= limit],
+        "fits": [radio.title for radio in fitting(update)],
     }
     table = Table(title=f"{backbone}, {bits} bits", show_header=False)
     for label, key in (
@@ -54,6 +45,9 @@ def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
     ):
         table.add_row(label, f"{report[key]:,}")
     table.add_row("an update fits", ", ".join(report["fits"]) or "no radio frame")
+    slowest = radio("lorawan-dr0")
+    table.add_row("seconds on air, LoRaWAN DR0", f"{slowest.seconds_on_air(update):.1f}")
+    table.add_row("updates a day, LoRaWAN DR0", f"{slowest.messages_per_day(update):,}")
     stdout().print(table)
     return report
 

@@ -1,0 +1,167 @@
+"""Child processes with a log file each, none of which outlives the context that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from recast_core.errors import RecastError
+
+GRACE = 8.0
+_MARK = "RECAST_PROCESSES"
+
+
+class Child:
+    """A running program, the leader of its own process group."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self.process = process
+        self.log = log
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+    def said(self) -> str:
+        """Everything that it has written to stdout and stderr."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, text: str, seconds: float) -> None:
+        """Return once it has written ``text``.
+
+        Raises:
+            RecastError: it ended, or did not within ``seconds``.
+        """
+        self.wait_until(lambda: text in self.said(), seconds, f"it said {text!r}")
+
+    def wait_until(self, done: Callable[[], bool], seconds: float, what: str) -> None:
+        """Return once ``done()``; an end of the program or of ``seconds`` before is an error.
+
+        Raises:
+            RecastError: naming the program, what was waited for and the last line of its log.
+        """
+        deadline = time.monotonic() + seconds
+        while not done():
+            if not self.running:
+                raise self.failure(f"ended with code {self.process.returncode} before {what}")
+            if time.monotonic() > deadline:
+                raise self.failure(f"took over {seconds:.0f} s before {what}")
+            time.sleep(0.05)
+
+    def failure(self, what: str) -> RecastError:
+        """An error about this program, with the last line of its log."""
+        lines = [line.strip() for line in self.said().splitlines() if line.strip()]
+        last = lines[-1] if lines else "it wrote nothing"
+        return RecastError(f"{self.name} {what} ({last}): read {self.log}")
+
+    def stop(self, kill: bool = False) -> None:
+        """End the program and its group: asked first unless ``kill``, then forced."""
+        if not kill:
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE)
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program and its group, if they are still there."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+
+class Processes:
+    """Starts programs; on leaving, ends them and whatever they started."""
+
+    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+        """Prepare to run programs with ``environment`` on top of this process's own."""
+        self._logs = logs
+        self._mark = uuid.uuid4().hex
+        self._environment = {**os.environ, **environment, _MARK: self._mark}
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        running = [child for child in self._children if child.running]
+        for child in running:
+            child.signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while any(child.running for child in running) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for child in self._children:
+            child.stop(kill=True)
+        for left in self._marked():
+            # Between the look and the signal it may have ended by itself.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
+
+    def start(self, name: str, command: Sequence[str], cwd: Path | None = None) -> Child:
+        """Start a program; its log is a file named after ``name``.
+
+        Raises:
+            RecastError: there is no such program.
+        """
+        log = self._logs / f"{name}.log"
+        with log.open("ab") as output:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment,
+                    cwd=cwd,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise RecastError(f"cannot start {command[0]} ({error}): install it") from error
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    def run(self, name: str, command: Sequence[str], seconds: float = 120) -> Child:
+        """Run a program to its end.
+
+        Raises:
+            RecastError: it cannot start, does not end in time or fails.
+        """
+        child = self.start(name, command)
+        try:
+            code = child.process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise child.failure(f"took over {seconds:.0f} s") from error
+        if code:
+            raise child.failure(f"ended with code {code}")
+        return child
+
+    def _marked(self) -> list[int]:
+        """Processes that carry this object's mark in their environment, where /proc tells.
+
+        Flower's SuperLink puts its helpers in sessions of their own, out of reach of a group.
+        """
+        wanted = f"{_MARK}={self._mark}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+            except OSError:  # it ended, or belongs to somebody else
+                continue
+        return found
