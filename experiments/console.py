@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 
 def stdout() -> Console:
     """Standard output; wide where nobody's terminal sets the width, so that a file is not cut."""
     return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+class _Pace(ProgressColumn):
+    """Clients answered in a second of late, and the memory that this process has taken."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        speed = "" if task.speed is None else f"{task.speed:.1f} clients/s, "
+        return Text(f"{speed}{_peak_mib():.0f} MiB", style="dim")
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 class ProgressObserver:
@@ -29,6 +53,7 @@ class ProgressObserver:
             MofNCompleteColumn(),
             TextColumn("client rounds"),
             TimeElapsedColumn(),
+            _Pace(),
             console=self._console,
             disable=not self._live,
         )
@@ -64,7 +89,8 @@ class ProgressObserver:
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """Say that a round is done."""
         if not self._live:
-            self._line(f"{task} round {round_}: {updates} updates, {seconds:.1f} s")
+            pace = f"{updates / max(seconds, 1e-9):.1f} clients/s, {_peak_mib():.0f} MiB"
+            self._line(f"{task} round {round_}: {updates} updates, {seconds:.1f} s ({pace})")
 
     def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
         """Say how well the task went."""
