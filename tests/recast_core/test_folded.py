@@ -377,3 +377,31 @@ def test_memory_that_runs_out_halves_the_chunk_and_loses_nobody() -> None:
 
     with pytest.raises(RecastError, match="smaller batch"):
         in_chunks([1, 2], Chunking(2), never)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_on_a_cpu_company_changes_not_one_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = attached(name)
+    images, _ = pictures()
+    sizes = (7, 7, 7, 7, 18, 18, 18, 36)
+    labels = torch.cat([torch.arange(size) % CLASSES for size in sizes])
+    clients = shares(labels, sizes)
+    model, store = folded(net, images)
+    options = {"epochs": 2, "batch": 16, "learning_rate": 2e-2}
+    monkeypatch.setattr("recast_core.folded.chunks._CHUNKS_PER_CORE", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        together = [
+            train(model, store, clients, CLASSES, workers=workers, **options)  # type: ignore[arg-type]
+            for workers in (0, 2)
+        ]
+        alone = []
+        for client in clients:
+            own = ImageStore(images[client.rows], lambda x: x, model.prefix, CPU)
+            here = FoldedClient(torch.arange(len(client.rows)), client.labels, client.seed)
+            alone.append(train(model, own, [here], CLASSES, **options).coefficients)  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together[0].coefficients, together[1].coefficients)
+    assert torch.equal(together[0].coefficients, torch.cat(alone))
