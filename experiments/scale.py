@@ -49,7 +49,7 @@ def light_backbone() -> nn.Module:
             fc=nn.Linear(32, CLASSES),
         )
     )
-    nn.init.normal_(model.fc.weight)
+    nn.init.normal_(model.get_parameter("fc.weight"))
     return model
 
 
@@ -84,9 +84,9 @@ def run_once(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "images.npz", clients * images)
-        backbone = {"backbone": LIGHT, "target": "layer[12]"} if light else {}
         settings = Settings(
-            **backbone,
+            backbone=LIGHT if light else Settings.backbone,
+            target="layer[12]" if light else Settings.target,
             tasks=f"scale=npz:{folder / 'images.npz'}",
             rounds=rounds,
             epochs=epochs,
