@@ -133,7 +133,7 @@ def _open_run(
             )
         registry.resume_run(previous.id)
         done = sum(registry.last_rounds(previous.id).values())
-        logger.info("continuing run %d after %d finished rounds", previous.id, done)
+        logger.warning("continuing run %d after %d finished rounds", previous.id, done)
         return previous.id, bank
     bank = fresh or make_bank(settings)
     bank.save(bank_path(folder, bank.sha256))

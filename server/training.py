@@ -79,15 +79,17 @@ class Training:
         found = self._contributions(states, replies)
         made, seconds = self._federation, time.monotonic() - self._began
         rounds = []
+        lost: list[tuple[TaskState, str]] = []
         for state in states:
             contributions = list(found[state.number].values())
             if not contributions:
-                self._missed(state)
+                if (reason := self._missed(state)) is not None:
+                    lost.append((state, reason))
                 continue
             try:
                 vector = snap(made.bank, average(state.vector, contributions))
             except RefusedError as refused:
-                self._give_up(state, f"{refused}; lower the learning rate", refused)
+                lost.append((state, f"{refused}; lower the learning rate"))
                 continue
             examples = sum(contribution.examples for contribution in contributions)
             rounds.append(
@@ -95,10 +97,19 @@ class Training:
                     state.number, state.round + 1, vector, examples, len(contributions), seconds
                 )
             )
-        if not rounds:
-            return (
-                0  # what was sent in vain is recorded with the round that succeeds, or at the end
-            )
+        # What was sent in vain is recorded with the round that succeeds, or at the end.
+        if rounds:
+            self._record(states, rounds)
+        for state, reason in lost:
+            if state.number <= self._expendable:
+                raise RecastError(reason)
+            logger.warning("task %s is given up: %s", state.name, reason)
+            state.given_up = True
+        return sum(row.examples for row in rounds)
+
+    def _record(self, states: Sequence[TaskState], rounds: Sequence[FinishedRound]) -> None:
+        """Commit the rounds, then let the tasks go on from them."""
+        made = self._federation
         made.registry.record_rounds(
             made.run, rounds, made.ledger.drain(), made.ledger.drain_refusals()
         )
@@ -106,8 +117,7 @@ class Training:
         for row in rounds:
             state = by_number[row.task]
             state.vector, state.round, state.attempts = row.coefficients, row.round, 0
-            made.observer.round_finished(state.name, state.round, row.clients, seconds)
-        return sum(row.examples for row in rounds)
+            made.observer.round_finished(state.name, state.round, row.clients, row.seconds)
 
     def _contributions(
         self, states: Sequence[TaskState], replies: Iterable[Message]
@@ -130,8 +140,8 @@ class Training:
                 found[update.task][node] = contribution
         return found
 
-    def _missed(self, state: TaskState) -> None:
-        """Count a round without an update, and give the task up when another try is pointless."""
+    def _missed(self, state: TaskState) -> str | None:
+        """Count a round without an update; why another try is pointless, or ``None``."""
         state.attempts += 1
         refusals = [
             refusal
@@ -142,19 +152,11 @@ class Training:
         what = f"round {state.round + 1} of task {state.name!r}"
         if not lasting and state.attempts <= RETRIES:
             logger.warning("no update in %s: asking again", what)
-            return
+            return None
         if refusals:
             last = (lasting or refusals)[-1]
-            self._give_up(state, f"no update was accepted in {what} ({last.reason}: {last.detail})")
-            return
-        self._give_up(
-            state,
+            return f"no update was accepted in {what} ({last.reason}: {last.detail})"
+        return (
             f"no client answered in {what}, {state.attempts} times: raise --deadline, or look at "
-            "the clients",
+            "the clients"
         )
-
-    def _give_up(self, state: TaskState, reason: str, cause: Exception | None = None) -> None:
-        if state.number <= self._expendable:
-            raise RecastError(reason) from cause
-        logger.warning("task %s is given up: %s", state.name, reason)
-        state.given_up = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,3 +70,13 @@ def test_a_setting_that_does_not_fit_is_one_line(ready: Caller) -> None:
     refused = ready.train().refusal
     assert refused.reason == pb.Refusal.REASON_FAILED
     assert refused.detail == "rounds is 0: give at least 1"
+
+
+def test_a_client_that_overran_the_deadline_is_told_in_its_own_log(
+    ready: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ready.train().WhichOneof("body") == "update"
+    assert "late" not in caplog.text
+    ready.settings = replace(ready.settings, deadline=1e-6)
+    assert ready.train().WhichOneof("body") == "update"
+    assert "the server refuses the update as late" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -11,19 +12,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from client.app import app
+from experiments.engines.sequential import RUN_ID, SequentialGrid
+from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from server.app import run_federation
+from server.flower import server_identity
 from server.ledger import Ledger
 from server.lock import settle
+from server.observer import LogObserver
 from server.registry import Registry
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 4
+ROUNDS, CLIENTS = 4, 3
 Command = Callable[[Settings], list[str]]
 
 
 def start(options: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.cli", "simulate", "--clients", "3", *options],
+        [sys.executable, "-m", "experiments.cli", "simulate", "--clients", str(CLIENTS), *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
@@ -66,21 +75,27 @@ def assert_whole(folder: Path) -> int:
 def test_a_server_killed_again_and_again_ends_in_the_same_bytes(
     tiny: Callable[..., Settings], command_line: Command, tmp_path: Path
 ) -> None:
-    def options(folder: str) -> list[str]:
-        return command_line(
-            tiny(
-                rounds=ROUNDS, run_dir=str(tmp_path / folder), parallel_tasks=2,
-                clients_per_round=2, partition="dirichlet:1",
-            )
+    def settings(folder: str) -> Settings:
+        return tiny(
+            rounds=ROUNDS, run_dir=str(tmp_path / folder), parallel_tasks=2, clients_per_round=2,
+            partition="dirichlet:1",
         )  # fmt: skip
 
-    whole = start(options("whole"))
-    _, errors = whole.communicate(timeout=120)
-    assert whole.returncode == 0, errors
+    def learn(name: str) -> None:
+        chosen, folder = settings(name), tmp_path / name
+        with server_identity(RUN_ID):
+            grid = SequentialGrid(CLIENTS, app, chosen, tmp_path / f"caches-{name}")
+            run_federation(
+                grid, chosen, folder, LogObserver(), extra={"clients": CLIENTS}, patience=0
+            )
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    learn("whole")
+    killed = tmp_path / "killed"
     chance = random.Random(time.time_ns())
     finished = 0
-    for _ in range(3):
-        child = start(options("killed"))
+    for _ in range(2):
+        child = start(command_line(settings("killed")))
         assert child.stderr is not None
         lines = []
         for line in child.stderr:
@@ -90,23 +105,40 @@ def test_a_server_killed_again_and_again_ends_in_the_same_bytes(
         time.sleep(chance.uniform(0, 0.3))
         child.send_signal(signal.SIGKILL)
         child.communicate()
-        assert lines
-        before, finished = finished, assert_whole(tmp_path / "killed")
-        assert finished > before or finished == 2 * ROUNDS, lines
-        with Registry(tmp_path / "killed" / "registry.sqlite") as registry:
-            settle(registry)
-            assert registry.runs()[0].status in ("interrupted", "finished")
-        if registry_status(tmp_path / "killed") == "finished":
+        before, finished = finished, assert_whole(killed)
+        assert finished > before, lines
+        if finished == 2 * ROUNDS:
             break
-    else:
-        last = start(options("killed"))
-        _, errors = last.communicate(timeout=120)
-        assert last.returncode == 0, errors
-    assert assert_whole(tmp_path / "killed") == 2 * ROUNDS
-    assert registry_status(tmp_path / "killed") == "finished"
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+        with Registry(killed / "registry.sqlite") as registry:
+            assert registry.runs()[0].status == "running"
+            settle(registry)
+            assert registry.runs()[0].status == "interrupted"
+    learn("killed")
+    assert assert_whole(killed) == 2 * ROUNDS
+    assert outcome(killed) == outcome(tmp_path / "whole")
 
 
-def registry_status(folder: Path) -> str:
-    with Registry(folder / "registry.sqlite") as registry:
-        return registry.runs()[0].status
+def test_other_settings_in_the_folder_of_a_killed_run_are_one_line(
+    tiny: Callable[..., Settings], tmp_path: Path
+) -> None:
+    class Stop(LogObserver):
+        def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
+            raise KeyboardInterrupt
+
+    def learn(observer: LogObserver, **changed: object) -> None:
+        chosen = tiny(rounds=2, run_dir=str(tmp_path), **changed)
+        with server_identity(RUN_ID):
+            grid = SequentialGrid(2, app, chosen, tmp_path / "caches")
+            run_federation(grid, chosen, tmp_path, observer)
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(Stop())
+    with pytest.raises(RecastError, match=r"has learning-rate 0\.02, not 0\.5: give the same"):
+        learn(LogObserver(), learning_rate=0.5)
+    learn(LogObserver(), deadline=7.0)
+    learn(LogObserver(), learning_rate=0.5)  # that one has finished, so this is another
+    with Registry(tmp_path / "registry.sqlite") as registry:
+        assert [run.status for run in registry.runs()] == ["finished", "finished"]
+        assert [run.config["learning-rate"] for run in registry.runs()] == [0.02, 0.5]
+        assert registry.last_rounds(1) == registry.last_rounds(2) == {1: 2, 2: 2}
+    assert len(list(tmp_path.glob("bank-*"))) == 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from flwr.app import Error
+from flwr.serverapp.strategy import Strategy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -272,12 +273,30 @@ def test_silence_ends_the_run_with_one_line_after_two_more_tries(federation: Mak
     assert len(made.trained(1)) == 3
     assert made.registry.rounds(made.run, 1) == []
     assert made.clock.now == pytest.approx(3 * DEADLINE, abs=3)
-    # What was sent in vain belongs to no finished round: a server killed
-    # now would leave none of it.
+    # What was sent in vain belongs to no finished round: killed now, a server leaves none of it.
     ledger = Ledger(made.registry)
     assert ledger.totals(made.run) == {}
     made.strategy.record_rest()
     assert ledger.totals(made.run, by=("task", "round", "layer"))["t1", 1, "message"] > 0
+
+
+def test_a_task_that_fails_costs_the_one_beside_it_no_round(federation: Make) -> None:
+    def spoils_two(question: pb.ToClient, right: pb.ToServer) -> object:
+        return b"\xff" if question.train.task == 2 else right
+
+    made = federation(nodes=2, tasks=2, parallel=2, scripts=dict.fromkeys((1, 2), spoils_two))
+    with pytest.raises(RecastError, match="no update was accepted in round 1 of task 't2'"):
+        made.go()
+    assert [entry.clients for entry in made.registry.rounds(made.run, 1)] == [2]
+    assert made.registry.rounds(made.run, 2) == []
+
+
+def test_flowers_own_loop_drives_the_strategy_to_the_same_coefficients(federation: Make) -> None:
+    ours, flowers = federation(nodes=3, rounds=2), federation(nodes=3, rounds=2)
+    ours.go()
+    Strategy.start(flowers.strategy, flowers.grid, flowers.strategy.initial_arrays(), 3)
+    assert flowers.vector(1).tobytes() == ours.vector(1).tobytes()
+    assert len(flowers.registry.accuracies(flowers.run)) == 1
 
 
 def test_clients_that_all_forgot_are_greeted_and_asked_again(federation: Make) -> None:
