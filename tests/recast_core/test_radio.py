@@ -86,5 +86,5 @@ def test_an_empty_message_is_none() -> None:
 
 
 def test_an_unknown_radio_names_the_known_ones() -> None:
-    with pytest.raises(RecastError, match="choose one of lorawan-dr0, .*mean lorawan-dr"):
+    with pytest.raises(RecastError, match=r"choose one of lorawan-dr0, .*mean lorawan-dr"):
         radio("lorawan")
