@@ -143,6 +143,31 @@ def measure(
     write(json_path, run(Settings.from_mapping(values), plan))
 
 
+@recast.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--number", type=int, help="Which run of the registry; the last if not given.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Write every row as CSV.")
+@click.option("--parquet", type=click.Path(path_type=Path), help="Write every row as Parquet.")
+@options.json_file
+def ledger(
+    run: Path,
+    number: int | None = None,
+    csv: Path | None = None,
+    parquet: Path | None = None,
+    json_path: Path | None = None,
+) -> None:
+    """Say what each task of the run in folder RUN cost, and export the rows.
+
+    A row is one message at one layer: payload (what the method has to say), message (serialised)
+    or wire (what a relay counted, in runs of `recast measure`).
+
+    Example: recast ledger runs/20260101-120000 --csv ledger.csv
+    """
+    from experiments.ledger import ledger as show
+
+    _write(json_path, show(run, number, csv, parquet))
+
+
 def main() -> NoReturn:
     """Run the command; errors that the user can mend are one line and exit code 2."""
     code = _guarded(lambda: recast.main(prog_name="recast", standalone_mode=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -80,6 +81,8 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
     Raises:
         RecastError: settings that cannot run, or a process that failed; its logs are kept.
     """
+    # A request to end must run the clean-up too, or processes would be left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report: dict[str, Any] = {"rows": [], "rounds": [], "connection": []}
     with _folder(settings.run_dir) as folder:
         for transport in plan.transports:

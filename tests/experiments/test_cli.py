@@ -203,6 +203,9 @@ BAD: dict[str, tuple[Broken, str]] = {
     "fewer classes than two": (
         with_tiny("--tasks", "digits@3-3"), "images of one class only",
     ),
+    "no run": (lambda folder: ["ledger", str(folder)], "name the folder of a run"),
+    "unknown transport": (lambda _: ["measure", "--transports", "pigeon"], "choose flower"),
+    "too many processes": (lambda _: ["measure", "--clients", "1000"], "give 1 to 32"),
     "registry in the way": (
         lambda folder: ["simulate", "--run-dir", str(blocked(folder))], "choose a folder",
     ),
@@ -257,7 +260,7 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
     script = (
         "import sys\n"
         "from experiments.cli import recast\n"
-        "for args in ([], ['simulate'], ['plan'], ['mimic']):\n"
+        "for args in ([], ['simulate'], ['plan'], ['mimic'], ['measure'], ['ledger']):\n"
         "    recast.main([*args, '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'flwr', 'numpy', 'sqlalchemy'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
@@ -266,7 +269,7 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Example: recast") == 4
+    assert done.stdout.count("Example: recast") == 6
 
 
 def test_an_interrupt_keeps_the_finished_rounds(
