@@ -10,12 +10,12 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
 from server.database import open_database, plain_errors
-from server.tables import Accuracy, Refusal, RefusalEntry, Round, Run, Task
+from server.tables import Accuracy, Refusal, RefusalEntry, Round, Run, ShareEntry, Task
 
 
 class History:
@@ -144,3 +144,11 @@ class History:
                 Refusal(row.client, row.task, row.round, row.reason, row.detail)
                 for row in session.scalars(query)
             ]
+
+    def shares(self, run: int) -> list[ShareEntry]:
+        """What clients announced of each task; empty where an older recast wrote the file."""
+        query = select(ShareEntry).where(ShareEntry.run == run)
+        with self.reading() as session:
+            if not inspect(session.connection()).has_table(ShareEntry.__tablename__):
+                return []
+            return list(session.scalars(query.order_by(ShareEntry.task, ShareEntry.client)))

@@ -31,6 +31,7 @@ from server.tables import (
     RefusalEntry,
     Round,
     Run,
+    ShareEntry,
     Task,
 )
 
@@ -79,6 +80,7 @@ class Registry(History):
             started=_now(),
         )
         with self._writing("a run") as session:
+            Base.metadata.create_all(session.connection())  # tables that an older file lacks
             session.add(run)
         return run.id
 
@@ -114,6 +116,15 @@ class Registry(History):
             )
             session.add(task)
         return task.number
+
+    def record_shares(self, run: int, task: int, shares: Mapping[str, tuple[int, int]]) -> None:
+        """Record what each client announced of a task: its training and its test images."""
+        rows = [
+            ShareEntry(run=run, task=task, client=client, train_examples=train, test_examples=test)
+            for client, (train, test) in shares.items()
+        ]
+        with self._writing(f"the shares of task {task} of run {run}") as session:
+            session.add_all(rows)
 
     def record_round(
         self,

@@ -200,7 +200,8 @@ class FedRecast(Strategy):
         if self._registered:
             return
         for state in self.states.values():
-            shares = [share for _, share in self._shares(state)]
+            of_nodes = self._shares(state)
+            shares = [share for _, share in of_nodes]
             if not any(share.can_train for share in shares):
                 raise RecastError(
                     f"no client has two classes of training images for task {state.name!r}: use "
@@ -212,6 +213,14 @@ class FedRecast(Strategy):
                 classes=max(share.classes for share in shares),
                 examples=sum(share.train_examples for share in shares),
                 clients=len(shares),
+            )
+            self._registry.record_shares(
+                self._run,
+                state.number,
+                {
+                    str(node): (share.train_examples, share.test_examples)
+                    for node, share in of_nodes
+                },
             )
         self._registered = True
 
