@@ -22,7 +22,7 @@ def own_points(data: Mapping[str, Any]) -> list[Point]:
 
 
 def read_points(path: Path) -> list[Point]:
-    """The points of a file of ``recast measure --json`` or ``python -m experiments.methods --json``.
+    """The points of a file of ``recast measure`` or ``python -m experiments.methods``.
 
     A measured row gives what one client sent up, divided by the rounds: one point for its messages
     and another for the wire, where a wire was measured. A row of ``experiments.methods`` gives the

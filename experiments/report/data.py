@@ -139,7 +139,7 @@ def _toml(values: dict[str, Any]) -> str:
 
 
 def _bank(registry: Registry, entry: Run, folder: Path) -> dict[str, Any]:
-    """The bank's identity; its size is that of the file, or of what was sent if the file is gone."""
+    """The bank; its size is that of the file, or of what was sent if the file is gone."""
     digits = entry.bank_sha256.hex()
     file = folder / f"bank-{digits[:16]}.safetensors"
     size = file.stat().st_size if file.is_file() else None

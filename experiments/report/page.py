@@ -13,16 +13,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report.compare import Point
-from experiments.report.figures import (
-    accuracy_figure,
-    bytes_figure,
-    forgetting_figure,
-    refusals_figure,
-    tradeoff_figure,
-)
+from experiments.report.figures import accuracy_figure, forgetting_figure
+from experiments.report.figures_traffic import bytes_figure, refusals_figure, tradeoff_figure
 from recast_core.errors import RecastError
 
 FOLDER = Path(__file__).parent
+NOTHING = "\u2013"
+MINUS = "\u2212"
 VEGA_LITE = "6.1"
 
 
@@ -85,7 +82,7 @@ def plotting_library() -> str:
             "a report's plots need vl-convert-python: `pip install 'recast-fl[report]'`, or take "
             "the numbers alone with --json"
         ) from error
-    bundle = str(vl_convert.javascript_bundle(vl_version=VEGA_LITE))
+    bundle = str(vl_convert.javascript_bundle(None, vl_version=VEGA_LITE))
     return "(() => {" + bundle.replace("</script", r"<\/script").replace("<!--", r"<\!--") + "})();"
 
 
@@ -106,25 +103,25 @@ def _totals(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def _points(difference: float | None) -> str:
     """A difference of accuracies in points, with its sign; what rounds to nothing has none."""
     if difference is None:
-        return "–"
+        return NOTHING
     text = f"{100 * difference:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
+    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
 
 
 def _count(number: float | None) -> str:
-    return "–" if number is None else f"{number:,.0f}".replace(",", "\u202f")
+    return NOTHING if number is None else f"{number:,.0f}".replace(",", "\u202f")
 
 
 def _size(number: float | None) -> str:
     """Bytes in a unit that keeps three digits."""
     if number is None:
-        return "–"
+        return NOTHING
     value, unit = float(number), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:
@@ -135,7 +132,7 @@ def _size(number: float | None) -> str:
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return "–"
+        return NOTHING
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -143,4 +140,4 @@ def _duration(seconds: float | None) -> str:
 
 
 def _moment(text: str | None) -> str:
-    return "–" if text is None else datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M UTC")
+    return NOTHING if text is None else datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M UTC")
