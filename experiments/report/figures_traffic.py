@@ -63,7 +63,7 @@ def bytes_figure(data: Mapping[str, Any]) -> Figure | None:
                     "x": {
                         "field": "signed",
                         "type": "quantitative",
-                        "title": "◂ down      bytes      up ▸",
+                        "title": "◂ down · bytes · up ▸",
                         "axis": {"labelExpr": "format(abs(datum.value), '~s')", "tickCount": 6},
                     },
                     "y": {
@@ -172,6 +172,8 @@ def refusals_figure(data: Mapping[str, Any]) -> Figure | None:
     rows = [{"reason": row["reason"], "count": row["count"]} for row in data["refusals"]]
     if not rows:
         return None
+    most = max(row["count"] for row in rows)
+    ticks = {"values": list(range(most + 1))} if most <= 6 else {"tickCount": 6}
     spec = {
         "height": BAR_HEIGHT * len(rows),
         "mark": {"type": "bar", "height": {"band": 0.6}, "color": "var(--c2)", "cornerRadius": 1},
@@ -180,7 +182,7 @@ def refusals_figure(data: Mapping[str, Any]) -> Figure | None:
                 "field": "count",
                 "type": "quantitative",
                 "title": "refused",
-                "axis": {"tickMinStep": 1, "tickCount": 6, "format": "~s"},
+                "axis": {"format": "~s", **ticks},
             },
             "y": {
                 "field": "reason",

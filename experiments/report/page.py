@@ -82,7 +82,9 @@ def plotting_library() -> str:
             "a report's plots need vl-convert-python: `pip install 'recast-fl[report]'`, or take "
             "the numbers alone with --json"
         ) from error
-    bundle = str(vl_convert.javascript_bundle(None, vl_version=VEGA_LITE))
+    bundle = str(
+        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    )
     return "(() => {" + bundle.replace("</script", r"<\/script").replace("<!--", r"<\!--") + "})();"
 
 
