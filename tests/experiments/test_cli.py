@@ -256,7 +256,7 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
     script = (
         "import sys\n"
         "from experiments.cli import recast\n"
-        "for args in ([], ['simulate'], ['plan'], ['mimic']):\n"
+        "for args in ([], ['simulate'], ['plan'], ['mimic'], ['report']):\n"
         "    recast.main([*args, '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'flwr', 'numpy', 'sqlalchemy'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
@@ -265,7 +265,7 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Example: recast") == 4
+    assert done.stdout.count("Example: recast") == 5
 
 
 def test_an_interrupt_keeps_the_finished_rounds(

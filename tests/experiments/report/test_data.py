@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -141,15 +143,11 @@ def test_the_newest_run_is_the_default(tmp_path: Path, monkeypatch: pytest.Monke
         find_registry(None)
     for name in ("b", "a"):
         Registry(Path("runs") / name / "registry.sqlite").close()
-    import os
-
     os.utime("runs/b/registry.sqlite", (1, 1))
     assert find_registry(None) == Path("runs/a/registry.sqlite")
 
 
 def test_a_registry_without_shares_reads(large_run: Path, tmp_path: Path) -> None:
-    import sqlite3
-
     path = tmp_path / "registry.sqlite"
     with sqlite3.connect(large_run / "registry.sqlite") as source, sqlite3.connect(path) as copy:
         source.backup(copy)
