@@ -118,13 +118,17 @@ class Registry(History):
         return task.number
 
     def record_shares(self, run: int, task: int, shares: Mapping[str, tuple[int, int]]) -> None:
-        """Record what each client announced of a task: its training and its test images."""
+        """Record what each client announced of a task: its training and its test images.
+
+        A client that announces a task again replaces what it said before.
+        """
         rows = [
             ShareEntry(run=run, task=task, client=client, train_examples=train, test_examples=test)
             for client, (train, test) in shares.items()
         ]
         with self._writing(f"the shares of task {task} of run {run}") as session:
-            session.add_all(rows)
+            for row in rows:
+                session.merge(row)
 
     def record_round(
         self,

@@ -157,7 +157,8 @@ def test_a_registry_without_shares_reads(large_run: Path, tmp_path: Path) -> Non
         run = registry.start_run({}, bytes(32), {}, "again")
         registry.add_task(run, "t", 2)
         registry.record_shares(run, 1, {"7": (3, 1)})
-        assert [share.train_examples for share in registry.shares(run)] == [3]
+        registry.record_shares(run, 1, {"7": (5, 1), "8": (4, 1)})
+        assert [share.train_examples for share in registry.shares(run)] == [5, 4]
 
 
 def test_without_the_plotting_library_the_error_is_one_line(
