@@ -165,7 +165,37 @@ def ledger(
     """
     from experiments.ledger import ledger as show
 
-    _write(json_path, show(run, number, csv, parquet))
+    write(json_path, show(run, number, csv, parquet))
+
+
+@recast.command()
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the page here.")
+@click.option("--run-id", type=int, help="Of the registry's runs; the last one if not given.")
+@click.option(
+    "--compare",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="JSON of `recast measure` or `python -m experiments.methods`; may be repeated.",
+)
+@options.json_file
+def report(
+    run: Path | None,
+    output: Path | None,
+    run_id: int | None,
+    compare: tuple[Path, ...],
+    json_path: Path | None = None,
+) -> None:
+    """Show a run as one HTML page that loads nothing.
+
+    RUN is a run folder or its registry; the newest folder under runs/ if not given. The page goes
+    beside the registry unless -o says otherwise; with --json alone only the numbers are written.
+
+    Example: recast report runs/20260101-120000 -o report.html --compare measure.json
+    """
+    from experiments.report import report as make
+
+    write(json_path, make(run, output, run_id, compare, page=output is not None or not json_path))
 
 
 def main() -> NoReturn:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
 from server.database import open_database, plain_errors
-from server.tables import Accuracy, Refusal, RefusalEntry, Round, Run, Task
+from server.tables import Accuracy, Refusal, RefusalEntry, Round, Run, ShareEntry, Task
 
 
 class History:
@@ -155,3 +155,9 @@ class History:
                 Refusal(row.client, row.task, row.round, row.reason, row.detail)
                 for row in session.scalars(query)
             ]
+
+    def shares(self, run: int) -> list[ShareEntry]:
+        """What clients announced of each task."""
+        query = select(ShareEntry).where(ShareEntry.run == run)
+        with self.reading() as session:
+            return list(session.scalars(query.order_by(ShareEntry.task, ShareEntry.client)))

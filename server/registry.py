@@ -33,6 +33,7 @@ from server.tables import (
     RefusalEntry,
     Round,
     Run,
+    ShareEntry,
     Task,
 )
 
@@ -42,6 +43,7 @@ DETAIL_CHARACTERS = 300
 
 # On the tables: the ORM's own bulk insert builds each row twice.
 _LEDGER = insert(Base.metadata.tables[LedgerEntry.__tablename__])
+_SHARES = insert(Base.metadata.tables[ShareEntry.__tablename__]).prefix_with("OR REPLACE")
 _REFUSALS = insert(Base.metadata.tables[RefusalEntry.__tablename__])
 
 
@@ -155,12 +157,32 @@ class Registry(History):
         return task.number
 
     def describe_task(
-        self, run: int, number: int, classes: int, examples: int, clients: int
+        self, run: int, number: int, classes: int, shares: Mapping[str, tuple[int, int]]
     ) -> None:
-        """Record what clients have announced of a task; the arguments are those of ``add_task``."""
+        """Record what clients have announced of a task.
+
+        Args:
+            run: the run.
+            number: of the task.
+            classes: of the task as a whole.
+            shares: each client's training and test images. A client that announces a task again
+                replaces what it said before.
+        """
         with self.writing(f"task {number} of run {run}") as session:
             task = session.get_one(Task, (run, number))
-            task.classes, task.examples, task.clients = classes, examples, clients
+            task.classes, task.clients = classes, len(shares)
+            task.examples = sum(train for train, _ in shares.values())
+            rows = [
+                {
+                    "run": run,
+                    "task": number,
+                    "client": client,
+                    "train_examples": train,
+                    "test_examples": test,
+                }
+                for client, (train, test) in shares.items()
+            ]
+            session.execute(_SHARES, rows)
 
     def record_round(
         self,

@@ -92,7 +92,7 @@ class FedRecast(Strategy):
         self._training = Training(self._made, clients_per_round, expendable=len(tasks))
         self._evaluating = Evaluating(self._made)
         self._required = len(tasks)
-        self._described: dict[int, tuple[int, int, int]] = {}
+        self._described: dict[int, dict[str, tuple[int, int]]] = {}
         self._training_now: list[TaskState] = []
         self._finishing: list[TaskState] = []
         self.read_tasks()
@@ -292,12 +292,11 @@ class FedRecast(Strategy):
         """Enter what clients have of each task in the registry."""
         made = self._made
         for state in self._unfinished():
-            shares = [share for _, share in made.shares(state.number)]
-            found = (
-                max((share.classes for share in shares), default=0),
-                sum(share.train_examples for share in shares),
-                len(shares),
-            )
-            if shares and self._described.get(state.number) != found:
-                made.registry.describe_task(made.run, state.number, *found)
+            shares = {str(node): share for node, share in made.shares(state.number)}
+            found = {
+                node: (share.train_examples, share.test_examples) for node, share in shares.items()
+            }
+            if found and self._described.get(state.number) != found:
+                classes = max(share.classes for share in shares.values())
+                made.registry.describe_task(made.run, state.number, classes, found)
                 self._described[state.number] = found

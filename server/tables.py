@@ -251,3 +251,18 @@ class RefusalEntry(Base, kw_only=True):
     round: Mapped[int]
     reason: Mapped[str]
     detail: Mapped[str]
+
+
+class ShareEntry(Base, kw_only=True):
+    """How many images of a task a client announced."""
+
+    __tablename__ = "shares"
+    __table_args__ = (
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        CheckConstraint("train_examples >= 0 AND test_examples >= 0"),
+    )
+    run: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[int] = mapped_column(primary_key=True)
+    client: Mapped[str] = mapped_column(primary_key=True)
+    train_examples: Mapped[int]
+    test_examples: Mapped[int]

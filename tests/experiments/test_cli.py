@@ -260,8 +260,8 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
     script = (
         "import sys\n"
         "from experiments.cli import recast\n"
-        "for args in ([], ['simulate'], ['plan'], ['mimic'], ['measure'], ['ledger']):\n"
-        "    recast.main([*args, '--help'], standalone_mode=False)\n"
+        "for name in ('', 'simulate', 'plan', 'mimic', 'measure', 'ledger', 'report'):\n"
+        "    recast.main([*name.split(), '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'flwr', 'numpy', 'sqlalchemy'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
     )
@@ -269,7 +269,7 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Example: recast") == 6
+    assert done.stdout.count("Example: recast") == 7
 
 
 def test_an_interrupt_keeps_the_finished_rounds(

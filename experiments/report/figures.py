@@ -1,0 +1,150 @@
+"""The plots of what was learned: accuracy over rounds, and forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.report.plots import (
+    PERCENT,
+    Figure,
+    LegendEntry,
+    accuracy_axis,
+    colour_of,
+    colour_scale,
+    make_spec,
+    tip,
+)
+
+CELL_HEIGHT = 38
+
+
+def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
+    """Accuracy of each task against the rounds of the run, and its head alone as hollow points."""
+    rows = data["accuracy"]
+    if not rows:
+        return None
+    colours = colour_of([task["name"] for task in data["tasks"]])
+    last = max(row["run_round"] for row in rows)
+    colour = colour_scale("task", colours)
+    where = {
+        "x": {
+            "field": "run_round",
+            "type": "quantitative",
+            "title": "rounds of the run",
+            "scale": {"domain": [0, max(last, 1)], "nice": False},
+            "axis": {"tickMinStep": 1, "tickCount": 8, "format": "d", "grid": False},
+        },
+        "y": accuracy_axis("accuracy"),
+        "color": colour,
+    }
+    tooltip = [
+        tip("task", "task"),
+        tip("run_round", "rounds so far", type="quantitative"),
+        tip("accuracy", "accuracy", type="quantitative", **PERCENT),
+        tip("head_only_accuracy", "head only", type="quantitative", **PERCENT),
+        tip("when", "evaluated"),
+    ]
+    when = {"round": "after this round", "learned": "after its last round", "again": "again later"}
+    values = [dict(row) | {"when": when[row["kind"]]} for row in rows]
+    head_only = [row for row in values if row["head_only_accuracy"] is not None]
+    layers: list[dict[str, Any]] = [
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": where},
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+            "encoding": where | {"tooltip": tooltip},
+        },
+    ]
+    if head_only:
+        hollow = where | {"y": accuracy_axis("head_only_accuracy"), "tooltip": tooltip}
+        learned = [row for row in head_only if row["kind"] == "learned"]
+        layers.append(
+            {
+                "data": {"values": learned},
+                "mark": {"type": "point", "filled": False, "size": 60, "strokeWidth": 1.5},
+                "encoding": hollow,
+            }
+        )
+    names = ", ".join(colours)
+    legend = [LegendEntry(name, value) for name, value in colours.items()]
+    if head_only:
+        legend.append(LegendEntry("head only, no coefficients", "var(--muted)", "hollow"))
+    return Figure(
+        "accuracy",
+        make_spec({"layer": layers, "height": 300}, values),
+        f"Lines of accuracy against rounds, one for each task: {names}.",
+        tuple(legend),
+    )
+
+
+def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
+    """A cell for each task, after each task that was learned: accuracy as text and shade."""
+    tasks = data["tasks"]
+    matrix = data["forgetting"]["matrix"]
+    labels = [f"{task['number']} {task['name']}" for task in tasks]
+    cells = [
+        {"task": labels[a], "name": tasks[a]["name"], "after": tasks[b]["number"],
+         "after_name": tasks[b]["name"], "accuracy": matrix[b][a],
+         "text": "\u2013" if matrix[b][a] is None else f"{100 * matrix[b][a]:.1f}"}
+        for a in range(len(tasks))
+        for b in range(len(tasks))
+        if b >= a or matrix[b][a] is not None
+    ]  # fmt: skip
+    found = [cell["accuracy"] for cell in cells if cell["accuracy"] is not None]
+    if not found:
+        return None
+    low, high = min(found), max(found)
+    low, high = (low, high) if high - low > 0.02 else (low - 0.02, high)
+    middle = low + 0.55 * (high - low)
+    axes = {
+        "x": {
+            "field": "after",
+            "type": "ordinal",
+            "title": "after learning task",
+            "axis": {"labelAngle": 0, "orient": "top", "domain": False, "ticks": False},
+            "scale": {"domain": [task["number"] for task in tasks], "padding": 0.04},
+        },
+        "y": {
+            "field": "task",
+            "type": "nominal",
+            "title": None,
+            "sort": None,
+            "axis": {"labelLimit": 130, "domain": False, "ticks": False},
+            "scale": {"domain": labels, "padding": 0.06},
+        },
+        "tooltip": [
+            tip("name", "task"),
+            tip("after_name", "after learning"),
+            tip("accuracy", "accuracy", type="quantitative", **PERCENT),
+        ],
+    }
+    shade = {
+        "field": "accuracy",
+        "type": "quantitative",
+        "scale": {"domain": [low, high], "range": [0.1, 0.95], "zero": False, "nice": False},
+        "legend": None,
+    }
+    text = {
+        "condition": [
+            {"test": "datum.accuracy === null", "value": "var(--muted)"},
+            {"test": f"datum.accuracy > {middle:.6f}", "value": "var(--on-mark)"},
+        ],
+        "value": "var(--ink)",
+    }
+    layers = [
+        {
+            "transform": [{"filter": "datum.accuracy !== null"}],
+            "mark": {"type": "rect", "color": "var(--c1)", "cornerRadius": 3},
+            "encoding": axes | {"fillOpacity": shade},
+        },
+        {
+            "mark": {"type": "text", "fontSize": 12},
+            "encoding": axes | {"text": {"field": "text"}, "color": text},
+        },
+    ]
+    return Figure(
+        "forgetting",
+        make_spec({"layer": layers, "height": CELL_HEIGHT * len(tasks)}, cells),
+        f"Heat map of accuracy in per cent: a row for each of {len(tasks)} tasks, a column for each"
+        " task learned since.",
+    )

@@ -1,0 +1,233 @@
+"""The plots of what it cost: bytes by kind, accuracy against bytes, and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.report.compare import Point
+from experiments.report.plots import (
+    BAR_HEIGHT,
+    PERCENT,
+    Figure,
+    LegendEntry,
+    accuracy_axis,
+    colour_of,
+    colour_scale,
+    make_spec,
+    tip,
+)
+
+KINDS = {
+    "coefficients": "var(--c1)",
+    "head": "var(--c3)",
+    "metrics": "var(--c5)",
+    "control": "var(--c8)",
+    "bank": "var(--c6)",
+}
+LAYERS = {"message": "circle", "payload": "triangle-up", "wire": "diamond"}
+LAYER_LABELS = {
+    "message": "serialised message",
+    "payload": "payload, float32",
+    "wire": "on the wire",
+}
+# Bytes from here down are drawn at the left edge of a logarithmic axis: nothing has no logarithm.
+SMALLEST = 8.0
+TRADEOFF_HEIGHT = 380
+LABEL_HEIGHT = 14
+
+
+def bytes_figure(data: Mapping[str, Any]) -> Figure | None:
+    """Serialised messages of each task: down to the left, up to the right, stacked by kind."""
+    rows = [
+        {
+            "task": row["task"],
+            "kind": row["kind"],
+            "direction": row["direction"],
+            "bytes": row["bytes"],
+            "signed": row["bytes"] * (1 if row["direction"] == "up" else -1),
+        }
+        for row in data["bytes"]
+        if row["layer"] == "message" and row["task"] is not None
+    ]
+    if not rows:
+        return None
+    names = [task["name"] for task in data["tasks"]]
+    kinds = {kind: KINDS[kind] for kind in KINDS if any(row["kind"] == kind for row in rows)}
+    spec = {
+        "height": BAR_HEIGHT * len(names),
+        "layer": [
+            {
+                "mark": {"type": "bar", "height": {"band": 0.7}, "cornerRadius": 1},
+                "encoding": {
+                    "x": {
+                        "field": "signed",
+                        "type": "quantitative",
+                        "title": "◂ down · bytes · up ▸",
+                        "axis": {"labelExpr": "format(abs(datum.value), '~s')", "tickCount": 6},
+                    },
+                    "y": {
+                        "field": "task",
+                        "type": "nominal",
+                        "title": None,
+                        "sort": None,
+                        "scale": {"domain": names},
+                        "axis": {"labelLimit": 130, "ticks": False, "domain": False},
+                    },
+                    "color": colour_scale("kind", kinds),
+                    "tooltip": [
+                        tip("task", "task"),
+                        tip("direction", "direction"),
+                        tip("kind", "kind"),
+                        tip("bytes", "bytes", type="quantitative", format=","),
+                    ],
+                },
+            },
+            {
+                "data": {"values": [{"zero": 0}]},
+                "mark": {"type": "rule", "color": "var(--muted)"},
+                "encoding": {"x": {"field": "zero", "type": "quantitative"}},
+            },
+        ],
+    }
+    return Figure(
+        "bytes",
+        make_spec(spec, rows),
+        "Bars of message bytes for each task, down to the left and up to the right, stacked by "
+        f"kind: {', '.join(kinds)}.",
+        tuple(LegendEntry(kind, colour, "square") for kind, colour in kinds.items()),
+    )
+
+
+def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure | None:
+    """Accuracy against bytes of an update on a logarithmic axis, with the frames of radios."""
+    if not points:
+        return None
+    methods = list(dict.fromkeys(point["method"] for point in points))
+    colours = colour_of(methods)
+    layers_used = {name: LAYERS[name] for name in LAYERS if any(p["layer"] == name for p in points)}
+    values = [dict(p) | {"x": max(p["bytes"], SMALLEST)} for p in points]
+    limits = data["limits"]
+    widest = max([p["x"] for p in values] + [limit["bytes"] for limit in limits] + [3000])
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": "bytes of one update, logarithmic",
+        "scale": {"type": "log", "domain": [SMALLEST, 1.6 * widest], "nice": False},
+        "axis": {"format": "~s", "tickCount": 6, "grid": False},
+    }
+    lines = _own_updates(data) + [
+        {"x": limit["bytes"], "text": f"{limit['bytes']} {limit['name']}", "own": False}
+        for limit in limits
+    ]
+    room = LABEL_HEIGHT * len(lines) + 6
+    y = accuracy_axis("accuracy")
+    y["scale"] = y["scale"] | {"range": [TRADEOFF_HEIGHT, room]}
+    marks: list[dict[str, Any]] = [
+        *_verticals(lines, x),
+        {
+            "mark": {"type": "point", "filled": True, "opacity": 0.9, "strokeWidth": 1},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "color": colour_scale("method", colours),
+                "shape": {
+                    "field": "layer",
+                    "type": "nominal",
+                    "legend": None,
+                    "scale": {"domain": list(LAYERS), "range": list(LAYERS.values())},
+                },
+                "size": {
+                    "condition": {"test": "datum.method === 'this run'", "value": 150},
+                    "value": 80,
+                },
+                "tooltip": [
+                    tip("method", "method"),
+                    tip("task", "task"),
+                    tip("transport", "transport"),
+                    tip("layer", "layer"),
+                    tip("bytes", "bytes", type="quantitative", format=",.0f"),
+                    tip("accuracy", "accuracy", type="quantitative", **PERCENT),
+                ],
+            },
+        },
+    ]
+    legend = [LegendEntry(name, colour) for name, colour in colours.items()]
+    if len(layers_used) > 1:
+        legend += [
+            LegendEntry(LAYER_LABELS[name], "var(--muted)", shape)
+            for name, shape in layers_used.items()
+        ]
+    return Figure(
+        "tradeoff",
+        make_spec({"layer": marks, "height": TRADEOFF_HEIGHT}, values),
+        "Points of accuracy against the bytes of one update, with the frame limits of radios as "
+        f"vertical lines. Methods: {', '.join(methods)}.",
+        tuple(legend),
+    )
+
+
+def refusals_figure(data: Mapping[str, Any]) -> Figure | None:
+    """A bar for each reason that an answer was refused for."""
+    rows = [{"reason": row["reason"], "count": row["count"]} for row in data["refusals"]]
+    if not rows:
+        return None
+    most = max(row["count"] for row in rows)
+    ticks = {"values": list(range(most + 1))} if most <= 6 else {"tickCount": 6}
+    spec = {
+        "height": BAR_HEIGHT * len(rows),
+        "mark": {"type": "bar", "height": {"band": 0.6}, "color": "var(--c2)", "cornerRadius": 1},
+        "encoding": {
+            "x": {
+                "field": "count",
+                "type": "quantitative",
+                "title": "refused",
+                "axis": {"format": "~s", **ticks},
+            },
+            "y": {
+                "field": "reason",
+                "type": "nominal",
+                "title": None,
+                "sort": None,
+                "axis": {"labelLimit": 140, "ticks": False},
+            },
+            "tooltip": [
+                tip("reason", "reason"),
+                tip("count", "refused", type="quantitative", format=","),
+            ],
+        },
+    }
+    total = sum(row["count"] for row in rows)
+    return Figure("refusals", make_spec(spec, rows), f"Bars of {total} refusals by their reason.")
+
+
+def _own_updates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    sizes = [task["update_bytes"] for task in data["tasks"] if task["update_bytes"]]
+    return [{"x": max(sizes), "text": f"{max(sizes)} this run", "own": True}] if sizes else []
+
+
+def _verticals(lines: list[dict[str, Any]], x: dict[str, Any]) -> list[dict[str, Any]]:
+    """A line at each ``x``, its label to the right; each label has a row of its own."""
+    values = [line | {"row": LABEL_HEIGHT * (row + 0.5)} for row, line in enumerate(lines)]
+    colour = {"condition": {"test": "datum.own", "value": "var(--c1)"}, "value": "var(--muted)"}
+    dash = {"condition": {"test": "datum.own", "value": [1, 0]}, "value": [3, 3]}
+    row = {"field": "row", "type": "quantitative", "scale": None, "axis": None}
+    text = {"type": "text", "align": "left", "baseline": "middle", "dx": 4, "fontSize": 11}
+    return [
+        {
+            "data": {"values": values},
+            "mark": "rule",
+            "encoding": {
+                "x": x,
+                "y": row,
+                "y2": {"value": TRADEOFF_HEIGHT},
+                "color": colour,
+                "strokeDash": dash,
+            },
+        },
+        {
+            "data": {"values": values},
+            "mark": text,
+            "encoding": {"x": x, "y": row, "text": {"field": "text"}, "color": colour},
+        },
+    ]

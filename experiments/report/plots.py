@@ -1,0 +1,72 @@
+"""What the plots of a report share: Vega-Lite specifications in the page's colours.
+
+Colours are the page's CSS variables, so that one drawing serves light, dark and paper. Legends are
+the page's too: they wrap on a phone. Field names are fixed; what came over the network is only ever
+a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+COLOURS = [f"var(--c{number})" for number in range(1, 9)]
+BAR_HEIGHT = 34
+PERCENT = {"format": ".1~%"}
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """A line of a legend: its text, its colour in CSS and the name of its shape."""
+
+    label: str
+    colour: str
+    shape: str = "circle"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot: ``spec`` in Vega-Lite, what it shows in a sentence, and its legend."""
+
+    name: str
+    spec: dict[str, Any]
+    alt: str
+    legend: tuple[LegendEntry, ...] = ()
+
+
+def colour_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, in order; they repeat after the eighth."""
+    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+
+def accuracy_axis(field: str) -> dict[str, Any]:
+    """The y channel of a fraction, zoomed to what there is."""
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": "accuracy",
+        "scale": {"zero": False, "nice": True, "padding": 10},
+        "axis": {"format": ".1~%", "tickCount": 6},
+    }
+
+
+def colour_scale(field: str, colours: Mapping[str, str]) -> dict[str, Any]:
+    """The colour channel of a name; its legend is the page's."""
+    scale = {"domain": list(colours), "range": list(colours.values())}
+    return {"field": field, "type": "nominal", "scale": scale, "legend": None}
+
+
+def tip(field: str, title: str, **more: Any) -> dict[str, Any]:
+    """A line of a tooltip."""
+    return {"field": field, "title": title, "type": "nominal"} | more
+
+
+def make_spec(body: dict[str, Any], values: list[dict[str, Any]]) -> dict[str, Any]:
+    """A specification as wide as its place on the page."""
+    return {
+        "width": "container",
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "data": {"values": values},
+        **body,
+    }
