@@ -140,7 +140,7 @@ def measure(
     from recast_core.settings import Settings
 
     plan = Plan(_names(methods), _names(transports), clients, tls, idle)
-    _write(json_path, run(Settings.from_mapping(values), plan))
+    write(json_path, run(Settings.from_mapping(values), plan))
 
 
 def main() -> NoReturn:

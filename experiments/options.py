@@ -34,7 +34,7 @@ _RUN = {
     "learning-rate": (float, "Of the coefficients."),
     "head": (str, "local: a ridge head that never leaves its client."),
     "bits": (int, "Width of an update's numbers: 32, 16, or 8 to 1."),
-    "partition": (str, "iid, dirichlet:ALPHA or shards:CLASSES."),
+    "partition": (str, "iid, dirichlet:ALPHA, shards:CLASSES or natural."),
     "seed": (int, "Of everything."),
     "device": (str, "auto, cpu or cuda."),
     "run-dir": (str, "Where the registry goes; an unfinished run in it is continued."),
