@@ -21,6 +21,8 @@ MAX_REPLY_BYTES = 1 << 16
 FORGETFUL = frozenset({"bank-missing", "bank-mismatch", "unknown-task"})
 # Flower's codes for an answer that will not come: the node is away, or the message expired.
 UNAVAILABLE = frozenset({3, 4, 5})
+# Codes, far from Flower's, with which a simulated fleet says how it lost an answer.
+LOST = {1001: "away", 1002: "dropped", 1003: "straggler"}
 MESSAGE_TYPES = {
     "hello": "query.hello",
     "bank": "query.bank",
@@ -134,7 +136,8 @@ class Traffic:
     def _parse(self, node: int, topic: Topic, reply: Message) -> pb.ToServer | None:
         """The reply's message, counted; ``None`` where it holds none, which is refused."""
         if reply.has_error():
-            reason = "gone" if reply.error.code in UNAVAILABLE else "client-error"
+            code = reply.error.code
+            reason = "gone" if code in UNAVAILABLE else LOST.get(code, "client-error")
             self.refuse(node, topic, reason, reply.error.reason or "no reason given")
             return None
         body = from_content(reply)
