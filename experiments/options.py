@@ -45,6 +45,19 @@ _RUN = {
     "keep-running": (bool, "Wait for `recast tasks add` when all tasks are learned."),
 }
 
+FLEET = {
+    "availability": (float, "Probability that a client is there in a round."),
+    "drop_out": (float, "Probability that an answer is lost after training."),
+    "stragglers": (float, "Sigma of the lognormal spread of the clients' speeds."),
+    "round_limit": (float, "Simulated seconds after which an answer is lost."),
+    "radio": (str, "Uplink: lorawan-dr0 to dr5, nb-iot, lte-m, sms, iridium-sbd."),
+}
+
+
+def fleet(command: Command) -> Command:
+    """Add the options of a simulated fleet."""
+    return _add(command, {name.replace("_", "-"): entry for name, entry in FLEET.items()})
+
 
 def config(command: Command) -> Command:
     """Add the options of a RecastConfig."""

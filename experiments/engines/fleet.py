@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from flwr.app import Error, Message
 
@@ -44,6 +46,16 @@ class FleetGrid(LocalGrid):
                 reply = next(replies)
                 trains = message.metadata.message_type == "train"
                 yield self._after_training(message, reply) if trains else reply
+
+    def report(self) -> dict[str, Any]:
+        """What happened, as JSON values; seconds are simulated."""
+        tasks: dict[str, dict[str, Any]] = {}
+        for (task, round_), seconds in sorted(self.round_seconds.items()):
+            entry = tasks.setdefault(task, {"round_seconds": {}, "airtime": {}})
+            entry["round_seconds"][str(round_)] = seconds
+        for (task, client), seconds in sorted(self.airtime.items()):
+            tasks[task]["airtime"][str(client)] = seconds
+        return {"settings": asdict(self._fleet), "lost": dict(self.lost), "tasks": tasks}
 
     def _away(self, message: Message) -> bool:
         task, round_, client = _about(message)
