@@ -34,6 +34,7 @@ def recast() -> None:
     show_default=True,
     help="folded (all clients as one batch), sequential (one by one) or ray (Flower's).",
 )
+@options.fleet
 @options.settings
 @options.json_file
 def simulate(clients: int, engine: str, json_path: Path | None = None, **values: Any) -> None:
@@ -43,10 +44,13 @@ def simulate(clients: int, engine: str, json_path: Path | None = None, **values:
     """
     if clients < 1:
         raise RecastError(f"{clients} clients: give at least 1")
+    from experiments.fleet import Fleet
     from experiments.simulate import simulate as run
     from recast_core.settings import Settings
 
-    write(json_path, run(Settings.from_mapping(values), clients, engine))
+    told = {name: values.pop(name) for name in options.FLEET if name in values}
+    fleet = Fleet(**told) if told else None
+    write(json_path, run(Settings.from_mapping(values), clients, engine, fleet))
 
 
 @recast.command()

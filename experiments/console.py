@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from server.observer import LOST
+
 
 def stdout() -> Console:
     """Standard output; wide where nobody's terminal sets the width, so that a file is not cut."""
@@ -100,7 +102,9 @@ class ProgressObserver:
         )
 
     def refused(self, client: str, reason: str, detail: str) -> None:
-        """Warn of what was left out."""
+        """Warn of what was left out; a simulated fleet's losses are the closing table's."""
+        if reason in LOST.values():
+            return
         self._line(f"client {client} left out ({reason}): {detail}")
 
     def _line(self, text: str) -> None:
@@ -139,6 +143,20 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes_sent: int
         f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
         highlight=False,
     )
+    if "fleet" in report:
+        console.print(_fleet_line(report["fleet"]), highlight=False)
+
+
+def _fleet_line(fleet: dict[str, Any]) -> str:
+    lost = ", ".join(f"{count} {reason}" for reason, count in sorted(fleet["lost"].items()))
+    rounds = [s for task in fleet["tasks"].values() for s in task["round_seconds"].values()]
+    line = f"fleet: answers lost: {lost or 'none'}"
+    if rounds:
+        line += f" | {sum(rounds) / len(rounds):.1f} s a round, simulated"
+    airtime = [s for task in fleet["tasks"].values() for s in task["airtime"].values()]
+    if airtime:
+        line += f" | {max(airtime):.2f} s on air at most for a client and task"
+    return line
 
 
 def _percent(fraction: float | None) -> str:

@@ -34,7 +34,7 @@ _RUN = {
     "learning-rate": (float, "Of the coefficients."),
     "head": (str, "local: a ridge head that never leaves its client."),
     "bits": (int, "Width of an update's numbers: 32, 16, or 8 to 1."),
-    "partition": (str, "iid, dirichlet:ALPHA or shards:CLASSES."),
+    "partition": (str, "iid, dirichlet:ALPHA, shards:CLASSES or natural."),
     "seed": (int, "Of everything."),
     "device": (str, "auto, cpu or cuda."),
     "run-dir": (str, "Where the registry goes; an unfinished run in it is continued."),
@@ -44,6 +44,19 @@ _RUN = {
     "quorum": (str, "Updates that close a round early: all, a count (5) or a share (0.8)."),
     "keep-running": (bool, "Wait for `recast tasks add` when all tasks are learned."),
 }
+
+FLEET = {
+    "availability": (float, "Probability that a client is there in a round."),
+    "drop_out": (float, "Probability that an answer is lost after training."),
+    "stragglers": (float, "Sigma of the lognormal spread of the clients' speeds."),
+    "round_limit": (float, "Simulated seconds after which an answer is lost."),
+    "radio": (str, "Uplink: lorawan-dr0 to dr5, nb-iot, lte-m, sms, iridium-sbd."),
+}
+
+
+def fleet(command: Command) -> Command:
+    """Add the options of a simulated fleet."""
+    return _add(command, {name.replace("_", "-"): entry for name, entry in FLEET.items()})
 
 
 def config(command: Command) -> Command:

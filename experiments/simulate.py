@@ -16,10 +16,12 @@ from client.app import app as client_app
 from client.data import load_dataset, parse_scheme, parse_tasks, partition
 from client.model import pick_device
 from experiments.console import ProgressObserver, print_summary
+from experiments.engines.fleet import FleetGrid
 from experiments.engines.folded import FoldedGrid
-from experiments.engines.local import RUN_ID
+from experiments.engines.local import RUN_ID, LocalGrid
 from experiments.engines.ray import run_on_ray
 from experiments.engines.sequential import SequentialGrid
+from experiments.fleet import Fleet
 from experiments.summary import summarise
 from experiments.warnings import warn_of_many
 from recast_core.backbones import load_backbone
@@ -35,7 +37,9 @@ from server.registry import Registry
 ENGINES = ("folded", "sequential", "ray")
 
 
-def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
+def simulate(
+    settings: Settings, clients: int, engine: str, fleet: Fleet | None = None
+) -> dict[str, Any]:
     """Run the federation, print its closing table and return its report.
 
     Raises:
@@ -47,6 +51,8 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
         near = difflib.get_close_matches(engine, ENGINES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise RecastError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}{hint}")
+    if fleet is not None and engine == "ray":
+        raise RecastError("a fleet on engine ray: use --engine folded or sequential")
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
     pick_device(settings.device)
@@ -68,6 +74,14 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
         warn_of_many(bank.trained)
         made.append((bank, run))
 
+    wrapped: list[FleetGrid] = []
+
+    def within(grid: LocalGrid) -> LocalGrid:
+        if fleet is None:
+            return grid
+        wrapped.append(FleetGrid(grid, fleet, settings.seed, settings.epochs))
+        return wrapped[0]
+
     with ProgressObserver(len(tasks)) as observer:
 
         def federation(grid: Grid) -> None:
@@ -85,19 +99,25 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
             run_on_ray(federation, client_app, clients, settings)
         elif engine == "folded":
             with server_identity(RUN_ID):
-                federation(FoldedGrid(clients, settings, observer.answered))
+                federation(within(FoldedGrid(clients, settings, observer.answered)))
         else:
             with (
                 tempfile.TemporaryDirectory(prefix="recast-") as caches,
                 server_identity(RUN_ID),
             ):
                 federation(
-                    SequentialGrid(clients, client_app, settings, Path(caches), observer.answered)
+                    within(
+                        SequentialGrid(
+                            clients, client_app, settings, Path(caches), observer.answered
+                        )
+                    )
                 )
     (bank, run) = made[0]
     with Registry(folder / "registry.sqlite") as registry:
         report = summarise(registry, run, bank, engine, settings.seed, time.monotonic() - began)
         by_kind = Ledger(registry).totals(run, by=("kind", "layer"))
+    if wrapped:
+        report["fleet"] = wrapped[0].report()
     print_summary(report, model_bytes, by_kind.get(("bank", "payload"), 0))
     print(f"registry: {folder / 'registry.sqlite'}")
     return report

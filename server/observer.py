@@ -7,6 +7,9 @@ from typing import Protocol
 
 logger = logging.getLogger("recast.server")
 
+# Codes, far from Flower's, with which a simulated fleet says how it lost an answer.
+LOST = {1001: "away", 1002: "dropped", 1003: "straggler"}
+
 
 class Observer(Protocol):
     """Called from the server's thread, in order."""

@@ -12,7 +12,7 @@ from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from server.collect import Collector, Question
 from server.ledger import Kind, Ledger, LedgerRow
-from server.observer import Observer
+from server.observer import LOST, Observer
 from server.tables import Refusal
 
 # An answer carries at most a few hundred numbers; whatever is larger is not one of ours.
@@ -134,7 +134,8 @@ class Traffic:
     def _parse(self, node: int, topic: Topic, reply: Message) -> pb.ToServer | None:
         """The reply's message, counted; ``None`` where it holds none, which is refused."""
         if reply.has_error():
-            reason = "gone" if reply.error.code in UNAVAILABLE else "client-error"
+            code = reply.error.code
+            reason = "gone" if code in UNAVAILABLE else LOST.get(code, "client-error")
             self.refuse(node, topic, reason, reply.error.reason or "no reason given")
             return None
         body = from_content(reply)

@@ -2,7 +2,7 @@
 
 from client.data.arrays import ClientData, Dataset
 from client.data.folder import folder_task_data
-from client.data.partitioning import parse_scheme, partition, split, split_test
+from client.data.partitioning import parse_scheme, partition, shares, split, split_test
 from client.data.sources import default_root, load_dataset
 from client.data.transforms import TRANSFORMS
 from recast_core.task_spec import TaskSpec, check_task_name, parse_task, parse_tasks
@@ -20,6 +20,7 @@ __all__ = [
     "parse_task",
     "parse_tasks",
     "partition",
+    "shares",
     "split",
     "split_test",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Groups = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class Dataset:
         x_test: like `x_train`, [M, ...], same H and W.
         y_test: int64 [M].
         classes: the names of all classes of the source, kept or not; a label indexes them.
+        groups_train: int64 [N], whose or of what each training image is, or None: a writer, a sign.
+        groups_test: int64 [M], or None.
     """
 
     x_train: Images
@@ -35,6 +38,8 @@ class Dataset:
     x_test: Images
     y_test: Labels
     classes: tuple[str, ...]
+    groups_train: Groups | None = None
+    groups_test: Groups | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,20 @@ def as_labels(array: npt.NDArray[Any], what: str, count: int, num_classes: int) 
         raise RecastError(
             f"{what} holds class ids {array.min()} to {array.max()} for {num_classes} classes: "
             f"use 0 to {num_classes - 1}"
+        )
+    return array.astype(np.int64)
+
+
+def as_groups(array: npt.NDArray[Any], what: str, count: int) -> Groups:
+    """Return `array` as int64 [count].
+
+    Raises:
+        RecastError: not integers, or another length.
+    """
+    if array.dtype.kind not in "iu" or array.shape != (count,):
+        raise RecastError(
+            f"{what} has shape {list(array.shape)} of {array.dtype} for {count} images: "
+            "one integer per image"
         )
     return array.astype(np.int64)
 

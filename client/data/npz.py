@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.data.arrays import Dataset, as_images, as_labels, stratified_split
+from client.data.arrays import Dataset, Groups, as_groups, as_images, as_labels, stratified_split
 from recast_core.errors import RecastError
 
 _Arrays = dict[str, npt.NDArray[Any]]
 _SPLIT = ("x_train", "y_train", "x_test", "y_test")
 _FLAGGED = ("x", "y", "is_test")
+# What a file may call the groups of its images: in general, of Omniglot, of GTSRB.
+_GROUPS = ("group", "drawer", "track")
 
 
 def load_npz(
@@ -29,7 +31,8 @@ def load_npz(
     """Load `x_train, y_train, x_test, y_test, classes`, or `x, y, is_test, classes`.
 
     Images are uint8 [N, H, W] or [N, H, W, 3] and stay as they are; labels are integer class ids,
-    each an index into `classes`. Nothing is unpickled.
+    each an index into `classes`. Groups are integers, one per image: `group_train, group_test` (or
+    `track_train, track_test`), in files with `is_test` `drawer` (or `group`). Nothing is unpickled.
 
     Args:
         path: the file.
@@ -58,14 +61,25 @@ def load_npz(
         raise RecastError(f"x_train in {path} is empty: add training images")
     if "test" not in data:
         train, test = stratified_split(y, 0.2, seed)
-        return Dataset(x[train], y[train], x[test], y[test], names)
+        groups = _groups(arrays, path, "train", len(x))
+        if groups is None:
+            return Dataset(x[train], y[train], x[test], y[test], names)
+        return Dataset(x[train], y[train], x[test], y[test], names, groups[train], groups[test])
     x_test, y_test = data["test"]
     if x_test.shape[1:] != x.shape[1:]:
         raise RecastError(
             f"x_train and x_test in {path} hold images of {list(x.shape[1:])} and "
             f"{list(x_test.shape[1:])}: use one size"
         )
-    return Dataset(x, y, x_test, y_test, names)
+    pair = (_groups(arrays, path, "train", len(x)), _groups(arrays, path, "test", len(x_test)))
+    return Dataset(x, y, x_test, y_test, names, *pair)
+
+
+def _groups(arrays: _Arrays, path: Path, part: str, count: int) -> Groups | None:
+    for kind in _GROUPS:
+        if (key := f"{kind}_{part}") in arrays:
+            return as_groups(arrays[key], f"{key} in {path}", count)
+    return None
 
 
 def _read(path: Path) -> _Arrays:
@@ -73,7 +87,8 @@ def _read(path: Path) -> _Arrays:
         raise RecastError(f"no file {path}: check the path after npz:")
     try:
         with np.load(path, allow_pickle=False) as file:
-            wanted = {*_SPLIT, *_FLAGGED, "classes"}
+            wanted = {*_SPLIT, *_FLAGGED, "classes", *_GROUPS}
+            wanted |= {f"{kind}_{part}" for kind in _GROUPS for part in ("train", "test")}
             return {key: file[key] for key in file.files if key in wanted}
     # AttributeError, TypeError: np.load gives an array, not an archive, for a .npy file.
     except (
@@ -123,6 +138,11 @@ def _unflag(arrays: _Arrays, path: Path) -> _Arrays:
             f"x, y and is_test in {path} have lengths {len(x)}, {len(y)} and {len(is_test)}: "
             "store one entry per image"
         )
-    return {
+    split = {
         "x_train": x[~is_test], "y_train": y[~is_test], "x_test": x[is_test], "y_test": y[is_test]
     }  # fmt: skip
+    for kind in _GROUPS:
+        if kind in arrays:
+            groups = as_groups(arrays[kind], f"{kind} in {path}", len(x))
+            split |= {f"{kind}_train": groups[~is_test], f"{kind}_test": groups[is_test]}
+    return split

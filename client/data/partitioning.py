@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -14,23 +13,28 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import ClientData, Dataset
+from client.data.natural import deal_groups, own_groups
+from client.data.shards import check_shards, deal_shards
 from recast_core.errors import RecastError
 
 Indices = npt.NDArray[np.int64]
 _MIN_SIZES = (10, 1)
-_SCHEMES = "use iid, dirichlet:ALPHA (0.001 to 1e6) or shards:K (K classes per client)"
+_SCHEMES = (
+    "use iid, dirichlet:ALPHA (0.001 to 1e6), shards:K (K classes per client) or natural (by the "
+    "groups that come with the data)"
+)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A parsed scheme: `value` is alpha of a dirichlet, K of shards, 0 for iid."""
+    """A parsed scheme: `value` is alpha of a dirichlet, K of shards, else 0."""
 
-    kind: Literal["iid", "dirichlet", "shards"]
+    kind: Literal["iid", "dirichlet", "shards", "natural"]
     value: float = 0.0
 
 
 def parse_scheme(text: str) -> Scheme:
-    """Read ``iid``, ``dirichlet:ALPHA`` or ``shards:K``.
+    """Read ``iid``, ``dirichlet:ALPHA``, ``shards:K`` or ``natural``.
 
     Raises:
         RecastError: anything else, or a value out of range.
@@ -39,6 +43,8 @@ def parse_scheme(text: str) -> Scheme:
     try:
         if kind == "iid" and not value:
             return Scheme("iid")
+        if kind == "natural" and not value:
+            return Scheme("natural")
         if kind == "dirichlet" and 1e-3 <= float(value) <= 1e6:
             return Scheme("dirichlet", float(value))
         if kind == "shards" and int(value) >= 1:
@@ -59,7 +65,7 @@ def partition(
     """Return one client's share of a task.
 
     The split is computed once per (dataset, num_partitions, scheme, seed) and process. Training
-    labels alone decide it; test images follow the training images' label mix (`split_test`).
+    labels alone decide it, or groups where the scheme is natural; see `shares`.
 
     Args:
         dataset: the task.
@@ -76,7 +82,7 @@ def partition(
             f"client {partition_id} of {num_partitions}: use a positive number of clients and an "
             "id from 0 up to one less"
         )
-    train, test = _shares(dataset, num_partitions, parse_scheme(scheme), seed)
+    train, test = shares(dataset, num_partitions, scheme, seed)
     mine, held_out = train[partition_id], test[partition_id]
     return ClientData(
         dataset.x_train[mine],
@@ -85,6 +91,20 @@ def partition(
         dataset.y_test[held_out],
         len(dataset.classes),
     )
+
+
+def shares(
+    dataset: Dataset, num_partitions: int, scheme: str, seed: int
+) -> tuple[Sequence[Indices], Sequence[Indices]]:
+    """Return every client's rows of the training and of the test images.
+
+    Test images follow the training images' label mix (`split_test`). With the scheme natural those
+    whose group occurs in training go to its client, and only the others follow the label mix.
+
+    Raises:
+        RecastError: as `split`; natural and no groups, or fewer of them than clients.
+    """
+    return _shares(dataset, num_partitions, parse_scheme(scheme), seed)
 
 
 def split(
@@ -159,18 +179,33 @@ def split_test(
 def _shares(
     dataset: Dataset, num_partitions: int, scheme: Scheme, seed: int
 ) -> tuple[Sequence[Indices], Sequence[Indices]]:
-    train = _split(dataset.y_train.tobytes(), num_partitions, scheme, seed)
-    return train, split_test(dataset.y_train, train, dataset.y_test, seed)
+    if scheme.kind != "natural":
+        train = _split(dataset.y_train.tobytes(), num_partitions, scheme, seed)
+        return train, split_test(dataset.y_train, train, dataset.y_test, seed)
+    _check(num_partitions, seed)
+    if dataset.groups_train is None:
+        raise RecastError(
+            "partition natural, and data without groups: store group_train and group_test in the "
+            "npz file, or choose another partition"
+        )
+    dealt = deal_groups(dataset.groups_train, num_partitions, seed)
+    owner = own_groups(dataset.groups_train, dealt, dataset.groups_test, len(dataset.y_test))
+    strangers = np.flatnonzero(owner < 0)
+    mixed = split_test(dataset.y_train, dealt, dataset.y_test[strangers], seed)
+    test = [
+        np.sort(np.concatenate([np.flatnonzero(owner == client), strangers[part]]))
+        for client, part in enumerate(mixed)
+    ]
+    return dealt, test
 
 
 @lru_cache(maxsize=32)
 def _split(
     label_bytes: bytes, num_partitions: int, scheme: Scheme, seed: int
 ) -> tuple[Indices, ...]:
-    if num_partitions < 1:
-        raise RecastError(f"{num_partitions} clients: use at least 1")
-    if seed < 0:
-        raise RecastError(f"seed {seed}: use 0 or more")
+    _check(num_partitions, seed)
+    if scheme.kind == "natural":
+        raise RecastError("partition natural needs groups: labels alone do not say who has what")
     labels = np.frombuffer(label_bytes, dtype=np.int64)
     rng = np.random.default_rng((seed, 0))
     # Whoever cuts classes or the whole into runs then cuts at random, however the data is sorted.
@@ -179,8 +214,8 @@ def _split(
     busy = min(num_partitions, len(labels))
     parts: list[Indices] = [np.empty(0, dtype=np.int64)] * num_partitions
     if scheme.kind == "shards":
-        _check_shards(labels, num_partitions, int(scheme.value))
-        parts = _shards(labels, num_partitions, int(scheme.value), rng)
+        check_shards(labels, num_partitions, int(scheme.value))
+        parts = deal_shards(labels, num_partitions, int(scheme.value), rng)
     elif busy:
         if scheme.kind == "iid":
             positions = np.array_split(np.arange(len(labels)), busy)
@@ -194,6 +229,13 @@ def _split(
     for part in parts:
         part.flags.writeable = False
     return tuple(parts)
+
+
+def _check(num_partitions: int, seed: int) -> None:
+    if num_partitions < 1:
+        raise RecastError(f"{num_partitions} clients: use at least 1")
+    if seed < 0:
+        raise RecastError(f"seed {seed}: use 0 or more")
 
 
 def _dirichlet(
@@ -264,45 +306,6 @@ def _reachable(
         if np.diff(ends, axis=1, prepend=0).sum(axis=0).min() >= minimum:
             return True
     return False
-
-
-def _check_shards(labels: npt.NDArray[np.int64], clients: int, k: int) -> None:
-    present = len(np.unique(labels))
-    if k > present:
-        raise RecastError(f"shards:{k} of {present} classes: use K up to {present}")
-    if clients * k < present:
-        raise RecastError(
-            f"shards:{k} and {clients} clients cannot cover {present} classes: "
-            f"use K of {math.ceil(present / clients)} or more, or more clients"
-        )
-
-
-def _shards(
-    labels: npt.NDArray[np.int64], clients: int, k: int, rng: np.random.Generator
-) -> list[Indices]:
-    """Deal K classes to every client from shuffled decks of all classes, then cut the classes.
-
-    Not flwr-datasets' PathologicalPartitioner: that one leaves classes out when it draws none of
-    their clients, and refuses a class with fewer images than clients.
-    """
-    classes = np.unique(labels)
-    holders: dict[int, list[int]] = {int(label): [] for label in classes}
-    deck = np.empty(0, dtype=np.int64)
-    for client in range(clients):
-        if len(deck) < k:
-            fresh = rng.permutation(classes)
-            held = np.isin(fresh, deck)
-            deck = np.concatenate([deck, fresh[~held], fresh[held]])
-        for label in deck[:k].tolist():
-            holders[label].append(client)
-        deck = deck[k:]
-    hands: list[list[Indices]] = [[np.empty(0, dtype=np.int64)] for _ in range(clients)]
-    for label, owners in holders.items():
-        members = rng.permutation(np.flatnonzero(labels == label))
-        order = rng.permutation(owners)
-        for client, cut in zip(order.tolist(), np.array_split(members, len(order)), strict=True):
-            hands[client].append(cut)
-    return [rng.permutation(np.concatenate(hand)) for hand in hands]
 
 
 def _proportional(total: int, weights: Indices, rng: np.random.Generator) -> Indices:

@@ -45,9 +45,18 @@ def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = N
     if size < 1:
         raise RecastError(f"image size {size}: use at least 1 pixel")
     source = _load_source(spec.data, size, seed, root)
-    x_train, y_train = _select(source.x_train, source.y_train, "train", spec, source, seed)
-    x_test, y_test = _select(source.x_test, source.y_test, "test", spec, source, seed)
-    return Dataset(x_train, y_train, x_test, y_test, source.classes)
+    x_train, y_train, kept = _select(source.x_train, source.y_train, "train", spec, source, seed)
+    x_test, y_test, kept_test = _select(source.x_test, source.y_test, "test", spec, source, seed)
+    groups, test_groups = source.groups_train, source.groups_test
+    return Dataset(
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        source.classes,
+        None if groups is None else groups[kept],
+        None if test_groups is None else test_groups[kept_test],
+    )
 
 
 def _load_source(data: str, size: int, seed: int, root: Path | None) -> Dataset:
@@ -74,8 +83,8 @@ def _load_digits() -> Dataset:
 
 def _select(
     x: Images, y: Labels, part: Part, spec: TaskSpec, source: Dataset, seed: int
-) -> tuple[Images, Labels]:
-    """Keep the classes of the range and transform what is left."""
+) -> tuple[Images, Labels, npt.NDArray[np.int64]]:
+    """Keep the classes of the range and transform what is left; say which rows that is."""
     indices: npt.NDArray[np.int64] = np.arange(len(y))
     if spec.class_range is not None:
         first, last = spec.class_range
@@ -90,4 +99,5 @@ def _select(
         raise RecastError(
             f"task {spec.name} has no {part} images: add some, or choose other classes"
         )
-    return apply_transforms(x, spec.transforms, indices=indices, part=part, seed=seed), y
+    x = apply_transforms(x, spec.transforms, indices=indices, part=part, seed=seed)
+    return x, y, indices

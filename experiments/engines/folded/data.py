@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.data import load_dataset, parse_task, split, split_test
+from client.data import load_dataset, parse_task, shares
 from recast_core.backbones import Preprocess
 from recast_core.folded import ImageStore, SplitModel
 from recast_core.settings import Settings
@@ -73,13 +73,12 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
         RecastError: data absent or unreadable, or a partition that they do not allow.
     """
     dataset = load_dataset(parse_task(source), size)
-    learn = split(dataset.y_train, nodes, settings.partition, settings.seed)
-    judge = split_test(dataset.y_train, learn, dataset.y_test, settings.seed)
+    learn, judge = shares(dataset, nodes, settings.partition, settings.seed)
     learn_labels, judge_labels = (torch.from_numpy(y) for y in (dataset.y_train, dataset.y_test))
-    shares = []
+    rows_of = []
     for mine, held_out in zip(learn, judge, strict=True):
         rows, test = torch.from_numpy(mine.copy()), torch.from_numpy(held_out)
-        shares.append(
+        rows_of.append(
             NodeRows(
                 rows,
                 learn_labels[rows],
@@ -89,4 +88,4 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
             )
         )
     images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
-    return TaskImages(images, len(dataset.classes), tuple(shares))
+    return TaskImages(images, len(dataset.classes), tuple(rows_of))
