@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from experiments import options
+from experiments import link_commands, options
 from recast_core.errors import RecastError
 
 INTERRUPTED = 130
@@ -46,7 +46,7 @@ def simulate(clients: int, engine: str, json_path: Path | None = None, **values:
     from experiments.simulate import simulate as run
     from recast_core.settings import Settings
 
-    _write(json_path, run(Settings.from_mapping(values), clients, engine))
+    write_report(json_path, run(Settings.from_mapping(values), clients, engine))
 
 
 @recast.command()
@@ -62,7 +62,7 @@ def plan(backbone: str, bits: int, json_path: Path | None = None, **values: Any)
     """
     from experiments.plan import plan as run
 
-    _write(json_path, run(backbone, options.recast_config(values), bits))
+    write_report(json_path, run(backbone, options.recast_config(values), bits))
 
 
 @recast.command()
@@ -92,7 +92,11 @@ def mimic(
     """
     from experiments.mimic import mimic as run
 
-    _write(json_path, run(backbone, options.recast_config(values), method, output, data))
+    write_report(json_path, run(backbone, options.recast_config(values), method, output, data))
+
+
+for command in link_commands.COMMANDS:
+    recast.add_command(command)
 
 
 def main() -> NoReturn:
@@ -122,7 +126,8 @@ def _complain(message: str) -> int:
     return REFUSED
 
 
-def _write(path: Path | None, report: dict[str, Any]) -> None:
+def write_report(path: Path | None, report: dict[str, Any]) -> None:
+    """Write a command's result where ``--json`` said, if it did."""
     if path is None:
         return
     text = json.dumps(report, indent=2) + "\n"
