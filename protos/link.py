@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Both ends: nothing but what the application sends, and no guessing of the bandwidth.
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.true_binary", 0),
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.max_receive_message_length", 4 * MAX_FRAME),
 )

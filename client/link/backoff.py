@@ -18,6 +18,6 @@ class Backoff:
 
     def next(self) -> float:
         """Seconds to wait: half to all of a span that doubles with each failure."""
-        span = min(self._longest, self._first * 2 ** min(self._failures, 30))
+        span = min(self._longest, self._first * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return span * random.uniform(0.5, 1.0)

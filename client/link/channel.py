@@ -65,7 +65,7 @@ class Endpoint:
         """
         self.target = target
         self._credentials = None if keys is None else _credentials(keys)
-        self._cache = session_cache.ssl_session_cache_lru(1)
+        self._cache: object = session_cache.ssl_session_cache_lru(1)  # type: ignore[no-untyped-call]
         self._options: list[tuple[str, object]] = [
             *CHANNEL_OPTIONS,
             # A shared pool would remember failures of the channel before and wait by itself.

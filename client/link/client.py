@@ -112,17 +112,17 @@ class LinkClient:
         sender: asyncio.Task[None] | None = None
         self._attempt += 1
         try:
-            call = channel.stream_stream(f"/{SERVICE}/{TALK}")()
+            call: Call[bytes, bytes] = channel.stream_stream(f"/{SERVICE}/{TALK}")()
             await call.write(self._join())
             raw = await asyncio.wait_for(call.read(), WELCOME_SECONDS)
-            if raw is grpc.aio.EOF or not self._welcomed(link.FromServer.FromString(raw)):
+            if not isinstance(raw, bytes) or not self._welcomed(link.FromServer.FromString(raw)):
                 await call.code()
                 raise grpc.aio.UsageError("no Welcome")
             self._backoff.reset()
             self._heard("connected")
             self._channel.set_result(channel)
             sender = asyncio.create_task(self._send(call))
-            while (raw := await call.read()) is not grpc.aio.EOF:
+            while isinstance(raw := await call.read(), bytes):
                 frame = link.FromServer.FromString(raw)
                 if frame.WhichOneof("body") == "dismissal":
                     return frame.dismissal.reason

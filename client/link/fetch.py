@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterable
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 
@@ -72,9 +73,8 @@ async def fetch(channel: grpc.aio.Channel, part: PartFile, sha256: bytes, name: 
     """
     if part.offset < part.size:
         request = link.FetchRequest(sha256=sha256, offset=part.offset, name=name)
-        call: AsyncIterable[bytes] = channel.unary_stream(f"/{SERVICE}/{FETCH}")(
-            request.SerializeToString()
-        )
+        method: Any = channel.unary_stream(f"/{SERVICE}/{FETCH}")
+        call: AsyncIterable[bytes] = method(request.SerializeToString())
         room = part.size - part.offset
         async for raw in call:
             content = link.Chunk.FromString(raw).content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -40,7 +40,7 @@ class Servicer:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Handlers that take and give plain bytes, so that what does not parse is ours to count."""
-        methods: Mapping[str, Any] = {
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             TALK: grpc.stream_stream_rpc_method_handler(self.talk),
             FETCH: grpc.unary_stream_rpc_method_handler(self.fetch),
         }
@@ -51,13 +51,15 @@ class Servicer:
         loop = asyncio.get_running_loop()
         wake = asyncio.Event()
         name = "?"
+
+        def waker() -> None:
+            loop.call_soon_threadsafe(wake.set)
+
         try:
             raw = await asyncio.wait_for(context.read(), SECONDS_TO_JOIN)
             join = _first(raw)
             name, serial = self._who(context, join.name)
-            session, stream, welcome = self._sessions.join(
-                name, serial, join, lambda: loop.call_soon_threadsafe(wake.set)
-            )
+            session, stream, welcome = self._sessions.join(name, serial, join, waker)
         except TimeoutError:
             await self._refuse(context, name, RefusedFrameError("silent", "no Join came"))
             return
@@ -145,7 +147,7 @@ class Servicer:
         refused: list[RefusedFrameError],
     ) -> None:
         try:
-            while (raw := await context.read()) is not grpc.aio.EOF:
+            while isinstance(raw := await context.read(), bytes):
                 self.drop_revoked()
                 if stream.closed:
                     break
@@ -188,8 +190,8 @@ class Servicer:
         await context.abort(code, str(error))
 
 
-def _first(raw: Any) -> link.Join:
-    if raw is grpc.aio.EOF:
+def _first(raw: object) -> link.Join:
+    if not isinstance(raw, bytes):
         raise RefusedFrameError("silent", "no Join came")
     if len(raw) > MAX_FRAME:
         raise RefusedFrameError("oversize", f"a first frame of {len(raw)} bytes")
