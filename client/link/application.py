@@ -13,6 +13,7 @@ from client.link.flower import RUN_ID, incoming
 from client.link.memory import Memory
 from protos import link_v1_pb2 as link
 from protos.content import from_content
+from protos.link import MAX_REPLY
 from recast_core.settings import Value
 
 logger = logging.getLogger("recast.link")
@@ -73,4 +74,6 @@ class Application:
             return link.FromClient(number=number, error=f"{type(error).__name__}: {error}"[:200])
         if answer is None:
             return link.FromClient(number=number, error="the application gave no answer of ours")
+        if len(answer) > MAX_REPLY:
+            return link.FromClient(number=number, error=f"an answer of {len(answer)} bytes")
         return link.FromClient(number=number, reply=answer)

@@ -88,6 +88,8 @@ class LinkGrid(Grid):
 
     def close(self, *, finished: bool) -> None:
         """Stop serving. Clients of a finished run are told so; others will look for it again."""
+        if self._listener.closed:
+            return
         if finished:
             self.sessions.dismiss(link.Dismissal.REASON_FINISHED)
             self.sessions.wait_until_empty(FAREWELL_SECONDS)

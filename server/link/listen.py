@@ -85,6 +85,7 @@ class Listener:
         """
         self._address, self._keys, self._handler = address, keys, handler
         self._keepalive = keepalive
+        self.closed = False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="recast-link", daemon=True)
         self._thread.start()
@@ -103,6 +104,7 @@ class Listener:
 
     def close(self, grace: float) -> None:
         """Stop listening; streams that still run are cut after ``grace`` seconds."""
+        self.closed = True
         self.call(self._server.stop(grace))
         self._end()
 

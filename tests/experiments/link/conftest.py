@@ -33,7 +33,8 @@ class Relay:
         self.up = self.down = self.connections = 0
         self.cut_after: int | None = None
         self.open = True
-        self._port = port
+        self.deaf = self.blocked = False
+        self.to = port
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -84,8 +85,11 @@ class Relay:
             if not self.open:
                 client.close()
                 return
+            if self.blocked:
+                client.close()
+                continue
             try:
-                server = socket.create_connection(("127.0.0.1", self._port))
+                server = socket.create_connection(("127.0.0.1", self.to))
             except OSError:
                 client.close()
                 continue
@@ -100,7 +104,8 @@ class Relay:
         try:
             while content := source.recv(8192):
                 setattr(self, way, getattr(self, way) + len(content))
-                sink.sendall(content)
+                if not (self.deaf and way == "up"):
+                    sink.sendall(content)
                 if way == "down" and self.cut_after is not None and self.down >= self.cut_after:
                     self.cut_after = None
                     self.cut()
@@ -190,10 +195,19 @@ class Federation:
             certs.init(self.certs, ["localhost", "127.0.0.1"], ["one", "two"], force=False)
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(server_identity(RUN_ID))
-        keys = ServerKeys.load(self.certs) if tls else None
-        self.grid = LinkGrid("127.0.0.1:0", keys, {"rounds": 3}, **options)
+        self._options = options
+        self._listen()
         self._stack.callback(lambda: self.grid.close(finished=False))
+
+    def _listen(self) -> None:
+        keys = ServerKeys.load(self.certs) if self.tls else None
+        self.grid = LinkGrid("127.0.0.1:0", keys, {"rounds": 3}, **self._options)
         self.port = int(self.grid.address.rpartition(":")[2])
+
+    def restart(self) -> None:
+        """Another server takes over, at another port."""
+        self.grid.close(finished=False)
+        self._listen()
 
     def join(
         self,
