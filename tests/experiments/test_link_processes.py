@@ -46,7 +46,7 @@ class Process:
                 cwd=log.parent,
             )
 
-    def says(self, pattern: str, seconds: float = 60) -> re.Match[str]:
+    def says(self, pattern: str, seconds: float = 180) -> re.Match[str]:
         end = time.monotonic() + seconds
         while (found := re.search(pattern, self.log.read_text())) is None:
             assert time.monotonic() < end, self.log.read_text()
@@ -54,7 +54,7 @@ class Process:
             time.sleep(0.02)
         return found
 
-    def ends(self, seconds: float = 60) -> int:
+    def ends(self, seconds: float = 180) -> int:
         return self.process.wait(seconds)
 
 
