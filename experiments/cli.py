@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from experiments import options, tasks_commands
+from experiments import link_commands, options, tasks_commands
 from experiments.report_file import write
 from recast_core.errors import RecastError
 
@@ -101,6 +101,9 @@ def mimic(
 
 recast.add_command(tasks_commands.tasks)
 recast.add_command(tasks_commands.predict)
+recast.add_command(link_commands.serve)
+recast.add_command(link_commands.join)
+recast.add_command(link_commands.certs)
 
 
 @recast.command()

@@ -1,0 +1,91 @@
+"""Connections to the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc.experimental import session_cache
+
+from protos.link import CHANNEL_OPTIONS
+from recast_core.errors import RecastError
+
+KEEPALIVE_TIMEOUT_MS = 20_000
+
+
+@dataclass(frozen=True)
+class ClientKeys:
+    """A client's certificate, in PEM.
+
+    Attributes:
+        name: the file name that the certificate goes by, which is its common name.
+        key: the private key.
+        certificate: signed by the authority.
+        authority: certificate of the authority that signs the server.
+    """
+
+    name: str
+    key: bytes
+    certificate: bytes
+    authority: bytes
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> ClientKeys:
+        """The keys of client ``name`` that ``recast certs`` made.
+
+        Raises:
+            RecastError: a file is missing.
+        """
+        try:
+            return cls(
+                name,
+                key=(folder / f"{name}.key").read_bytes(),
+                certificate=(folder / f"{name}.pem").read_bytes(),
+                authority=(folder / "ca.pem").read_bytes(),
+            )
+        except OSError as error:
+            raise RecastError(
+                f"no certificate for {name!r} ({error}): make one with `recast certs add "
+                f"{folder} {name}`, or copy ca.pem, {name}.pem and {name}.key there"
+            ) from error
+
+
+class Endpoint:
+    """A server to connect to, again and again, resuming the TLS session where it can be."""
+
+    def __init__(self, target: str, keys: ClientKeys | None, keepalive: float = 240.0) -> None:
+        """Remember ``target`` (``HOST:PORT``); nothing is sent yet.
+
+        Args:
+            target: the server.
+            keys: ``None`` for no TLS.
+            keepalive: seconds of silence after which the server is asked whether it is there.
+        """
+        self.target = target
+        self._credentials = None if keys is None else _credentials(keys)
+        self._cache: object = session_cache.ssl_session_cache_lru(1)  # type: ignore[no-untyped-call]
+        self._options: list[tuple[str, object]] = [
+            *CHANNEL_OPTIONS,
+            # A shared pool would remember failures of the channel before and wait by itself.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.keepalive_time_ms", int(1000 * keepalive)),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.ssl_session_cache", self._cache),
+        ]
+
+    def claim(self, name: str) -> str:
+        """What to say of one's name: nothing where the certificate says it."""
+        return name if self._credentials is None else ""
+
+    def connect(self) -> grpc.aio.Channel:
+        """A new channel."""
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self.target, options=self._options)
+        return grpc.aio.secure_channel(self.target, self._credentials, options=self._options)
+
+
+def _credentials(keys: ClientKeys) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(keys.authority, keys.key, keys.certificate)

@@ -1,0 +1,248 @@
+"""A client's life: join, answer, lose the link, join again, until the run is finished."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from client.link.application import Application, ClientCall, NodeConfig
+from client.link.backoff import Backoff
+from client.link.channel import Endpoint
+from client.link.fetch import PartFile, fetch
+from client.link.memory import Memory
+from protos import link_v1_pb2 as link
+from protos.link import SERVICE, TALK, unpack
+from recast_core.errors import RecastError
+from recast_core.settings import Value
+
+logger = logging.getLogger("recast.link")
+WELCOME_SECONDS = 30.0
+KEPT_ANSWERS = 256
+_FINAL = {
+    grpc.StatusCode.PERMISSION_DENIED: "ask the federation's operator for a certificate",
+    grpc.StatusCode.UNIMPLEMENTED: "use the same version of recast as the server",
+    grpc.StatusCode.INVALID_ARGUMENT: "use the same version of recast as the server",
+}
+Call = grpc.aio.StreamStreamCall
+
+
+class LinkClient:
+    """Keeps one stream to the server and answers each message once, whatever the link does."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        name: str,
+        app: ClientCall,
+        node_config: NodeConfig,
+        cache: Path,
+        *,
+        overrides: dict[str, Value] | None = None,
+        backoff: Backoff | None = None,
+        heard: Callable[[str], None] = lambda event: None,
+    ) -> None:
+        """Prepare; ``run`` connects.
+
+        Args:
+            endpoint: the server.
+            name: this client's, the same as its certificate's.
+            app: the ClientApp.
+            node_config: of its Context.
+            cache: a folder for what must survive a restart.
+            overrides: settings of the run that are different on this machine.
+            backoff: waits between attempts.
+            heard: is told of each event in a word or two.
+        """
+        self.name = name
+        self.fetched = 0
+        self._endpoint = endpoint
+        self._folder = cache / "link"
+        self._overrides = overrides or {}
+        self._backoff = backoff or Backoff()
+        self._heard = heard
+        self._memory = Memory.load(self._folder / f"{name}.json")
+        self._application = Application(app, node_config, self._memory, self._answered)
+        self._instance = secrets.randbits(32)
+        self._attempt = 0
+        self._received = 0
+        self._answers: dict[int, bytes] = {}
+        self._unsent: list[int] = []
+        self._fetches: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether the application is at work."""
+        return self._application.busy
+
+    async def run(self) -> None:
+        """Take part until the server says that the run is finished.
+
+        Raises:
+            RecastError: the server will not have this client, or another process took its place.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._channel: asyncio.Future[grpc.aio.Channel] = self._loop.create_future()
+        try:
+            while True:
+                reason = await self._connect()
+                if reason == link.Dismissal.REASON_FINISHED:
+                    return
+                if reason == link.Dismissal.REASON_REPLACED:
+                    raise RecastError(
+                        f"another process joined as {self.name!r}: stop one of them, or give it a "
+                        "certificate of its own"
+                    )
+                await asyncio.sleep(self._backoff.next())
+        finally:
+            for task in self._fetches.values():
+                task.cancel()
+
+    async def _connect(self) -> link.Dismissal.Reason | None:
+        """One connection from beginning to end; the reason if the server ended it for one."""
+        channel = self._endpoint.connect()
+        sender: asyncio.Task[None] | None = None
+        self._attempt += 1
+        try:
+            call: Call[bytes, bytes] = channel.stream_stream(f"/{SERVICE}/{TALK}")()
+            await call.write(self._join())
+            raw = await asyncio.wait_for(call.read(), WELCOME_SECONDS)
+            if not isinstance(raw, bytes) or not self._welcomed(link.FromServer.FromString(raw)):
+                await call.code()
+                raise grpc.aio.UsageError("no Welcome")
+            self._backoff.reset()
+            self._heard("connected")
+            self._channel.set_result(channel)
+            sender = asyncio.create_task(self._send(call))
+            while isinstance(raw := await call.read(), bytes):
+                frame = link.FromServer.FromString(raw)
+                if frame.WhichOneof("body") == "dismissal":
+                    return frame.dismissal.reason
+                self._take(frame)
+            logger.warning("the server ended the stream; joining again")
+        except grpc.aio.AioRpcError as error:
+            self._complain(error)
+        except (TimeoutError, DecodeError, grpc.aio.UsageError) as error:
+            logger.warning("no sense from %s: %s", self._endpoint.target, error or "silence")
+        finally:
+            if self._channel.done():
+                self._channel = self._loop.create_future()
+                self._heard("away")
+            if sender is not None:
+                sender.cancel()
+            await channel.close()
+        return None
+
+    def _join(self) -> bytes:
+        join = link.Join(
+            session=self._memory.session,
+            received=self._received,
+            instance=self._instance,
+            attempt=self._attempt,
+            name=self._endpoint.claim(self.name),
+        )
+        return link.FromClient(join=join).SerializeToString()
+
+    def _welcomed(self, frame: link.FromServer) -> bool:
+        if frame.WhichOneof("body") != "welcome":
+            return False
+        welcome = frame.welcome
+        if welcome.session != self._memory.session or welcome.settings:
+            settings = json.loads(welcome.settings) | self._overrides
+            for task in self._fetches.values():
+                task.cancel()
+            self._fetches.clear()
+            self._received = 0
+            self._memory.begin(welcome.session, settings)
+        waited_for = set(welcome.outstanding)
+        self._answers = {n: a for n, a in self._answers.items() if n in waited_for}
+        self._unsent = sorted(self._answers)
+        return True
+
+    def _take(self, frame: link.FromServer) -> None:
+        """Work on a message that has not come before."""
+        number = frame.number
+        if number <= self._received:
+            return
+        self._received = number
+        if frame.WhichOneof("body") == "reference":
+            work = self._obtain(self._memory.session, number, frame.reference)
+            self._fetches[number] = asyncio.create_task(work)
+            return
+        message = unpack(frame)
+        if message is not None:
+            self._heard(message[0])
+            self._application.submit(self._memory.session, number, *message)
+
+    async def _obtain(self, session: int, number: int, reference: link.Reference) -> None:
+        """Fetch a body over as many connections as it takes, and work on it."""
+        part = PartFile(self._folder, reference.sha256, reference.size)
+        self._heard("fetching")
+        while True:
+            channel = await asyncio.shield(self._channel)
+            before = part.offset
+            try:
+                body = await fetch(channel, part, reference.sha256, self._endpoint.claim(self.name))
+            except grpc.aio.AioRpcError as error:
+                if error.code() == grpc.StatusCode.NOT_FOUND:
+                    part.remove()
+                    return
+                logger.warning("fetched %d of %d bytes", part.offset, part.size)
+            except (RecastError, DecodeError) as error:
+                logger.warning("%s", error)
+            else:
+                self.fetched += part.size - before
+                self._application.submit(session, number, reference.type, body)
+                part.remove()
+                return
+            self.fetched += max(0, part.offset - before)
+            await asyncio.sleep(self._backoff.next())
+
+    def _answered(self, session: int, number: int, frame: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._keep, session, number, frame)
+
+    def _keep(self, session: int, number: int, frame: bytes) -> None:
+        if session != self._memory.session:
+            return
+        self._fetches.pop(number, None)
+        self._answers[number] = frame
+        while len(self._answers) > KEPT_ANSWERS:
+            del self._answers[min(self._answers)]
+        self._unsent.append(number)
+        self._wake.set()
+
+    async def _send(self, call: Call[bytes, bytes]) -> None:
+        while True:
+            while self._unsent:
+                # Kept until the server says on a later joining that it is not waiting for it.
+                await call.write(self._answers[self._unsent[0]])
+                self._heard("answered")
+                del self._unsent[0]
+            await self._wake.wait()
+            self._wake.clear()
+
+    def _complain(self, error: grpc.aio.AioRpcError) -> None:
+        """Log why a connection ended.
+
+        Raises:
+            RecastError: trying again would not help.
+        """
+        remedy = _FINAL.get(error.code())
+        if remedy is not None:
+            raise RecastError(
+                f"{self._endpoint.target} refused {self.name!r} ({error.details()}): {remedy}"
+            ) from error
+        logger.warning(
+            "no link to %s (%s: %s); trying again",
+            self._endpoint.target,
+            error.code().name.lower().replace("_", " "),
+            (error.details() or "")[:200],
+        )

@@ -1,0 +1,85 @@
+"""Fetch a large body into a file, from where an earlier attempt stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterable
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from protos import link_v1_pb2 as link
+from protos.link import FETCH, SERVICE
+from recast_core.errors import RecastError
+
+
+class PartFile:
+    """A body that is being fetched: ``SHA256.part`` until it is whole, then ``SHA256.body``."""
+
+    def __init__(self, folder: Path, sha256: bytes, size: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._sha256, self.size = sha256, size
+        self._part = folder / f"{sha256.hex()}.part"
+        self._whole = folder / f"{sha256.hex()}.body"
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are here; more than the body has are worth nothing."""
+        for path in (self._whole, self._part):
+            if path.exists():
+                have = path.stat().st_size
+                if have <= self.size:
+                    return have
+                path.unlink()
+        return 0
+
+    def append(self, content: bytes) -> None:
+        """Add bytes at the end."""
+        with self._part.open("ab") as file:
+            file.write(content)
+
+    def finish(self) -> bytes:
+        """The body, checked.
+
+        Raises:
+            RecastError: it is not the one that was announced; what was here is gone.
+        """
+        path = self._whole if self._whole.exists() else self._part
+        body = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(body).digest() != self._sha256:
+            self.remove()
+            raise RecastError(
+                f"the {len(body)} bytes that were fetched are not what the server announced: "
+                "they are fetched again"
+            )
+        if path == self._part:
+            os.replace(self._part, self._whole)
+        return body
+
+    def remove(self) -> None:
+        """Delete what is here."""
+        self._part.unlink(missing_ok=True)
+        self._whole.unlink(missing_ok=True)
+
+
+async def fetch(channel: grpc.aio.Channel, part: PartFile, sha256: bytes, name: str) -> bytes:
+    """The body of that SHA-256; an attempt that fails leaves what came for the next one.
+
+    Raises:
+        grpc.aio.AioRpcError: the link dropped, or the server has no such body (any more).
+        RecastError: other bytes came.
+    """
+    if part.offset < part.size:
+        request = link.FetchRequest(sha256=sha256, offset=part.offset, name=name)
+        method: Any = channel.unary_stream(f"/{SERVICE}/{FETCH}")
+        call: AsyncIterable[bytes] = method(request.SerializeToString())
+        room = part.size - part.offset
+        async for raw in call:
+            content = link.Chunk.FromString(raw).content
+            room -= len(content)
+            if room < 0:
+                break
+            part.append(content)
+    return part.finish()

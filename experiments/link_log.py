@@ -1,0 +1,57 @@
+"""Log lines of the link's two commands: plain, or one JSON object each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+from recast_core.errors import RecastError
+
+LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
+
+
+class JsonLines(logging.Formatter):
+    """``{"time", "level", "logger", "message"}``; time is ISO 8601 in UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["trace"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def set_up(*, as_json: bool, handler: logging.Handler | None = None) -> None:
+    """Send what ``recast`` logs to standard error, or to ``handler``."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    handler = handler or logging.StreamHandler(sys.stderr)
+    if as_json:
+        handler.setFormatter(JsonLines())
+    elif type(handler) is logging.StreamHandler:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    recast = logging.getLogger("recast")
+    recast.handlers[:] = [handler]
+    recast.setLevel(logging.INFO)
+    recast.propagate = False
+
+
+def check_insecure(address: str, *, forced: bool) -> None:
+    """Plain text is for one machine.
+
+    Raises:
+        RecastError: another address than loopback, and nobody insisted.
+    """
+    host = address.rpartition(":")[0]
+    if host not in LOOPBACK and not forced:
+        raise RecastError(
+            f"--insecure at {address} would let anyone on the way read and change everything: "
+            "make certificates with `recast certs init`, or insist with --force-insecure"
+        )

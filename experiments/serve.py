@@ -1,0 +1,108 @@
+"""``recast serve``: a federation over the lean link, until its tasks are learned."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+from experiments.console import print_summary
+from experiments.link_log import check_insecure, set_up
+from experiments.link_view import LinkView
+from experiments.metrics import serve_metrics
+from experiments.summary import summarise
+from experiments.warnings import warn_of_many
+from recast_core.backbones import load_backbone
+from recast_core.bank import TemplateBank
+from recast_core.errors import RecastError
+from recast_core.settings import Settings, Value
+from recast_core.task_spec import parse_tasks
+from server.app import run_federation, run_folder
+from server.flower import server_identity
+from server.ledger import Ledger
+from server.link import LinkGrid, ServerKeys
+from server.link.grid import RUN_ID
+from server.registry import Registry
+
+logger = logging.getLogger("recast.link")
+# These speak of the server's own machine.
+_PRIVATE = {"run-dir", "device"}
+
+
+def serve(
+    settings: Settings,
+    *,
+    listen: str,
+    clients: int,
+    certs: Path,
+    insecure: bool,
+    force_insecure: bool,
+    grace: float,
+    keepalive: float,
+    json_log: bool,
+    metrics: int | None,
+) -> dict[str, Any]:
+    """Wait for clients, run the federation, print its closing table and return its report.
+
+    Raises:
+        RecastError: settings that cannot run. Finished rounds stay in the registry.
+    """
+    if clients < 1:
+        raise RecastError(f"{clients} clients: wait for at least 1")
+    parse_tasks(settings.tasks)
+    if insecure:
+        check_insecure(listen, forced=force_insecure)
+    keys = None if insecure else ServerKeys.load(certs)
+    backbone = load_backbone(settings.backbone)
+    model_bytes = 4 * sum(
+        parameter.numel()
+        for name, parameter in backbone.model.named_parameters()
+        if not name.startswith(f"{backbone.head}.")
+    )
+    set_up(as_json=json_log)
+    signal.signal(signal.SIGTERM, _stop)
+    folder = run_folder(settings)
+    made: list[tuple[TemplateBank, int]] = []
+
+    def started(bank: TemplateBank, run: int) -> None:
+        warn_of_many(bank.trained)
+        made.append((bank, run))
+
+    with ExitStack() as stack:
+        stack.enter_context(server_identity(RUN_ID))
+        grid = stack.enter_context(
+            LinkGrid(
+                listen,
+                keys,
+                for_clients(settings),
+                deadline=settings.deadline,
+                grace=grace,
+                keepalive=keepalive,
+            )
+        )
+        if metrics is not None:
+            stack.enter_context(serve_metrics(metrics, grid.sessions))
+        view = stack.enter_context(LinkView(grid.sessions, plain=json_log))
+        logger.info("listening at %s, waiting for %d clients", grid.address, clients)
+        grid.wait_for_clients(clients)
+        began = time.monotonic()
+        run_federation(grid, settings, folder, view, started)
+    (bank, run) = made[0]
+    with Registry(folder / "registry.sqlite") as registry:
+        report = summarise(registry, run, bank, "link", settings.seed, time.monotonic() - began)
+        by_kind = Ledger(registry).totals(run, by=("kind", "layer"))
+    print_summary(report, model_bytes, by_kind.get(("bank", "payload"), 0))
+    print(f"registry: {folder / 'registry.sqlite'}")
+    return report
+
+
+def for_clients(settings: Settings) -> dict[str, Value]:
+    """The settings that a client is told when it joins."""
+    return {name: value for name, value in settings.as_dict().items() if name not in _PRIVATE}
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,67 @@
+"""What both ends of the lean link agree on besides ``link_v1.proto``."""
+
+from __future__ import annotations
+
+import re
+
+from protos import link_v1_pb2 as link
+
+_SERVICE = link.DESCRIPTOR.services_by_name["Link"]
+SERVICE = _SERVICE.full_name
+TALK, FETCH = (_SERVICE.methods_by_name[name].name for name in ("Talk", "Fetch"))
+
+# Larger bodies do not pass through the stream, where they would start over at every cut.
+MAX_STREAM_BODY = 1 << 14
+# An answer carries a few hundred numbers; the server's own limit for one is 64 KiB.
+MAX_REPLY = 1 << 16
+MAX_FRAME = MAX_REPLY + 64
+CHUNK = 1 << 14
+
+_FIELDS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "query.hello": "hello",
+    "query.bank": "bank",
+}
+_TYPES = {field: type_ for type_, field in _FIELDS.items()}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# Both ends: nothing but what the application sends, and no guessing of the bandwidth.
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.true_binary", 0),
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.max_receive_message_length", 4 * MAX_FRAME),
+)
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be a client's name: letters, digits, dots and dashes, 64 at most."""
+    return _NAME.fullmatch(text) is not None
+
+
+def pack(number: int, type_: str, body: bytes) -> bytes:
+    """The frame that carries a message of a Flower type, ``body`` as it is."""
+    frame = link.FromServer(number=number)
+    field = _FIELDS.get(type_)
+    if field is None:
+        frame.other.type, frame.other.body = type_, body
+    else:
+        setattr(frame, field, body)
+    return frame.SerializeToString()
+
+
+def refer(number: int, type_: str, sha256: bytes, size: int) -> bytes:
+    """The frame that stands for a message whose body is fetched."""
+    reference = link.Reference(type=type_, sha256=sha256, size=size)
+    return link.FromServer(number=number, reference=reference).SerializeToString()
+
+
+def unpack(frame: link.FromServer) -> tuple[str, bytes] | None:
+    """Flower type and body of a message, or ``None`` for a frame that carries no body."""
+    which = frame.WhichOneof("body")
+    if which == "other":
+        return frame.other.type, frame.other.body
+    if which in _TYPES:
+        return _TYPES[which], getattr(frame, which)
+    return None

@@ -1,0 +1,203 @@
+"""A Flower grid on the lean link: the ServerApp's messages go straight into clients' streams."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from protos import link_v1_pb2 as link
+from protos.content import from_content, to_content
+from protos.link import MAX_STREAM_BODY, pack, refer
+from recast_core.settings import Value
+from server.flower import empty_run, number
+from server.link.bodies import Bodies
+from server.link.identity import Revocations
+from server.link.listen import Listener, ServerKeys
+from server.link.servicer import Servicer
+from server.link.sessions import Answer, Sessions
+
+logger = logging.getLogger("recast.link")
+RUN_ID = 1
+FAREWELL_SECONDS = 5.0
+
+
+class LinkGrid(Grid):
+    """A grid whose nodes are clients with a stream each, or that had one a moment ago.
+
+    A message to a client that is away waits for it. Such a client counts as present for ``grace``
+    seconds from its leaving. A message that has no answer when the client is sent another of its
+    type is withdrawn, and an answer that comes later changes nothing.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        keys: ServerKeys | None,
+        settings: Mapping[str, Value],
+        *,
+        deadline: float = 3600.0,
+        grace: float = 120.0,
+        keepalive: float = 240.0,
+    ) -> None:
+        """Listen for clients.
+
+        Args:
+            address: ``HOST:PORT``; port 0 is any.
+            keys: of mutual TLS; ``None`` for plain text, where clients are who they say.
+            settings: of the run, for clients; none that concern the server's machine alone.
+            deadline: seconds that one exchange may take.
+            grace: seconds for which a client that is away still counts as present.
+            keepalive: seconds of silence after which a stream is probed.
+
+        Raises:
+            RecastError: the address cannot be listened at.
+        """
+        self._run = empty_run(RUN_ID)
+        self._deadline, self._grace = deadline, grace
+        self._questions: dict[str, tuple[Message, bytes | None]] = {}
+        self.sessions = Sessions(secrets.randbelow(2**32 - 1) + 1, json.dumps(dict(settings)))
+        self._bodies = Bodies()
+        self._servicer = Servicer(
+            self.sessions,
+            self._bodies,
+            Revocations(keys.revoked if keys else None),
+            certificates=keys is not None,
+        )
+        self._listener = Listener(address, keys, self._servicer.handler(), keepalive)
+        host = address.rpartition(":")[0]
+        self.address = f"{host}:{self._listener.port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(finished=error is None)
+
+    def close(self, *, finished: bool) -> None:
+        """Stop serving. Clients of a finished run are told so; others will look for it again."""
+        if self._listener.closed:
+            return
+        if finished:
+            self.sessions.dismiss(link.Dismissal.REASON_FINISHED)
+            self.sessions.wait_until_empty(FAREWELL_SECONDS)
+        self._listener.close(grace=1.0 if finished else 0.0)
+
+    def wait_for_clients(self, count: int) -> None:
+        """Return when ``count`` clients are connected."""
+        self.sessions.wait_for_clients(count)
+
+    def set_run(self, run: Run) -> None:
+        """Replace the run's description."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run's description."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The clients that are connected, or were within the grace."""
+        self._drop_revoked()
+        return self.sessions.near(self._grace)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send each message to its client, now or when it is back."""
+        self._drop_revoked()
+        messages = list(messages)
+        asked = {_what(message) for message in messages}
+        self._withdraw([key for key, (old, _) in self._questions.items() if _what(old) in asked])
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies to these messages that have come, each once."""
+        answers = self.sessions.take(message_ids)
+        return [self._reply(key, answer) for key, answer in answers.items()]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages and return the replies; whoever does not answer in time has none."""
+        keys = list(self.push_messages(messages))
+        seconds = self._deadline if timeout is None else min(timeout, self._deadline)
+        silent: list[str] = []
+        try:
+            self.sessions.wait(keys, seconds, self._grace)
+        finally:
+            silent = self.sessions.withdraw(keys)
+            replies = list(self.pull_messages(keys))
+            self._withdraw(keys)
+        if silent:
+            logger.warning("no answer in time from %s", ", ".join(sorted(silent)))
+        return replies
+
+    def _push(self, message: Message) -> str:
+        body = from_content(message)
+        if body is None:
+            raise ValueError("this grid carries messages of protos.content only")
+        key = number(message)
+        metadata = message.metadata
+        sha256 = self._bodies.add(body) if len(body) > MAX_STREAM_BODY else None
+        self._questions[key] = message, sha256
+
+        def frame(count: int) -> bytes:
+            if sha256 is None:
+                return pack(count, metadata.message_type, body)
+            return refer(count, metadata.message_type, sha256, len(body))
+
+        self.sessions.push(metadata.dst_node_id, key, frame)
+        return key
+
+    def _reply(self, key: str, answer: Answer) -> Message:
+        question = self._forget(key)
+        assert question is not None
+        if answer.body is None:
+            reply = Message(Error(code=1, reason=answer.error), reply_to=question)
+        else:
+            reply = Message(to_content(answer.body), reply_to=question)
+        number(reply)
+        return reply
+
+    def _withdraw(self, keys: list[str]) -> list[str]:
+        """Forget messages and their answers; the names of clients that had not answered."""
+        silent = self.sessions.withdraw(keys)
+        self.sessions.take(keys)
+        for key in keys:
+            self._forget(key)
+        return silent
+
+    def _forget(self, key: str) -> Message | None:
+        question, sha256 = self._questions.pop(key, (None, None))
+        if sha256 is not None:
+            self._bodies.release(sha256)
+        return question
+
+    def _drop_revoked(self) -> None:
+        self._listener.loop.call_soon_threadsafe(self._servicer.drop_revoked)
+
+
+def _what(message: Message) -> tuple[int, str]:
+    return message.metadata.dst_node_id, message.metadata.message_type

@@ -1,0 +1,206 @@
+"""Who may join, and what happens to those who misbehave: the others go on."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from cryptography import x509
+
+from client.link import ClientKeys
+from experiments import certs
+from protos import link_v1_pb2 as link
+from protos.link import FETCH, MAX_FRAME, SERVICE, TALK
+from recast_core.errors import RecastError
+
+if TYPE_CHECKING:
+    from conftest import Federation
+
+Talk = Callable[[Iterator[bytes]], Iterator[bytes]]
+
+
+@pytest.fixture
+def raw() -> Iterator[Callable[..., grpc.Channel]]:
+    """A channel of one's own, to say over it whatever one likes."""
+    made: list[grpc.Channel] = []
+
+    def connect(here: Federation, keys: ClientKeys | None) -> grpc.Channel:
+        target = f"localhost:{here.port}"
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if keys is None:
+            made.append(grpc.insecure_channel(target, options))
+        else:
+            credentials = grpc.ssl_channel_credentials(keys.authority, keys.key, keys.certificate)
+            made.append(grpc.secure_channel(target, credentials, options))
+        return made[-1]
+
+    yield connect
+    for channel in made:
+        channel.close()
+
+
+def join(name: str = "", instance: int = 1, attempt: int = 1, received: int = 0) -> bytes:
+    body = link.Join(instance=instance, attempt=attempt, name=name, received=received)
+    return link.FromClient(join=body).SerializeToString()
+
+
+def say(
+    channel: grpc.Channel, *frames: bytes, stay: float = 5
+) -> tuple[list[bytes], grpc.RpcError]:
+    """What the server says to these frames, and how it ends the stream."""
+    ended = False
+
+    def saying() -> Iterator[bytes]:
+        yield from frames
+        end = time.monotonic() + 5
+        while time.monotonic() < end and not ended:
+            time.sleep(0.02)
+
+    heard = []
+    try:
+        for frame in channel.stream_stream(f"/{SERVICE}/{TALK}")(saying(), timeout=10):
+            heard.append(frame)
+    except grpc.RpcError as error:
+        return heard, error
+    finally:
+        ended = True
+    raise AssertionError("the server let it be")
+
+
+def test_certificates_of_another_authority_and_none_at_all_are_refused(
+    federation: Callable[..., Federation], raw: Callable[..., grpc.Channel], tmp_path: Path
+) -> None:
+    here = federation()
+    certs.init(tmp_path / "other", ["localhost"], ["one"], force=False)
+    stranger = ClientKeys.load(tmp_path / "other", "one")
+    known = ClientKeys.load(here.certs, "one")
+    forged = ClientKeys("one", stranger.key, stranger.certificate, known.authority)
+    # The server's certificate is for servers: whoever has it cannot be a client.
+    server = ClientKeys.load(here.certs, "server")
+    for keys in (stranger, forged, server, None):
+        heard, error = say(raw(here, keys), join("one"))
+        assert not heard
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
+    assert not here.grid.sessions.all()
+
+
+def test_a_client_is_its_certificate_whatever_name_it_claims(
+    federation: Callable[..., Federation], raw: Callable[..., grpc.Channel]
+) -> None:
+    here = federation()
+    two = here.join("two")
+    here.grid.wait_for_clients(1)
+    channel = raw(here, ClientKeys.load(here.certs, "one"))
+    say(channel, join("two"), b"\xff")
+    assert {session.name for session in here.grid.sessions.all()} == {"one", "two"}
+    assert here.ask(b"abc", "two") == [b"cba"]
+    assert two.events.count("connected") == 1
+
+
+def test_a_revoked_certificate_is_refused_at_once_while_the_server_runs(
+    federation: Callable[..., Federation], wait_until: Callable[..., None]
+) -> None:
+    here = federation()
+    one, _ = here.join("one"), here.join("two")
+    here.grid.wait_for_clients(2)
+    certs.revoke(here.certs, "one")
+    assert here.ask(b"abc", "two") == [b"cba"]
+    error = one.wait()
+    assert isinstance(error, RecastError)
+    assert "revoked" in str(error)
+    assert here.ask(b"abc", "two") == [b"cba"]
+    assert here.grid.sessions.refused["denied"] >= 1
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_garbage_oversize_and_silence_end_only_the_stream_they_came_in(
+    federation: Callable[..., Federation], raw: Callable[..., grpc.Channel], tls: bool
+) -> None:
+    here = federation(tls)
+    here.join("two")
+    here.grid.wait_for_clients(1)
+    channel = raw(here, ClientKeys.load(here.certs, "one") if tls else None)
+    name = "" if tls else "one"
+    noise = random.Random(0).randbytes(200)
+    reply = link.FromClient(number=1, reply=bytes(MAX_FRAME)).SerializeToString()
+    huge = bytes(10 * MAX_FRAME)
+    bad: tuple[tuple[bytes, ...], ...] = (
+        (noise,),
+        (join(name, attempt=1), noise),
+        (join(name, attempt=2), reply),
+        (join(name, attempt=3), huge),
+        (link.FromClient(number=1, reply=b"x").SerializeToString(),),
+    )
+    for frames in bad:
+        _, error = say(channel, *frames)
+        assert error.code() in (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ), error
+        assert here.ask(b"abc", "two") == [b"cba"]
+    assert here.grid.sessions.refused["garbage"] == 3
+    assert here.grid.sessions.refused["oversize"] >= 1
+    fetch = channel.unary_stream(f"/{SERVICE}/{FETCH}")
+    for request in (noise, link.FetchRequest(sha256=b"x", name=name).SerializeToString()):
+        with pytest.raises(grpc.RpcError):
+            list(fetch(request, timeout=10))
+
+
+def test_frames_that_answer_nothing_are_put_up_with_only_so_long(
+    federation: Callable[..., Federation], raw: Callable[..., grpc.Channel]
+) -> None:
+    here = federation(tls=False)
+    channel = raw(here, None)
+    frame = link.FromClient(number=7, reply=b"x").SerializeToString()
+    heard, error = say(channel, join("one"), *[frame] * 50)
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len(heard) == 1
+    assert here.grid.sessions.refused["stray"] == 17
+
+
+def test_a_join_that_a_later_one_overtook_does_not_end_the_later(
+    federation: Callable[..., Federation], raw: Callable[..., grpc.Channel]
+) -> None:
+    here = federation(tls=False)
+    one = here.join("one")
+    here.grid.wait_for_clients(1)
+    late = join("one", instance=one.link._instance, attempt=one.link._attempt)
+    _, error = say(raw(here, None), late)
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert here.ask(b"abc") == [b"cba"]
+    assert one.events.count("connected") == 1
+
+
+def test_certificates_are_private_named_and_not_replaced_by_accident(tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    certs.init(folder, ["server.example", "192.0.2.7"], ["edge-1"], force=False)
+    for key in folder.glob("*.key"):
+        assert key.stat().st_mode & 0o777 == 0o600
+    server = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["server.example"]
+    assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7"]
+    before = (folder / "edge-1.key").read_bytes()
+    for again in (
+        lambda: certs.init(folder, ["a"], [], force=False),
+        lambda: certs.add(folder, "edge-1", force=False),
+        lambda: certs.add(folder, "ca", force=True),
+        lambda: certs.add(folder, "../edge", force=True),
+        lambda: certs.init(tmp_path / "new", [], [], force=False),
+        lambda: certs.init(tmp_path / "new", ["a:1"], [], force=False),
+        lambda: certs.revoke(folder, "edge-9"),
+        lambda: certs.add(tmp_path / "none", "edge-1", force=False),
+    ):
+        with pytest.raises(RecastError):
+            again()
+    assert (folder / "edge-1.key").read_bytes() == before
+    certs.add(folder, "edge-1", force=True)
+    assert (folder / "edge-1.key").read_bytes() != before
+    path = certs.revoke(folder, "edge-1")
+    assert certs.revoke(folder, "edge-1").read_text() == path.read_text()
+    assert path.read_text().count("\n") == 1

@@ -1,0 +1,177 @@
+"""``recast serve`` and ``recast join`` as processes, with one of them killed in the middle."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from client.app import app
+from client.data import load_dataset, parse_tasks, partition
+from experiments import certs
+from experiments.engines.sequential import RUN_ID, SequentialGrid
+from recast_core.settings import Settings
+from server.app import run_federation
+from server.flower import server_identity
+from server.observer import LogObserver
+from server.registry import Registry
+
+if TYPE_CHECKING:
+    Start = Callable[..., "Process"]
+
+
+class Process:
+    """A recast command with its output in a file."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self.log = log
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "experiments.cli", *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=log.parent,
+            )
+
+    def says(self, pattern: str, seconds: float = 180) -> re.Match[str]:
+        end = time.monotonic() + seconds
+        while (found := re.search(pattern, self.log.read_text())) is None:
+            assert time.monotonic() < end, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        return found
+
+    def ends(self, seconds: float = 180) -> int:
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    made: list[Process] = []
+
+    def go(name: str, *arguments: str) -> Process:
+        made.append(Process(tmp_path / f"{name}.log", *arguments))
+        return made[-1]
+
+    yield go
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+
+
+def deal(settings: Settings, clients: int, folder: Path) -> None:
+    """Each simulated client's partition as a folder of its own."""
+    for task in parse_tasks(settings.tasks):
+        dataset = load_dataset(task, 8)
+        for index in range(clients):
+            data = partition(dataset, index, clients, scheme=settings.partition, seed=settings.seed)
+            (folder / str(index)).mkdir(exist_ok=True, parents=True)
+            arrays = {
+                "x_train": data.x_train, "y_train": data.y_train,
+                "x_test": data.x_test, "y_test": data.y_test,
+                "classes": np.array(dataset.classes),
+            }  # fmt: skip
+            np.savez(folder / str(index) / f"{task.name}.npz", **arrays)
+
+
+def coefficients(folder: Path) -> list[Any]:
+    with Registry(folder / "registry.sqlite") as registry:
+        assert [run.status for run in registry.runs()] == ["finished"]
+        return [registry.coefficients(1, 1, round_) for round_ in (1, 2)]
+
+
+def test_a_run_over_tls_with_a_client_killed_in_training_equals_the_sequential_engine(
+    tiny: Callable[..., Settings],
+    command_line: Callable[[Settings], list[str]],
+    start: Start,
+    tmp_path: Path,
+) -> None:
+    one_task = tiny().tasks.split()[0]
+    settings = tiny(rounds=2, tasks=one_task, run_dir=str(tmp_path / "run"))
+    deal(settings, 2, tmp_path / "data")
+    certs.init(tmp_path / "certs", ["localhost"], ["edge-0", "edge-1"], force=False)
+    server = start(
+        "server", "serve", "--listen", "127.0.0.1:0", "--clients", "2", *command_line(settings)
+    )
+
+    def join(number: int, log: str) -> Process:
+        return start(
+            log, "join", f"localhost:{port}", "--name", f"edge-{number}", "--number", str(number),
+            "--data", f"data/{number}", "--cache", f"cache/{number}", "--device", "cpu",
+        )  # fmt: skip
+
+    port = server.says(r"listening at 127\.0\.0\.1:(\d+)")[1]
+    edge = join(0, "edge-0")
+    victim = join(1, "edge-1")
+    victim.says("INFO train")
+    victim.process.send_signal(signal.SIGKILL)
+    victim.ends()
+    again = join(1, "edge-1-again")
+    alone = tmp_path / "alone"
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    with server_identity(RUN_ID):
+        grid = SequentialGrid(2, app, settings, alone / "caches")
+        run_federation(grid, settings, alone, LogObserver())
+    assert [process.ends() for process in (server, edge, again)] == [0, 0, 0]
+    for here, there in zip(coefficients(tmp_path / "run"), coefficients(alone), strict=True):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
+    assert "fetching" in victim.log.read_text()
+    assert "fetching" not in again.log.read_text(), "the bank crosses to a client once"
+    assert "updates" in server.log.read_text()
+    assert "no answer in time" not in server.log.read_text()
+
+
+def test_a_signal_ends_either_side_cleanly(
+    tiny: Callable[..., Settings],
+    command_line: Callable[[Settings], list[str]],
+    start: Start,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    server = start(
+        "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--json-log",
+        *command_line(tiny(run_dir=str(tmp_path / "run"))),
+    )  # fmt: skip
+    port = server.says(r"listening at 127\.0\.0\.1:(\d+)")[1]
+    address = f"localhost:{port}"
+    client = start("client", "join", address, "--insecure", "--name", "edge", "--data", "data")
+    server.says("client edge joined")
+    client.process.terminate()
+    assert client.ends() == 0
+    server.says("client edge: stream ended")
+    server.process.terminate()
+    assert server.ends() == 130
+    for process in (client, server):
+        assert "Traceback" not in process.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["serve", "--insecure", "--listen", "0.0.0.0:9441"], "--force-insecure"),
+        (["serve", "--certs", "nowhere"], "recast certs init"),
+        (["join", "a:1", "--insecure", "--name", "x", "--data", "."], "--force-insecure"),
+        (["join", "a:1", "--name", "x", "--data", "."], "recast certs add"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    recast: Callable[..., Any], arguments: list[str], complaint: str, tmp_path: Path
+) -> None:
+    done = recast(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1
