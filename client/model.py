@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 
+from client.bank_cache import METHOD
 from recast_core.backbones import Preprocess, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
+from recast_core.learner import BankLearner, Learner, MethodLearner, method_learner
 from recast_core.model import RecastModel, attach
 
+_methods: dict[tuple[str, str, str], tuple[MethodLearner, Preprocess]] = {}
 _loaded: dict[tuple[str, str, str], tuple[RecastModel, Preprocess]] = {}
 
 
@@ -30,6 +33,37 @@ def attached(backbone: str, bank: Path, device: str) -> tuple[RecastModel, Prepr
         _loaded.clear()
         _loaded[key] = net.to(pick_device(device)), loaded.preprocess
     return _loaded[key]
+
+
+def learner(backbone: str, path: Path, device: str) -> tuple[Learner, Preprocess]:
+    """What trains with the file that ``BankCache.find`` gave, and how it takes images.
+
+    Raises:
+        RecastError: the file is damaged, or is for another backbone.
+    """
+    if path.suffix != METHOD:
+        net, preprocess = attached(backbone, path, device)
+        return BankLearner(net), preprocess
+    found, preprocess = with_method(backbone, path.read_text("utf-8", "replace"), device)
+    if found.start.sha256.hex() != path.stem:
+        path.unlink(missing_ok=True)
+        raise RecastError(f"{path} names another method or backbone: greet this client again")
+    return found, preprocess
+
+
+def with_method(backbone: str, method: str, device: str) -> tuple[MethodLearner, Preprocess]:
+    """The backbone as a method learns with it; the last one is kept.
+
+    Raises:
+        RecastError: no such method, or it finds nothing in the backbone to train.
+    """
+    key = backbone, method, device
+    if key not in _methods:
+        loaded = load_backbone(backbone)
+        made = method_learner(method, loaded.model, pick_device(device))
+        _methods.clear()
+        _methods[key] = made, loaded.preprocess
+    return _methods[key]
 
 
 @lru_cache(maxsize=2)
