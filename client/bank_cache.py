@@ -9,7 +9,6 @@ from recast_core.bank import TemplateBank
 from recast_core.bank_file import write_atomically
 from recast_core.errors import RecastError
 
-
 # A bank's file, and one with the name of a method that needs none.
 BANK, METHOD = ".safetensors", ".method"
 

@@ -66,10 +66,10 @@ class ProgressObserver:
         if not self._live:
             self._line(f"{task} round {round_}: {updates} updates, {seconds:.1f} s")
 
-    def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
+    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
         """Say how well the task went."""
         self._line(
-            f"{task}: accuracy {100 * accuracy:.1f} %, head only {100 * head_only:.1f} %, "
+            f"{task}: accuracy {100 * accuracy:.1f} %, head only {_percent(head_only)}, "
             f"on {clients} clients"
         )
 

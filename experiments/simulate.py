@@ -21,9 +21,9 @@ from experiments.engines.sequential import RUN_ID, SequentialGrid
 from experiments.summary import summarise
 from experiments.warnings import warn_of_many
 from recast_core.backbones import load_backbone
-from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from recast_core.start import Start
 from recast_core.task_spec import TaskSpec
 from server.app import run_federation, run_folder
 from server.flower import server_identity
@@ -60,10 +60,11 @@ def simulate(settings: Settings, clients: int, engine: str) -> dict[str, Any]:
     logging.getLogger("recast.client").setLevel(logging.ERROR)
     folder = run_folder(settings)
     began = time.monotonic()
-    made: list[tuple[TemplateBank, int]] = []
+    made: list[tuple[Start, int]] = []
 
-    def started(bank: TemplateBank, run: int) -> None:
-        warn_of_many(bank.trained)
+    def started(bank: Start, run: int) -> None:
+        if bank.template_count:
+            warn_of_many(bank.trained)
         made.append((bank, run))
 
     with ProgressObserver(len(tasks)) as observer:

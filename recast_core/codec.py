@@ -26,7 +26,7 @@ WIDTHS = (32, 16, 8, 7, 6, 5, 4, 3, 2, 1)
 _SCALE_STEPS = 1 << 12
 _SMALLEST_SCALE = 2.0**-126
 _LARGEST = float(np.finfo(np.float32).max)
-_FLOATS = {16: np.dtype("<f2"), 32: np.dtype("<f4")}
+_FLOATS: dict[int, str] = {16: "<f2", 32: "<f4"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def decode(encoded: Encoded, count: int, bits: int) -> Vector:
     if bits >= 16:
         if scale:
             raise CodecError(f"scale {scale} with numbers of {bits} bits, which have none")
-        floats = np.frombuffer(encoded.data, _FLOATS[bits]).astype(np.float32)
+        floats: Vector = np.frombuffer(encoded.data, _FLOATS[bits]).astype(np.float32)
         if not np.isfinite(floats).all():
             raise CodecError("the vector holds NaN or infinity")
         return floats

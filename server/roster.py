@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank import TemplateBank
 from recast_core.messages import bank_ref
+from recast_core.start import MethodStart, Start
 from server.observer import Observer
 from server.traffic import Topic, Traffic
 
@@ -39,7 +39,7 @@ class Roster:
 
     def __init__(
         self,
-        bank: TemplateBank,
+        bank: Start,
         tasks: Sequence[pb.Task],
         traffic: Traffic,
         observer: Observer,
@@ -72,7 +72,9 @@ class Roster:
         if not new:
             return
         reference = bank_ref(self._bank, len(self._content))
-        hello = pb.ToClient(hello=pb.HelloRequest(bank=reference, tasks=self._tasks))
+        method = self._bank.method if isinstance(self._bank, MethodStart) else ""
+        request = pb.HelloRequest(bank=reference, tasks=self._tasks, method=method)
+        hello = pb.ToClient(hello=request)
         topic = Topic()
         replies = grid.send_and_receive(
             [self._traffic.send(node, hello, topic) for node in new], timeout=self._timeout
@@ -98,6 +100,11 @@ class Roster:
         self._shares.pop(node, None)
 
     def _deliver(self, grid: Grid, nodes: Sequence[int], reference: pb.BankRef) -> set[int]:
+        if not self._content:
+            for node in nodes:
+                detail = "its backbone or version gives the method another start"
+                self._traffic.refuse(node, Topic(), "wrong-bank", detail)
+            return set()
         if not nodes:
             return set()
         body = pb.ToClient(bank=pb.BankDelivery(bank=reference, content=self._content))

@@ -12,8 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank import TemplateBank
-from recast_core.codec import Vector
+from recast_core.codec import Vector, encoded_length
 from recast_core.errors import RecastError
 from recast_core.messages import (
     Hyperparameters,
@@ -21,8 +20,10 @@ from recast_core.messages import (
     snap,
     to_broadcast,
 )
+from recast_core.start import Start
 from server.aggregation import Contribution, average
 from server.checks import check_evaluation, check_update
+from server.heads import Heads, Learned
 from server.ledger import Ledger
 from server.observer import Observer
 from server.registry import Registry
@@ -54,7 +55,7 @@ class FedRecast(Strategy):
 
     def __init__(
         self,
-        bank: TemplateBank,
+        bank: Start,
         tasks: Sequence[pb.Task],
         rounds: int,
         hyper: Hyperparameters,
@@ -62,8 +63,10 @@ class FedRecast(Strategy):
         run: int,
         observer: Observer,
         timeout: float = 3600.0,
+        heads: Heads | None = None,
     ) -> None:
         """Prepare to learn ``tasks`` in their order, ``rounds`` rounds each."""
+        self.heads = heads or Heads()
         self.bank = bank
         self.rounds = rounds
         self.hyper = hyper
@@ -79,6 +82,8 @@ class FedRecast(Strategy):
         self._timeout = timeout
         self._roster = Roster(bank, tasks, self._traffic, observer, timeout)
         self._asked: dict[tuple[int, int], int] = {}
+        # Who has just answered a task's round in vain, by node and task.
+        self._lost: set[tuple[int, int]] = set()
         self._began = 0.0
         self._registered = False
 
@@ -108,13 +113,16 @@ class FedRecast(Strategy):
         self._register_tasks()
         messages = []
         for state in self.active(server_round):
-            nodes = [node for node, share in self._shares(state) if share.can_train]
+            # A method that learns a head alone has nothing to train.
+            trains = self.bank.sent > 0
+            nodes = [node for node, share in self._shares(state) if trains and share.can_train]
             state.round += 1
             body = self._broadcast(state, train=True)
             self._observer.round_started(state.name, state.round, self.rounds, len(nodes))
             for node in nodes:
                 self._asked[node, state.number] = state.round
                 topic = Topic(state.name, state.round)
+                body.train.lost = (node, state.number) in self._lost
                 messages.append(self._traffic.send(node, body, topic))
         return messages
 
@@ -125,7 +133,8 @@ class FedRecast(Strategy):
         states = self.active(server_round)
         topic = Topic(states[0].name if len(states) == 1 else None, states[0].round)
         contributions: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
-        for node, message in self._traffic.receive(replies, topic, "update"):
+        longest = encoded_length(self.bank.sent, self.hyper.bits) + 64
+        for node, message in self._traffic.receive(replies, topic, "update", longest):
             try:
                 update, number = message.update, message.update.task
                 asked = self._asked.get((node, number))
@@ -137,6 +146,8 @@ class FedRecast(Strategy):
                 self._traffic.refuse(node, topic, refused.reason, str(refused))
             else:
                 contributions[number][node] = contribution
+        counted = {(node, number) for number, by in contributions.items() for node in by}
+        self._lost = set(self._asked) - counted if self.hyper.error_feedback else set()
         examples = 0
         for state in states:
             examples += self._finish_round(state, list(contributions[state.number].values()))
@@ -146,12 +157,10 @@ class FedRecast(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """An evaluation of each active task that has just had its last round."""
-        return [
-            message
-            for state in self.active(server_round)
-            if state.round == self.rounds
-            for message in self._evaluations(state)
-        ]
+        finished = [state for state in self.active(server_round) if state.round == self.rounds]
+        learned = [Learned(s.number, s.name, s.round, s.vector) for s in finished]
+        self.heads.gather(grid, self.bank, learned, self._roster.nodes, self._traffic)
+        return [message for state in finished for message in self._evaluations(state)]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -217,12 +226,15 @@ class FedRecast(Strategy):
 
     def _broadcast(self, state: TaskState, *, train: bool) -> pb.ToClient:
         hyper = self.hyper if train else None
-        message = to_broadcast(self.bank, state.number, state.round, state.vector, hyper)
-        return pb.ToClient(train=message) if train else pb.ToClient(evaluate=message)
+        bits = self.heads.bits
+        message = to_broadcast(self.bank, state.number, state.round, state.vector, hyper, bits)
+        if train:
+            return pb.ToClient(train=message)
+        return pb.ToClient(evaluate=self.heads.complete(message))
 
     def _finish_round(self, state: TaskState, contributions: Sequence[Contribution]) -> int:
         try:
-            state.vector = snap(self.bank, average(state.vector, contributions))
+            state.vector = snap(self.bank, average(state.vector, contributions), self.heads.bits)
         except RefusedError as refused:
             raise RecastError(f"{refused}; lower the learning rate") from refused
         examples = sum(contribution.examples for contribution in contributions)
@@ -254,7 +266,7 @@ class FedRecast(Strategy):
         return [
             self._traffic.send(node, body, Topic(state.name, state.round))
             for node, share in self._shares(state)
-            if share.can_evaluate
+            if self.heads.can_evaluate(state.number, share)
         ]
 
     def _record_evaluations(
@@ -283,7 +295,9 @@ class FedRecast(Strategy):
             if not examples:
                 continue
             accuracy = sum(answer.correct for answer in told) / examples
-            head_only = sum(answer.head_only_correct for answer in told) / examples
+            head_only = None
+            if self.heads.measures_baseline(self._broadcast(state, train=False).evaluate):
+                head_only = sum(answer.head_only_correct for answer in told) / examples
             self._registry.record_accuracy(
                 self._run,
                 state.number,
