@@ -11,28 +11,35 @@ from torch import Tensor
 
 from client.bank_cache import BankCache
 from client.data import ClientData
-from client.model import attached, preprocess_of
+from client.model import learner, preprocess_of, with_method
 from client.node import Node
+from client.residuals import FileStore, Residuals
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import Preprocess, load_backbone
-from recast_core.codec import CodecError
+from recast_core import feedback
+from recast_core.backbones import load_backbone
+from recast_core.codec import CodecError, Vector
 from recast_core.errors import RecastError
-from recast_core.fitting import features_of
-from recast_core.folded import FoldedClient, ImageStore, SplitModel
-from recast_core.folded import train as fit_clients
-from recast_core.heads.ridge import ridge_head
-from recast_core.messages import RefusedError, from_broadcast, hyperparameters, to_update
+from recast_core.heads import head_kind
+from recast_core.heads.wire import (
+    TRAVELLING,
+    count_correct,
+    kind_of,
+    pack_statistics,
+    unpack_head_for,
+)
+from recast_core.learner import Learner
+from recast_core.messages import RefusedError, from_broadcast, hyperparameters, update_of
 from recast_core.mimicry import mimic
-from recast_core.model import RecastModel
 
 logger = logging.getLogger("recast.client")
 Tasks = Mapping[int, pb.Task]
+_Images = tuple[Tensor, Tensor]
 
 
 def hello(request: pb.HelloRequest, node: Node) -> pb.Hello:
     """Which bank and which data this client has."""
     size = preprocess_of(node.settings.backbone).size
-    answer = pb.Hello(holds_bank=_holds(request.bank.sha256, node), client=node.number + 1)
+    answer = pb.Hello(holds_bank=_holds(request, node), client=node.number + 1)
     for task in request.tasks:
         try:
             data = node.data(task.name, task.source, size)
@@ -63,54 +70,104 @@ def store_bank(delivery: pb.BankDelivery, node: Node) -> pb.ToServer:
 def train(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
     """Fit the coefficients of the broadcast's task on this client's images."""
     try:
-        model, data, preprocess = _prepare(broadcast, tasks, node)
+        model, data = _prepare(broadcast, tasks, node)
         hyper = hyperparameters(broadcast)
-        bank = model.net.bank
-        start = from_broadcast(bank, broadcast)
-        images, labels = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+        start = from_broadcast(model.start, broadcast)
+        images, labels = _train_set(data)
         seed = client_seed(hyper.seed, broadcast, node)
-        # A batch of one client: the arithmetic of every grid is then the same.
-        found = fit_clients(
-            model,
-            ImageStore(images, preprocess, model.prefix, model.net.device),
-            [FoldedClient(torch.arange(len(labels)), labels, seed)],
-            data.num_classes,
-            epochs=hyper.epochs,
-            batch=hyper.batch,
-            learning_rate=hyper.learning_rate,
-            start=torch.from_numpy(start),
-        )
-        if not bool(found.finite[0]):
-            raise RecastError("training ended in NaN or infinity: lower the learning rate")
-        offsets = found.coefficients[0].numpy() - start
-        update = to_update(bank, broadcast.task, broadcast.round, len(labels), offsets, hyper.bits)
+        offsets = model.fit(start, images, labels, data.num_classes, hyper, seed) - start
+        kept = None
+        if hyper.error_feedback:
+            kept = Residuals.of(FileStore(node.cache), broadcast, tasks[broadcast.task])
+        encoded = feedback.round_update(offsets, kept, broadcast, hyper, seed)
+        update = update_of(model.start, broadcast.task, broadcast.round, len(labels), encoded)
         return pb.ToServer(update=update)
     except (RefusedError, CodecError, RecastError) as error:
         return declined(error, broadcast)
 
 
-def evaluate(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
-    """Measure a local head on this client's test images, with the coefficients and without."""
+def head(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
+    """Tell of this client's features what the server makes a head from."""
     try:
-        model, data, preprocess = _prepare(broadcast, tasks, node)
-        net = model.net
-        train_set = _tensors(data.x_train, data.y_train, preprocess, net)
-        test_set = _tensors(data.x_test, data.y_test, preprocess, net)
-        net.coefficients.load()
-        head_only = _correct(net, train_set, test_set, data.num_classes)
-        net.coefficients.load(torch.from_numpy(from_broadcast(net.bank, broadcast)))
-        return pb.ToServer(
-            evaluation=pb.Evaluation(
-                bank=broadcast.bank,
-                task=broadcast.task,
-                round=broadcast.round,
-                examples=len(data.y_test),
-                correct=_correct(net, train_set, test_set, data.num_classes),
-                head_only_correct=head_only,
-            )
-        )
+        model, data = _prepare(broadcast, tasks, node, classes=1)
+        kind = travelling(broadcast)
+        images, labels = _train_set(data)
+        features = model.features(images, from_broadcast(model.start, broadcast))
+        return head_answer(broadcast, kind, features, labels, data.num_classes)
     except (RefusedError, RecastError) as error:
         return declined(error, broadcast)
+
+
+def evaluate(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
+    """Measure a head on this client's test images, with the coefficients and without.
+
+    The head is the one that the broadcast brings, or one fitted on this client's own features.
+    """
+    try:
+        model, data = _prepare(broadcast, tasks, node, classes=1 if broadcast.head else 2)
+        vector = from_broadcast(model.start, broadcast)
+        kind = evaluated_kind(broadcast)
+        if kind in TRAVELLING:
+            correct, head_only = _with_heads(model, broadcast, vector, kind, _test_set(data))
+        else:
+            head_only = _with_local(model, kind, None, data)
+            correct = _with_local(model, kind, vector, data)
+        return evaluation(broadcast, len(data.y_test), correct, head_only)
+    except (RefusedError, RecastError) as error:
+        return declined(error, broadcast)
+
+
+def travelling(broadcast: pb.Broadcast) -> str:
+    """The kind of head that a broadcast asks statistics for.
+
+    Raises:
+        RefusedError: ``malformed``, one that does not travel.
+    """
+    kind = kind_of(broadcast.head_kind)
+    if kind not in TRAVELLING:
+        raise RefusedError("malformed", f"a {kind} head does not travel")
+    return kind
+
+
+def evaluated_kind(broadcast: pb.Broadcast) -> str:
+    """The kind of head that a broadcast asks to evaluate.
+
+    Raises:
+        RefusedError: ``malformed``, one that should have come with it, or should not have.
+    """
+    kind = kind_of(broadcast.head_kind)
+    if (kind in TRAVELLING) != bool(broadcast.head):
+        raise RefusedError("malformed", f"an evaluation of a {kind} head, which is not there")
+    return kind
+
+
+def head_answer(
+    broadcast: pb.Broadcast, kind: str, features: Tensor, labels: Tensor, classes: int
+) -> pb.ToServer:
+    """What a client with these features ``[N, d]`` and labels ``[N]`` tells the server."""
+    statistics = head_kind(kind).statistics(features, labels.to(features.device), classes)
+    return pb.ToServer(
+        head=pb.HeadStatistics(
+            bank=broadcast.bank,
+            task=broadcast.task,
+            round=broadcast.round,
+            content=pack_statistics(kind, statistics, classes),
+        )
+    )
+
+
+def evaluation(broadcast: pb.Broadcast, examples: int, correct: int, head_only: int) -> pb.ToServer:
+    """What a client says of its test images."""
+    return pb.ToServer(
+        evaluation=pb.Evaluation(
+            bank=broadcast.bank,
+            task=broadcast.task,
+            round=broadcast.round,
+            examples=examples,
+            correct=correct,
+            head_only_correct=head_only,
+        )
+    )
 
 
 def refusal(
@@ -126,12 +183,13 @@ def refusal(
 
 def client_seed(seed: int, broadcast: pb.Broadcast, node: Node) -> int:
     """The seed of one client in one round of one task, whatever carries the message."""
-    sequence = np.random.SeedSequence([seed, broadcast.task, broadcast.round, node.number])
-    return int(sequence.generate_state(1)[0])
+    return feedback.client_seed(seed, broadcast.task, broadcast.round, node.number)
 
 
-def _holds(sha256: bytes, node: Node) -> bool:
-    cache = BankCache(node.cache)
+def _holds(request: pb.HelloRequest, node: Node) -> bool:
+    cache, sha256 = BankCache(node.cache), request.bank.sha256
+    if request.method:
+        return _derives(request.method, sha256, node)
     if cache.holds(sha256):
         return True
     if node.settings.source != "seeded":
@@ -144,6 +202,20 @@ def _holds(sha256: bytes, node: Node) -> bool:
     return True
 
 
+def _derives(method: str, sha256: bytes, node: Node) -> bool:
+    """Whether this client's backbone gives the method the start that was announced."""
+    try:
+        found = with_method(node.settings.backbone, method, node.settings.device)
+    except RecastError as error:
+        logger.error("method %s: %s", method, error)
+        return False
+    if found.start.sha256 != sha256:
+        logger.error("method %s starts elsewhere here: another backbone or version", method)
+        return False
+    BankCache(node.cache).store_method(method, sha256)
+    return True
+
+
 class UnpreparedError(RefusedError):
     """A refusal with its code of the wire."""
 
@@ -153,8 +225,8 @@ class UnpreparedError(RefusedError):
 
 
 def _prepare(
-    broadcast: pb.Broadcast, tasks: Tasks, node: Node
-) -> tuple[SplitModel, ClientData, Preprocess]:
+    broadcast: pb.Broadcast, tasks: Tasks, node: Node, classes: int = 2
+) -> tuple[Learner, ClientData]:
     path = BankCache(node.cache).find(broadcast.bank)
     if path is None:
         raise UnpreparedError(
@@ -166,38 +238,51 @@ def _prepare(
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
     try:
-        model, preprocess = attached(node.settings.backbone, path, node.settings.device)
+        model = learner(node.settings.backbone, path, node.settings.device)
     except RecastError as error:
         if BankCache(node.cache).holds(bytes.fromhex(path.stem)):
             raise
         raise UnpreparedError(pb.Refusal.REASON_BANK_MISSING, str(error)) from error
-    data = node.data(task.name, task.source, preprocess.size)
+    data = node.data(task.name, task.source, preprocess_of(node.settings.backbone).size)
     if data is None or not len(data.y_train):
         raise UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
-    if len(np.unique(data.y_train)) < 2:
+    if len(np.unique(data.y_train)) < classes:
         raise UnpreparedError(
             pb.Refusal.REASON_ONE_CLASS, f"the images of task {task.name} are of one class"
         )
-    return model, data, preprocess
+    return model, data
 
 
-def _tensors(
-    images: np.ndarray, labels: np.ndarray, preprocess: Preprocess, net: RecastModel
-) -> tuple[Tensor, Tensor]:
-    device = net.coefficients.flat.device
-    return preprocess(images).to(device), torch.from_numpy(labels).to(device)
+def _train_set(data: ClientData) -> _Images:
+    return torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
 
 
-@torch.no_grad()
-def _correct(
-    net: RecastModel,
-    train_set: tuple[Tensor, Tensor],
-    test_set: tuple[Tensor, Tensor],
-    classes: int,
-) -> int:
-    head = ridge_head(features_of(net, train_set[0]), train_set[1], classes)
-    predicted = head(features_of(net, test_set[0])).argmax(1)
-    return int((predicted == test_set[1]).sum())
+def _test_set(data: ClientData) -> _Images:
+    return torch.from_numpy(data.x_test), torch.from_numpy(data.y_test)
+
+
+def _with_local(model: Learner, kind: str, vector: Vector | None, data: ClientData) -> int:
+    """Right answers of a head fitted here, with a vector or the start's."""
+    (images, labels), (test_images, test_labels) = _train_set(data), _test_set(data)
+    features = model.features(images, vector)
+    found = head_kind(kind).fit(features, labels.to(features.device), data.num_classes)
+    return count_correct(found, model.features(test_images, vector), test_labels)
+
+
+def _with_heads(
+    model: Learner, broadcast: pb.Broadcast, vector: Vector, kind: str, test_set: _Images
+) -> tuple[int, int]:
+    """Right answers of the head that was sent, and of the one for the start: 0 if there is none."""
+    images, labels = test_set
+    features = model.features(images, vector)
+    correct = count_correct(unpack_head_for(features, broadcast.head, kind), features, labels)
+    if not broadcast.coefficients:
+        return correct, correct
+    if not broadcast.start_head:
+        return correct, 0
+    features = model.features(images)
+    found = unpack_head_for(features, broadcast.start_head, kind)
+    return correct, count_correct(found, features, labels)
 
 
 def declined(error: Exception, broadcast: pb.Broadcast) -> pb.ToServer:

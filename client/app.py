@@ -32,6 +32,12 @@ def bank(message: Message, context: Context) -> Message:
     return _reply(message, context)
 
 
+@app.query("head")
+def head(message: Message, context: Context) -> Message:
+    """Tell of local features what the server makes a head from."""
+    return _reply(message, context)
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Fit coefficients on local images."""
@@ -77,6 +83,8 @@ def _answer(request: pb.ToClient, node: Node, context: Context) -> pb.ToServer:
                     node.settings.deadline,
                 )
             return update
+        case "head":
+            return answer.head(request.head, _known_tasks(context), node)
         case "evaluate":
             return answer.evaluate(request.evaluate, _known_tasks(context), node)
         case _:

@@ -9,6 +9,9 @@ from recast_core.bank import TemplateBank
 from recast_core.bank_file import write_atomically
 from recast_core.errors import RecastError
 
+# A bank's file, and one with the name of a method that needs none.
+BANK, METHOD = ".safetensors", ".method"
+
 
 class BankCache:
     """A folder of banks. Files are complete or absent; a damaged one counts as absent."""
@@ -18,12 +21,15 @@ class BankCache:
 
     def path(self, sha256: bytes) -> Path:
         """Where the bank of this identity is kept."""
-        return self.folder / f"{sha256.hex()}.safetensors"
+        return self.folder / f"{sha256.hex()}{BANK}"
 
     def find(self, prefix: int) -> Path | None:
-        """The file of the bank whose identity starts with ``prefix``, or ``None``."""
-        matches = sorted(self.folder.glob(f"{prefix:08x}*.safetensors"))
-        return matches[0] if matches else None
+        """The file of the bank or method whose identity starts with ``prefix``, or ``None``."""
+        for suffix in (BANK, METHOD):
+            matches = sorted(self.folder.glob(f"{prefix:08x}*{suffix}"))
+            if matches:
+                return matches[0]
+        return None
 
     def holds(self, sha256: bytes) -> bool:
         """Whether the bank is here and sound; a damaged file is removed."""
@@ -52,3 +58,13 @@ class BankCache:
         path = self.path(sha256)
         write_atomically(path, content)
         return path
+
+    def store_method(self, method: str, sha256: bytes) -> None:
+        """Remember which method has this identity, so that messages need not repeat its name.
+
+        Raises:
+            RecastError: the folder cannot be written.
+        """
+        path = self.folder / f"{sha256.hex()}{METHOD}"
+        if not path.exists():
+            write_atomically(path, method.encode())

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import torch
 
+from client.bank_cache import METHOD
 from recast_core.backbones import Preprocess, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.folded import SplitModel, split_model
+from recast_core.learner import BankLearner, Learner, MethodLearner, method_learner
 from recast_core.model import attach
 
+_methods: dict[tuple[str, str, str], MethodLearner] = {}
 _loaded: dict[tuple[str, str, str], tuple[SplitModel, Preprocess]] = {}
 
 
@@ -32,6 +35,36 @@ def attached(backbone: str, bank: Path, device: str) -> tuple[SplitModel, Prepro
         model = split_model(net.to(pick_device(device)), loaded.preprocess.size)
         _loaded[key] = model, loaded.preprocess
     return _loaded[key]
+
+
+def learner(backbone: str, path: Path, device: str) -> Learner:
+    """What trains with the file that ``BankCache.find`` gave.
+
+    Raises:
+        RecastError: the file is damaged, or is for another backbone.
+    """
+    if path.suffix != METHOD:
+        return BankLearner(*attached(backbone, path, device))
+    found = with_method(backbone, path.read_text("utf-8", "replace"), device)
+    if found.start.sha256.hex() != path.stem:
+        path.unlink(missing_ok=True)
+        raise RecastError(f"{path} names another method or backbone: greet this client again")
+    return found
+
+
+def with_method(backbone: str, method: str, device: str) -> MethodLearner:
+    """The backbone as a method learns with it; the last one is kept.
+
+    Raises:
+        RecastError: no such method, or it finds nothing in the backbone to train.
+    """
+    key = backbone, method, device
+    if key not in _methods:
+        loaded = load_backbone(backbone)
+        made = method_learner(method, loaded.model, loaded.preprocess, pick_device(device))
+        _methods.clear()
+        _methods[key] = made
+    return _methods[key]
 
 
 @lru_cache(maxsize=2)

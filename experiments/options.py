@@ -31,8 +31,8 @@ _RUN = {
     "rounds": (int, "Rounds per task."),
     "epochs": (int, "Local passes per round."),
     "batch": (int, "Images per local step."),
-    "learning-rate": (float, "Of the coefficients."),
-    "head": (str, "local: a ridge head that never leaves its client."),
+    "learning-rate": (float, "Of what trains; 0 is the method's customary rate."),
+    "head": (str, "local or linear (stay on their client), means, ridge or shared (merged)."),
     "bits": (int, "Width of an update's numbers: 32, 16, or 8 to 1."),
     "partition": (str, "iid, dirichlet:ALPHA, shards:CLASSES or natural."),
     "seed": (int, "Of everything."),
@@ -43,6 +43,12 @@ _RUN = {
     "deadline": (float, "Seconds that a round may take."),
     "quorum": (str, "Updates that close a round early: all, a count (5) or a share (0.8)."),
     "keep-running": (bool, "Wait for `recast tasks add` when all tasks are learned."),
+    "method": (str, "recast, head-only, norm-affine, lora[:RANK], full, ...: what trains."),
+    "bank": (str, "A bank's file, in place of making one."),
+    "broadcast-bits": (int, "Width of a broadcast's numbers: 32, 16, or 8 to 1."),
+    "rounding": (str, "nearest or stochastic: of an update's numbers."),
+    "error-feedback": (bool, "Add to an update what rounding took from the one before."),
+    "baseline": (bool, "Where heads travel, also learn one on the backbone as it came."),
 }
 
 FLEET = {

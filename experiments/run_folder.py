@@ -14,9 +14,9 @@ from recast_core.backbones import Backbone, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.model import RecastModel, attach
-from server.app import bank_path
 from server.lock import settle
 from server.registry import Registry, Run, Task
+from server.start import bank_path
 
 REGISTRY = "registry.sqlite"
 
@@ -84,6 +84,8 @@ def learned(registry: Registry, run: Run, name: str) -> Learned:
     """
     task = find_task(registry, run, name)
     vector = registry.coefficients(run.id, task.number)
+    if (method := run.config.get("method", "recast")) != "recast":
+        raise RecastError(f"run {run.id} trained {method}: name a run of method recast")
     path = bank_path(registry.path.parent, run.bank_sha256)
     if not path.is_file():
         raise RecastError(f"no bank at {path}: restore it, it was written when the run started")

@@ -16,9 +16,9 @@ from experiments.metrics import serve_metrics
 from experiments.summary import summarise
 from experiments.warnings import warn_of_many
 from recast_core.backbones import load_backbone
-from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.settings import Settings, Value
+from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
 from server.app import run_federation, run_folder
 from server.flower import server_identity
@@ -65,10 +65,11 @@ def serve(
     set_up(as_json=json_log)
     signal.signal(signal.SIGTERM, _stop)
     folder = run_folder(settings)
-    made: list[tuple[TemplateBank, int]] = []
+    made: list[tuple[Start, int]] = []
 
-    def started(bank: TemplateBank, run: int) -> None:
-        warn_of_many(bank.trained)
+    def started(bank: Start, run: int) -> None:
+        if bank.template_count:
+            warn_of_many(bank.trained)
         made.append((bank, run))
 
     with ExitStack() as stack:

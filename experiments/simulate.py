@@ -25,9 +25,9 @@ from experiments.fleet import Fleet
 from experiments.summary import summarise
 from experiments.warnings import warn_of_many
 from recast_core.backbones import load_backbone
-from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from recast_core.start import Start
 from recast_core.task_spec import TaskSpec
 from server.app import run_federation, run_folder
 from server.flower import server_identity
@@ -53,6 +53,9 @@ def simulate(
         raise RecastError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}{hint}")
     if fleet is not None and engine == "ray":
         raise RecastError("a fleet on engine ray: use --engine folded or sequential")
+    if engine == "folded" and settings.canonical_method() != "recast":
+        print(f"method {settings.method} does not fold: clients train one after another")
+        engine = "sequential"
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
     pick_device(settings.device)
@@ -68,10 +71,11 @@ def simulate(
     logging.getLogger("recast.client").setLevel(logging.ERROR)
     folder = run_folder(settings)
     began = time.monotonic()
-    made: list[tuple[TemplateBank, int]] = []
+    made: list[tuple[Start, int]] = []
 
-    def started(bank: TemplateBank, run: int) -> None:
-        warn_of_many(bank.trained)
+    def started(bank: Start, run: int) -> None:
+        if bank.template_count:
+            warn_of_many(bank.trained)
         made.append((bank, run))
 
     wrapped: list[FleetGrid] = []

@@ -5,13 +5,13 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from recast_core.bank import TemplateBank
+from recast_core.start import Start
 from server.ledger import Ledger
 from server.registry import Registry
 
 
 def summarise(
-    registry: Registry, run: int, bank: TemplateBank, engine: str, seed: int, seconds: float
+    registry: Registry, run: int, bank: Start, engine: str, seed: int, seconds: float
 ) -> dict[str, Any]:
     """The report of ``recast simulate``; accuracies are fractions, bytes totals over clients."""
     ledger = Ledger(registry)

@@ -7,6 +7,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class HeadKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HEAD_LOCAL: _ClassVar[HeadKind]
+    HEAD_MEANS: _ClassVar[HeadKind]
+    HEAD_RIDGE: _ClassVar[HeadKind]
+    HEAD_SHARED: _ClassVar[HeadKind]
+    HEAD_LINEAR: _ClassVar[HeadKind]
+HEAD_LOCAL: HeadKind
+HEAD_MEANS: HeadKind
+HEAD_RIDGE: HeadKind
+HEAD_SHARED: HeadKind
+HEAD_LINEAR: HeadKind
+
 class BankRef(_message.Message):
     __slots__ = ("sha256", "size")
     SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -26,12 +39,14 @@ class Task(_message.Message):
     def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
-    __slots__ = ("bank", "tasks")
+    __slots__ = ("bank", "tasks", "method")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
     bank: BankRef
     tasks: _containers.RepeatedCompositeFieldContainer[Task]
-    def __init__(self, bank: _Optional[_Union[BankRef, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ...) -> None: ...
+    method: str
+    def __init__(self, bank: _Optional[_Union[BankRef, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., method: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("holds_bank", "tasks", "client")
@@ -72,34 +87,48 @@ class BankReceipt(_message.Message):
     def __init__(self, bank: _Optional[int] = ...) -> None: ...
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed")
+    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed", "stochastic", "error_feedback")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    STOCHASTIC_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch: int
     learning_rate: float
     bits: int
     seed: int
-    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    stochastic: bool
+    error_feedback: bool
+    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ...) -> None: ...
 
 class Broadcast(_message.Message):
-    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters")
+    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "lost")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
     COEFFICIENTS_FIELD_NUMBER: _ClassVar[int]
     HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_KIND_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    START_HEAD_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     bank: int
     task: int
     round: int
     scale: float
     coefficients: bytes
     hyperparameters: Hyperparameters
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ...) -> None: ...
+    bits: int
+    head_kind: HeadKind
+    head: bytes
+    start_head: bytes
+    lost: bool
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., lost: bool = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients")
@@ -132,6 +161,18 @@ class Evaluation(_message.Message):
     correct: int
     head_only_correct: int
     def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., correct: _Optional[int] = ..., head_only_correct: _Optional[int] = ...) -> None: ...
+
+class HeadStatistics(_message.Message):
+    __slots__ = ("bank", "task", "round", "content")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    bank: int
+    task: int
+    round: int
+    content: bytes
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("reason", "task", "round", "detail")
@@ -166,27 +207,31 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[_Union[Refusal.Reason, str]] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ToClient(_message.Message):
-    __slots__ = ("hello", "bank", "train", "evaluate")
+    __slots__ = ("hello", "bank", "train", "evaluate", "head")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BANK_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     hello: HelloRequest
     bank: BankDelivery
     train: Broadcast
     evaluate: Broadcast
-    def __init__(self, hello: _Optional[_Union[HelloRequest, _Mapping]] = ..., bank: _Optional[_Union[BankDelivery, _Mapping]] = ..., train: _Optional[_Union[Broadcast, _Mapping]] = ..., evaluate: _Optional[_Union[Broadcast, _Mapping]] = ...) -> None: ...
+    head: Broadcast
+    def __init__(self, hello: _Optional[_Union[HelloRequest, _Mapping]] = ..., bank: _Optional[_Union[BankDelivery, _Mapping]] = ..., train: _Optional[_Union[Broadcast, _Mapping]] = ..., evaluate: _Optional[_Union[Broadcast, _Mapping]] = ..., head: _Optional[_Union[Broadcast, _Mapping]] = ...) -> None: ...
 
 class ToServer(_message.Message):
-    __slots__ = ("hello", "bank", "update", "evaluation", "refusal")
+    __slots__ = ("hello", "bank", "update", "evaluation", "refusal", "head")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BANK_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     bank: BankReceipt
     update: Update
     evaluation: Evaluation
     refusal: Refusal
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bank: _Optional[_Union[BankReceipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+    head: HeadStatistics
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bank: _Optional[_Union[BankReceipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., head: _Optional[_Union[HeadStatistics, _Mapping]] = ...) -> None: ...

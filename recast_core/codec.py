@@ -1,13 +1,16 @@
 """Coefficients as bytes: offsets in a few bits each, with one scale.
 
 Widths: 32 and 16 are IEEE floats (no scale); 8 to 2 are signed integers ``q`` with
-``offset = q * scale``; 1 is the sign, with ``scale`` the mean magnitude. Integers are packed most
+``offset = q * scale``; 1 is the sign, with ``scale`` the magnitude. Integers are packed most
 significant bit first, the last byte padded with zero bits, so that a vector has exactly one length
 and one encoding.
+
+Rounding is to nearest, or stochastic: unbiased, by a random generator that is handed in.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,13 @@ from recast_core.errors import RecastError
 
 Vector = NDArray[np.float32]
 WIDTHS = (32, 16, 8, 7, 6, 5, 4, 3, 2, 1)
+
+# A scale keeps 12 bits of its float32's 24, so that levels times scale are exact, and a decoded
+# vector is encoded to the same bytes again.
+_SCALE_STEPS = 1 << 12
+_SMALLEST_SCALE = 2.0**-126
+_LARGEST = float(np.finfo(np.float32).max)
+_FLOATS: dict[int, str] = {16: "<f2", 32: "<f4"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,10 @@ class CodecError(ValueError):
     """Bytes that are not the encoding of a vector; the message says why."""
 
 
+class LengthError(CodecError):
+    """Bytes of another number than the vector's encoding has."""
+
+
 def check_bits(bits: int) -> int:
     """``bits`` if it is a width of this codec; raises RecastError otherwise."""
     if bits not in WIDTHS:
@@ -43,35 +57,54 @@ def encoded_length(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
-def encode(offsets: Vector, bits: int) -> Encoded:
-    """Encode float32 ``[D]``, rounding to nearest.
+def encode(offsets: Vector, bits: int, random: np.random.Generator | None = None) -> Encoded:
+    """Encode float32 ``[D]``.
+
+    Args:
+        offsets: to encode.
+        bits: one of ``WIDTHS``.
+        random: rounds integers up or down at random, so that the expected value is the offset
+            (then 1 bit has the largest magnitude as its scale); ``None`` rounds to nearest (and
+            1 bit has the mean magnitude). Floats are always rounded to nearest.
 
     Raises:
         RecastError: an unknown width.
-        CodecError: NaN or infinity, or an offset beyond what 16 bits hold.
+        CodecError: NaN or infinity, or an offset beyond what the width holds.
     """
     check_bits(bits)
     offsets = np.ascontiguousarray(offsets, np.float32)
-    if not np.isfinite(offsets).all():
+    magnitudes = np.abs(offsets)
+    peak = float(magnitudes.max(initial=0.0))
+    if not math.isfinite(peak):
         raise CodecError("the vector holds NaN or infinity")
     if bits >= 16:
         with np.errstate(over="ignore"):
-            floats = offsets.astype("<f2" if bits == 16 else "<f4")
+            floats = offsets.astype(_FLOATS[bits])
         if not np.isfinite(floats).all():
             raise CodecError("an offset is too large for 16 bits: send 32")
         return Encoded(floats.tobytes(), 0.0)
-    peak = float(np.abs(offsets).max(initial=0.0))
-    if bits == 1:
-        scale = float(np.float32(np.abs(offsets).mean(dtype=np.float64))) if offsets.size else 0.0
-        levels = (offsets >= 0).astype(np.uint8)
+    limit = (1 << (bits - 1)) - 1
+    if bits > 1:
+        scale = _coarse(peak / limit)
+    elif random is not None:
+        scale = _coarse(peak)
     else:
-        limit = (1 << (bits - 1)) - 1
-        scale = float(np.float32(peak / limit))
-        steps = offsets / np.float32(scale) if scale > 0 else np.zeros_like(offsets)
-        levels = (np.rint(steps).clip(-limit, limit).astype(np.int16) + limit).astype(np.uint8)
+        scale = _coarse(float(magnitudes.mean(dtype=np.float64))) if offsets.size else 0.0
     if scale == 0.0:
         # Nothing to say: the canonical form of the zero vector has zero levels.
-        levels = np.zeros(offsets.size, np.uint8)
+        return Encoded(bytes(encoded_length(offsets.size, bits)), 0.0)
+    if bits == 1:
+        threshold = 0.0 if random is None else scale * (2 * random.random(offsets.size) - 1)
+        levels = (offsets >= threshold).astype(np.uint8)
+    else:
+        steps = offsets / np.float32(scale)
+        if random is None:
+            whole = np.rint(steps)
+        else:
+            # A coarse scale may put the largest magnitude a hair beyond the last level.
+            whole = np.floor(steps + random.random(offsets.size, np.float32))
+            whole = np.minimum(np.maximum(whole, -limit), limit)
+        levels = (whole + np.float32(limit)).astype(np.uint8)
     return Encoded(_pack(levels, bits), scale)
 
 
@@ -79,52 +112,69 @@ def decode(encoded: Encoded, count: int, bits: int) -> Vector:
     """The float32 vector ``[count]`` that ``encoded`` stands for.
 
     Raises:
-        CodecError: wrong length, set padding bits, a level out of range, or a number or scale that
-            is not finite.
+        LengthError: wrong length.
+        CodecError: set padding bits, a level out of range, a scale where none is needed, or a
+            number or scale that is not finite.
     """
     check_bits(bits)
     if len(encoded.data) != encoded_length(count, bits):
-        raise CodecError(
+        raise LengthError(
             f"{len(encoded.data)} bytes for {count} numbers of {bits} bits: expected "
             f"{encoded_length(count, bits)}"
         )
+    scale = encoded.scale
+    if not 0.0 <= scale < math.inf:
+        raise CodecError(f"scale {scale} is not a finite number of at least 0")
     if bits >= 16:
-        floats = np.frombuffer(encoded.data, "<f2" if bits == 16 else "<f4").astype(np.float32)
+        if scale:
+            raise CodecError(f"scale {scale} with numbers of {bits} bits, which have none")
+        floats: Vector = np.frombuffer(encoded.data, _FLOATS[bits]).astype(np.float32)
         if not np.isfinite(floats).all():
             raise CodecError("the vector holds NaN or infinity")
         return floats
-    scale = np.float32(encoded.scale)
-    if not np.isfinite(scale) or scale < 0:
-        raise CodecError(f"scale {encoded.scale} is not a finite number of at least 0")
-    levels = _unpack(encoded.data, count, bits)
-    if scale == 0:
-        if levels.any():
+    if scale == 0.0:
+        if any(encoded.data):
             raise CodecError("levels without a scale")
         return np.zeros(count, np.float32)
+    levels = _unpack(encoded.data, count, bits)
     if bits == 1:
-        return np.where(levels == 1, scale, -scale).astype(np.float32)
+        return np.where(levels, np.float32(scale), np.float32(-scale))
     limit = (1 << (bits - 1)) - 1
-    if int(levels.max(initial=0)) > 2 * limit:
+    if levels.max(initial=0) > 2 * limit:
         raise CodecError(f"a level exceeds {limit}")
-    with np.errstate(over="ignore"):
-        offsets = (levels.astype(np.float32) - np.float32(limit)) * scale
-    if not np.isfinite(offsets).all():
-        raise CodecError(f"scale {encoded.scale} makes an offset infinite")
-    return offsets
+    if scale * limit > _LARGEST:
+        raise CodecError(f"scale {scale} makes an offset infinite")
+    return (levels.astype(np.float32) - np.float32(limit)) * np.float32(scale)
+
+
+def _coarse(scale: float) -> float:
+    """The nearest scale with few bits; 0 where it is too small to be a normal number."""
+    mantissa, exponent = math.frexp(scale)
+    coarse = math.ldexp(round(mantissa * _SCALE_STEPS) / _SCALE_STEPS, exponent)
+    if coarse > _LARGEST:
+        coarse = math.ldexp(1 - 1 / _SCALE_STEPS, 128)
+    return coarse if coarse >= _SMALLEST_SCALE else 0.0
 
 
 def _pack(levels: NDArray[np.uint8], bits: int) -> bytes:
     if bits == 8:
         return levels.tobytes()
-    return np.packbits(np.unpackbits(levels[:, None], axis=1)[:, 8 - bits :].reshape(-1)).tobytes()
+    if bits == 1:
+        return np.packbits(levels).tobytes()
+    wide = np.unpackbits(levels).reshape(-1, 8)
+    return np.packbits(wide[:, 8 - bits :]).tobytes()
 
 
 def _unpack(data: bytes, count: int, bits: int) -> NDArray[np.uint8]:
-    if bits == 8:
-        return np.frombuffer(data, np.uint8)
-    stream = np.unpackbits(np.frombuffer(data, np.uint8))
-    if stream[count * bits :].any():
+    packed = np.frombuffer(data, np.uint8)
+    if bits == 8 or count == 0:
+        return packed
+    used = count * bits
+    if data[-1] & ((1 << (8 * len(data) - used)) - 1):
         raise CodecError("padding bits are set")
+    stream = np.unpackbits(packed, count=used)
+    if bits == 1:
+        return stream
     wide = np.zeros((count, 8), np.uint8)
-    wide[:, 8 - bits :] = stream[: count * bits].reshape(count, bits)
-    return np.packbits(wide, axis=1).reshape(-1)
+    wide[:, 8 - bits :] = stream.reshape(count, bits)
+    return np.packbits(wide)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,13 @@ Optimizer = Literal["adamw", "sgd", "levenberg-marquardt"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "sgd", "levenberg-marquardt")
 # Affine parameters of normalisation layers train at this multiple of the coefficients' rate.
 _AFFINE_RATE = 0.1
+
+
+class Featured(Protocol):
+    """A model with features, attached or prepared by a method."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """``[N, d]`` of images ``[N, 3, H, W]``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +221,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 @torch.no_grad()
-def features_of(net: RecastModel, images: Tensor) -> Tensor:
+def features_of(net: Featured, images: Tensor) -> Tensor:
     """Features ``[N, d]`` of images ``[N, 3, H, W]``, in batches, without gradients."""
     return torch.cat([net.features(part) for part in images.split(EVALUATION_BATCH)])
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank import TemplateBank
-from recast_core.codec import WIDTHS, CodecError, Encoded, Vector, decode, encode
+from recast_core.codec import WIDTHS, CodecError, Encoded, LengthError, Vector, decode, encode
+from recast_core.start import Start
 
 # Offsets from the bank's start; 11 bits of precision, half the bytes of float32.
 BROADCAST_BITS = 16
+# Whoever asks for more would keep a client busy for good.
+MAX_EPOCHS = 100_000
+_SNAPS = 16
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Hyperparameters:
         learning_rate: of the coefficients.
         bits: width of an update's numbers.
         seed: of the run; a client's own generator also depends on task, round and client.
+        stochastic: round updates at random instead of to nearest.
+        error_feedback: add to an update what rounding took from the one before.
     """
 
     epochs: int = 2
@@ -31,6 +36,8 @@ class Hyperparameters:
     learning_rate: float = 1e-2
     bits: int = 8
     seed: int = 0
+    stochastic: bool = False
+    error_feedback: bool = False
 
 
 class RefusedError(ValueError):
@@ -45,13 +52,18 @@ class RefusedError(ValueError):
         self.reason = reason
 
 
-def bank_ref(bank: TemplateBank, size: int) -> pb.BankRef:
+def bank_ref(bank: Start, size: int) -> pb.BankRef:
     """The reference to ``bank``, whose file has ``size`` bytes."""
     return pb.BankRef(sha256=bank.sha256, size=size)
 
 
 def to_broadcast(
-    bank: TemplateBank, task: int, round_: int, vector: Vector, hyper: Hyperparameters | None = None
+    bank: Start,
+    task: int,
+    round_: int,
+    vector: Vector,
+    hyper: Hyperparameters | None = None,
+    bits: int = BROADCAST_BITS,
 ) -> pb.Broadcast:
     """The broadcast of coefficients ``vector [D]``; a vector at the bank's start travels as none.
 
@@ -62,36 +74,60 @@ def to_broadcast(
     offsets = vector - bank.initial_vector.numpy()
     if offsets.any():
         try:
-            message.coefficients = encode(offsets, BROADCAST_BITS).data
+            encoded = encode(offsets, bits)
         except CodecError as error:
             raise RefusedError(
                 "not-finite", f"coefficients of task {task} diverged: {error}"
             ) from error
+        # Neither where every offset is too small for the width: that is the start.
+        if encoded.scale or (bits >= 16 and any(encoded.data)):
+            message.coefficients, message.scale = encoded.data, encoded.scale
+            if bits != BROADCAST_BITS:
+                message.bits = bits
     if hyper is not None:
         message.hyperparameters.epochs = hyper.epochs
         message.hyperparameters.batch = hyper.batch
         message.hyperparameters.learning_rate = hyper.learning_rate
         message.hyperparameters.bits = hyper.bits
         message.hyperparameters.seed = hyper.seed
+        message.hyperparameters.stochastic = hyper.stochastic
+        message.hyperparameters.error_feedback = hyper.error_feedback
     return message
 
 
-def from_broadcast(bank: TemplateBank, message: pb.Broadcast) -> Vector:
+def from_broadcast(bank: Start, message: pb.Broadcast) -> Vector:
     """The coefficients ``[D]`` that a broadcast stands for.
 
     Raises:
-        RefusedError: ``wrong-bank``, ``wrong-length`` or ``not-finite``.
+        RefusedError: ``wrong-bank``, ``wrong-length``, ``not-finite``, or ``malformed``: bits that
+            are no width, or that say what their absence says.
     """
     _same_bank(bank, message.bank)
     initial = bank.initial_vector.numpy()
+    bits = message.bits or BROADCAST_BITS
     if not message.coefficients:
+        if message.bits or message.scale:
+            raise RefusedError("malformed", "bits or scale of no coefficients")
         return initial.copy()
-    return np.asarray(initial + _decode(message.coefficients, 0.0, bank.sent, BROADCAST_BITS))
+    if bits not in WIDTHS or message.bits == BROADCAST_BITS:
+        raise RefusedError("malformed", f"coefficients of {message.bits} bits")
+    return np.asarray(initial + _decode(message.coefficients, message.scale, bank.sent, bits))
 
 
-def snap(bank: TemplateBank, vector: Vector) -> Vector:
-    """``vector`` as its broadcast will arrive, so that both sides hold the same numbers."""
-    return from_broadcast(bank, to_broadcast(bank, 0, 0, vector))
+def snap(bank: Start, vector: Vector, bits: int = BROADCAST_BITS) -> Vector:
+    """``vector`` as its broadcast will arrive, so that both sides hold the same numbers.
+
+    Snapping again changes nothing: the sum of start and offset is rounded too, and may fall beside
+    the offset that it was made from, so this goes on until it does not.
+
+    Raises:
+        RefusedError: ``not-finite``, a vector that has diverged.
+    """
+    for _ in range(_SNAPS):
+        before, vector = vector, from_broadcast(bank, to_broadcast(bank, 0, 0, vector, None, bits))
+        if np.array_equal(vector, before):
+            break
+    return vector
 
 
 def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
@@ -102,24 +138,41 @@ def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
     """
     hyper = message.hyperparameters
     rate = hyper.learning_rate
-    if not (hyper.epochs and hyper.batch and 0 < rate < float("inf") and hyper.bits in WIDTHS):
+    if not (
+        0 < hyper.epochs <= MAX_EPOCHS
+        and hyper.batch
+        and 0 < rate < float("inf")
+        and hyper.bits in WIDTHS
+    ):
         raise RefusedError(
             "malformed",
             f"cannot train with epochs {hyper.epochs}, batch {hyper.batch}, "
             f"learning rate {rate:g}, bits {hyper.bits}",
         )
-    return Hyperparameters(hyper.epochs, hyper.batch, hyper.learning_rate, hyper.bits, hyper.seed)
+    return Hyperparameters(
+        hyper.epochs,
+        hyper.batch,
+        hyper.learning_rate,
+        hyper.bits,
+        hyper.seed,
+        hyper.stochastic,
+        hyper.error_feedback,
+    )
 
 
 def to_update(
-    bank: TemplateBank, task: int, round_: int, examples: int, offsets: Vector, bits: int
+    bank: Start, task: int, round_: int, examples: int, offsets: Vector, bits: int
 ) -> pb.Update:
     """The update that carries ``offsets [D]`` from the broadcast, in ``bits`` bits each.
 
     Raises:
         CodecError: NaN or infinity.
     """
-    encoded = encode(offsets, bits)
+    return update_of(bank, task, round_, examples, encode(offsets, bits))
+
+
+def update_of(bank: Start, task: int, round_: int, examples: int, encoded: Encoded) -> pb.Update:
+    """The update that carries offsets which are encoded already."""
     return pb.Update(
         bank=bank.prefix,
         task=task,
@@ -130,7 +183,7 @@ def to_update(
     )
 
 
-def from_update(bank: TemplateBank, message: pb.Update, bits: int) -> Vector:
+def from_update(bank: Start, message: pb.Update, bits: int) -> Vector:
     """The offsets ``[D]`` that an update carries.
 
     Raises:
@@ -142,7 +195,7 @@ def from_update(bank: TemplateBank, message: pb.Update, bits: int) -> Vector:
     return _decode(message.coefficients, message.scale, bank.sent, bits)
 
 
-def _same_bank(bank: TemplateBank, prefix: int) -> None:
+def _same_bank(bank: Start, prefix: int) -> None:
     if prefix != bank.prefix:
         raise RefusedError(
             "wrong-bank", f"bank {prefix:08x} was named, this one is {bank.prefix:08x}"
@@ -153,5 +206,5 @@ def _decode(data: bytes, scale: float, count: int, bits: int) -> Vector:
     try:
         return decode(Encoded(data, scale), count, bits)
     except CodecError as error:
-        reason = "wrong-length" if "expected" in str(error) else "not-finite"
+        reason = "wrong-length" if isinstance(error, LengthError) else "not-finite"
         raise RefusedError(reason, str(error)) from error

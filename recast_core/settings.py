@@ -10,9 +10,12 @@ from dataclasses import dataclass, fields
 from recast_core.codec import check_bits
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
+from recast_core.heads import head_kind
 from recast_core.messages import Hyperparameters
+from recast_core.methods import canonical, parse_method
 from recast_core.targets import patterns_of
 
+ROUNDINGS = ("nearest", "stochastic")
 Value = bool | int | float | str
 
 
@@ -59,8 +62,9 @@ class Settings:
         rounds: rounds per task.
         epochs: local passes per round.
         batch: images per local step.
-        learning_rate: of the coefficients.
-        head: ``local``, a ridge head that never leaves its client.
+        learning_rate: of what trains; 0 is the method's customary rate, 2e-2 for recast.
+        head: ``local`` and ``linear``, heads that never leave their client, or ``means``, ``ridge``
+            and ``shared``, which the server merges.
         bits: width of an update's numbers.
         partition: how simulated clients divide a task's data.
         seed: of everything.
@@ -73,6 +77,14 @@ class Settings:
         quorum: how many updates close a round early: ``all``, a count such as ``5``, or a share of
             the clients asked such as ``0.8`` or ``80%``.
         keep_running: wait for further tasks when all are learned.
+        method: what trains: see ``recast_core.methods.parse_method``; LoRA's target is ``target``
+            where the method does not name one.
+        bank: a bank's file, in place of making one.
+        broadcast_bits: width of a broadcast's numbers.
+        rounding: of an update's numbers, ``nearest`` or ``stochastic``.
+        error_feedback: a client adds to an update what rounding took from the one before.
+        baseline: where heads travel, also learn one on the backbone as it came, to report what the
+            coefficients add.
     """
 
     backbone: str = "glyph_resnet20"
@@ -87,7 +99,7 @@ class Settings:
     rounds: int = 3
     epochs: int = 2
     batch: int = 32
-    learning_rate: float = 2e-2
+    learning_rate: float = 0.0
     head: str = "local"
     bits: int = 8
     partition: str = "dirichlet:0.5"
@@ -99,13 +111,19 @@ class Settings:
     deadline: float = 3600.0
     quorum: str = "all"
     keep_running: bool = False
+    method: str = "recast"
+    bank: str = ""
+    broadcast_bits: int = 16
+    rounding: str = "nearest"
+    error_feedback: bool = False
+    baseline: bool = True
 
     def __post_init__(self) -> None:
         for name in ("rounds", "epochs", "batch", "parallel_tasks"):
             if getattr(self, name) < 1:
                 raise RecastError(f"{name} is {getattr(self, name)}: give at least 1")
-        if not 0 < self.learning_rate < float("inf"):
-            raise RecastError(f"learning_rate is {self.learning_rate}: give a positive number")
+        if not 0 <= self.learning_rate < float("inf"):
+            raise RecastError(f"learning_rate is {self.learning_rate}: give a number of 0 or more")
         if self.clients_per_round < 0:
             raise RecastError(
                 f"clients_per_round is {self.clients_per_round}: give a number, or 0 for all"
@@ -115,11 +133,17 @@ class Settings:
         parse_quorum(self.quorum)
         if not 0 <= self.seed < 2**32:
             raise RecastError(f"seed is {self.seed}: give a whole number from 0 to 4294967295")
-        if self.head != "local":
-            raise RecastError(f"unknown head {self.head!r}: choose local")
+        head_kind(self.head)
+        if self.rounding not in ROUNDINGS:
+            raise RecastError(
+                f"unknown rounding {self.rounding!r}: choose {' or '.join(ROUNDINGS)}"
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise RecastError(f"unknown device {self.device!r}: choose auto, cpu or cuda")
         check_bits(self.bits)
+        check_bits(self.broadcast_bits)
+        if self.canonical_method() != "recast" and self.bank:
+            raise RecastError(f"method {self.method} has no bank: leave --bank out")
         patterns_of(self.target)
         self.recast()
 
@@ -165,4 +189,21 @@ class Settings:
 
     def hyperparameters(self) -> Hyperparameters:
         """The part that a broadcast carries."""
-        return Hyperparameters(self.epochs, self.batch, self.learning_rate, self.bits, self.seed)
+        customary = parse_method(self.canonical_method()).learning_rate
+        return Hyperparameters(
+            self.epochs,
+            self.batch,
+            self.learning_rate or customary,
+            self.bits,
+            self.seed,
+            stochastic=self.rounding == "stochastic",
+            error_feedback=self.error_feedback,
+        )
+
+    def canonical_method(self) -> str:
+        """The method with everything that it depends on.
+
+        Raises:
+            RecastError: no such method.
+        """
+        return canonical(self.method, self.target)

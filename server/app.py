@@ -12,16 +12,15 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import load_backbone
-from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
-from recast_core.mimicry import mimic
 from recast_core.settings import Settings, parse_quorum
+from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
 from server.lock import hold, settle
 from server.observer import LogObserver, Observer
 from server.registry import Registry
 from server.resume import unfinished
+from server.start import keep_bank, kept_start, make_heads, make_start
 from server.strategy import LOOK_SECONDS, FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
@@ -54,17 +53,12 @@ def run_folder(settings: Settings) -> Path:
     return Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 
 
-def make_bank(settings: Settings) -> TemplateBank:
-    """The bank that the settings describe."""
-    return mimic(load_backbone(settings.backbone).model, settings.recast())
-
-
 def run_federation(
     grid: Grid,
     settings: Settings,
     folder: Path,
     observer: Observer,
-    started: Callable[[TemplateBank, int], None] = lambda bank, run: None,
+    started: Callable[[Start, int], None] = lambda bank, run: None,
     *,
     extra: Mapping[str, object] | None = None,
     patience: float = 30.0,
@@ -78,7 +72,8 @@ def run_federation(
     Args:
         grid: what carries messages.
         settings: the run.
-        folder: gets ``registry.sqlite`` and ``bank-SHA256.safetensors`` (the first 16 digits).
+        folder: gets ``registry.sqlite`` and, for recast, ``bank-SHA256.safetensors`` (the first 16
+            digits).
         observer: is told of every round.
         started: is given the bank and the run's id in the registry before the first round.
         extra: what decides the run beside its settings; recorded with them.
@@ -91,10 +86,10 @@ def run_federation(
     path = folder / "registry.sqlite"
     config = settings.as_dict() | dict(extra or {})
     parse_tasks(settings.tasks)
-    fresh = None if path.exists() else make_bank(settings)
+    fresh = None if path.exists() else make_start(settings)
     with hold(folder), interrupt_on_terminate():
         if fresh is not None:
-            fresh.save(bank_path(folder, fresh.sha256))
+            keep_bank(fresh, folder)
         with Registry(path) as registry:
             settle(registry)
             run, bank = _open_run(registry, settings, config, fresh)
@@ -109,22 +104,14 @@ def run_federation(
                 raise
 
 
-def bank_path(folder: Path, sha256: bytes) -> Path:
-    """Where a run's folder keeps the bank of this identity."""
-    return folder / f"bank-{sha256[:8].hex()}.safetensors"
-
-
 def _open_run(
-    registry: Registry, settings: Settings, config: Mapping[str, object], fresh: TemplateBank | None
-) -> tuple[int, TemplateBank]:
+    registry: Registry, settings: Settings, config: Mapping[str, object], fresh: Start | None
+) -> tuple[int, Start]:
     """The run to learn, an unfinished one if there is one, and its bank."""
     folder = registry.path.parent
     previous = unfinished(registry, config)
     if previous is not None:
-        kept = bank_path(folder, previous.bank_sha256)
-        bank = (
-            TemplateBank.load(kept, previous.bank_sha256) if kept.exists() else make_bank(settings)
-        )
+        bank = kept_start(folder, previous.bank_sha256, settings)
         if bank.sha256 != previous.bank_sha256:
             raise RecastError(
                 f"run {previous.id} in {folder} has bank {previous.bank_sha256.hex()[:8]}, the "
@@ -135,15 +122,15 @@ def _open_run(
         done = sum(registry.last_rounds(previous.id).values())
         logger.warning("continuing run %d after %d finished rounds", previous.id, done)
         return previous.id, bank
-    bank = fresh or make_bank(settings)
-    bank.save(bank_path(folder, bank.sha256))
+    bank = fresh or make_start(settings)
+    keep_bank(bank, folder)
     return registry.start_run(config, bank.sha256, versions()), bank
 
 
 def _strategy(
     registry: Registry,
     run: int,
-    bank: TemplateBank,
+    bank: Start,
     settings: Settings,
     observer: Observer,
     patience: float,
@@ -165,6 +152,7 @@ def _strategy(
         clients_per_round=settings.clients_per_round,
         quorum=parse_quorum(settings.quorum),
         patience=patience,
+        heads=make_heads(settings),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank import TemplateBank
+from recast_core.heads import Statistics
+from recast_core.heads.wire import unpack_statistics
 from recast_core.messages import RefusedError, from_update
+from recast_core.start import Start
 from server.aggregation import Contribution
 from server.roster import Share
 
 
 def check_update(
-    bank: TemplateBank, update: pb.Update, asked: int | None, share: Share | None, bits: int
+    bank: Start, update: pb.Update, asked: int | None, share: Share | None, bits: int
 ) -> Contribution:
     """What an update contributes.
 
@@ -37,7 +39,7 @@ def check_update(
 
 
 def check_evaluation(
-    bank: TemplateBank, found: pb.Evaluation, round_: int | None, share: Share | None
+    bank: Start, found: pb.Evaluation, round_: int | None, share: Share | None
 ) -> None:
     """Accept an evaluation of round ``round_`` (``None``: of a task that was not asked).
 
@@ -54,3 +56,37 @@ def check_evaluation(
         raise RefusedError("malformed", "more correct than examples")
     if found.examples > share.test_examples:
         raise RefusedError("too-many-examples", f"{found.examples}")
+
+
+def check_head(
+    bank: Start,
+    found: pb.HeadStatistics,
+    share: Share | None,
+    kind: str,
+    classes: int,
+    width: int,
+) -> Statistics:
+    """What a client's statistics contribute to a head; the caller knows which rounds were asked.
+
+    Args:
+        bank: of the run.
+        found: from a client.
+        share: what the client announced of the task.
+        kind: that was asked for.
+        classes: of the task.
+        width: of the backbone's features.
+
+    Raises:
+        RefusedError: with the reason that the ledger counts.
+    """
+    if found.bank != bank.prefix:
+        raise RefusedError("wrong-bank", "head statistics with another bank")
+    if share is None:
+        raise RefusedError("unknown-task", f"of task {found.task}")
+    statistics = unpack_statistics(kind, found.content, classes, width)
+    examples = int(statistics["counts"].long().sum())
+    if examples > share.train_examples:
+        raise RefusedError(
+            "too-many-examples", f"{examples} examples, {share.train_examples} were announced"
+        )
+    return statistics

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from flwr.app import Message
+from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
 from recast_core.messages import RefusedError
 from server.checks import check_evaluation
 from server.federation import Federation, TaskState
+from server.heads import Learned
 from server.tables import Measured
 from server.traffic import Topic
 
@@ -25,15 +27,17 @@ class Evaluating:
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
 
-    def questions(self, states: Sequence[TaskState]) -> list[Message]:
-        """Each task's coefficients to every node that can evaluate it."""
+    def questions(self, grid: Grid, states: Sequence[TaskState]) -> list[Message]:
+        """Each task's coefficients, and a head that travels, to every node that can evaluate it."""
         made = self._federation
+        learned = [Learned(state.number, state.name, state.round, state.vector) for state in states]
+        made.heads.gather(grid, made.bank, learned, made.roster.nodes, made.traffic, made.collector)
         return [
             made.traffic.send(node, body, Topic(state.name, state.round))
             for state in states
             for body in [made.broadcast(state, state.round, train=False)]
             for node, share in made.shares(state.number)
-            if share.can_evaluate
+            if made.heads.can_evaluate(state.number, share)
         ]
 
     def finish(
@@ -50,12 +54,14 @@ class Evaluating:
             told = answers[state.number]
             examples = sum(answer.examples for answer in told)
             if examples:
+                asked = made.broadcast(state, state.round, train=False).evaluate
+                head_only = sum(answer.head_only_correct for answer in told) / examples
                 rows.append(
                     Measured(
                         state.number,
                         state.round,
                         sum(answer.correct for answer in told) / examples,
-                        sum(answer.head_only_correct for answer in told) / examples,
+                        head_only if made.heads.measures_baseline(asked) else None,
                         examples,
                         len(told),
                         (after or state).number,
@@ -66,7 +72,6 @@ class Evaluating:
         )
         names = {state.number: state.name for state in states}
         for row in rows if after is None else []:
-            assert row.head_only_accuracy is not None
             made.observer.evaluated(
                 names[row.task], row.accuracy, row.head_only_accuracy, row.clients
             )

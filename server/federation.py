@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank import TemplateBank
 from recast_core.codec import Vector
 from recast_core.messages import Hyperparameters, to_broadcast
+from recast_core.start import Start
 from server.collect import Collector
+from server.heads import Heads
 from server.ledger import Ledger
 from server.observer import Observer
 from server.registry import Registry
@@ -46,9 +47,10 @@ class TaskState:
 class Federation:
     """The run, as each phase of a round sees it."""
 
-    bank: TemplateBank
+    bank: Start
     rounds: int
     hyper: Hyperparameters
+    heads: Heads
     registry: Registry
     run: int
     observer: Observer
@@ -74,8 +76,12 @@ class Federation:
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
         """The task's coefficients as a message."""
         hyper = self.hyper if train else None
-        message = to_broadcast(self.bank, state.number, round_, state.vector, hyper)
-        return pb.ToClient(train=message) if train else pb.ToClient(evaluate=message)
+        message = to_broadcast(
+            self.bank, state.number, round_, state.vector, hyper, self.heads.bits
+        )
+        if train:
+            return pb.ToClient(train=message)
+        return pb.ToClient(evaluate=self.heads.complete(message))
 
 
 def sample(

@@ -23,8 +23,8 @@ class Observer(Protocol):
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """A round is aggregated and in the registry."""
 
-    def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
-        """A task was evaluated; accuracies are fractions."""
+    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
+        """A task was evaluated; accuracies are fractions, ``None`` where not measured."""
 
     def refused(self, client: str, reason: str, detail: str) -> None:
         """A client, or its answer, is left out."""
@@ -44,13 +44,13 @@ class LogObserver:
         """Log a finished round."""
         logger.info("task %s round %d: %d updates, %.1f s", task, round_, updates, seconds)
 
-    def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
+    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
         """Log accuracies in percent."""
         logger.info(
-            "task %s: accuracy %.2f %%, head only %.2f %% (%d clients)",
+            "task %s: accuracy %.2f %%, head only %s (%d clients)",
             task,
             100 * accuracy,
-            100 * head_only,
+            "not measured" if head_only is None else f"{100 * head_only:.2f} %",
             clients,
         )
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank import TemplateBank
 from recast_core.messages import bank_ref
+from recast_core.start import MethodStart, Start
 from server.collect import Collector
 from server.observer import Observer
 from server.traffic import MESSAGE_TYPES, Answer, Topic, Traffic
@@ -40,7 +40,7 @@ class Roster:
     """The nodes that hold the bank, and their shares of each task by its number."""
 
     def __init__(
-        self, bank: TemplateBank, traffic: Traffic, collector: Collector, observer: Observer
+        self, bank: Start, traffic: Traffic, collector: Collector, observer: Observer
     ) -> None:
         self._content = bank.to_bytes()
         self._bank = bank
@@ -91,7 +91,9 @@ class Roster:
         if not new:
             return
         reference = bank_ref(self._bank, len(self._content))
-        hello = pb.ToClient(hello=pb.HelloRequest(bank=reference, tasks=self._tasks))
+        method = self._bank.method if isinstance(self._bank, MethodStart) else ""
+        request = pb.HelloRequest(bank=reference, tasks=self._tasks, method=method)
+        hello = pb.ToClient(hello=request)
         answers = {
             answer.node: answer.body.hello for answer in self._ask(grid, new, hello, "hello")
         }
@@ -110,6 +112,11 @@ class Roster:
         self._observer.joined(len(self._shares), len(lacking))
 
     def _deliver(self, grid: Grid, nodes: Sequence[int], reference: pb.BankRef) -> set[int]:
+        if not self._content:
+            for node in nodes:
+                detail = "its backbone or version gives the method another start"
+                self._traffic.refuse(node, Topic(), "wrong-bank", detail)
+            return set()
         if not nodes:
             return set()
         body = pb.ToClient(bank=pb.BankDelivery(bank=reference, content=self._content))

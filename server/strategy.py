@@ -11,12 +11,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.messages import Hyperparameters
+from recast_core.start import Start
 from server.collect import Collector
 from server.evaluation import Evaluating
 from server.federation import Federation, TaskState
+from server.heads import Heads
 from server.ledger import Ledger
 from server.observer import Observer
 from server.registry import Registry
@@ -43,7 +44,7 @@ class FedRecast(Strategy):
 
     def __init__(
         self,
-        bank: TemplateBank,
+        bank: Start,
         tasks: Sequence[pb.Task],
         rounds: int,
         hyper: Hyperparameters,
@@ -56,6 +57,7 @@ class FedRecast(Strategy):
         clients_per_round: int = 0,
         quorum: int | float = 1.0,
         patience: float = 30.0,
+        heads: Heads | None = None,
     ) -> None:
         """Prepare to learn ``tasks`` in their order, ``rounds`` rounds each.
 
@@ -73,6 +75,7 @@ class FedRecast(Strategy):
             clients_per_round: how many nodes train a task in a round, 0 for all.
             quorum: updates that close a round early: a count, or a share (float) of those asked.
             patience: seconds to wait for clients where there are none.
+            heads: how tasks' heads are made; ``None`` for heads that stay on their clients.
         """
         self.rounds = rounds
         self.states: dict[int, TaskState] = {}
@@ -87,7 +90,17 @@ class FedRecast(Strategy):
         traffic = Traffic(ledger, observer, collector)
         roster = Roster(bank, traffic, collector, observer)
         self._made = Federation(
-            bank, rounds, hyper, registry, run, observer, ledger, traffic, collector, roster
+            bank=bank,
+            rounds=rounds,
+            hyper=hyper,
+            heads=heads or Heads(),
+            registry=registry,
+            run=run,
+            observer=observer,
+            ledger=ledger,
+            traffic=traffic,
+            collector=collector,
+            roster=roster,
         )
         self._training = Training(self._made, clients_per_round, expendable=len(tasks))
         self._evaluating = Evaluating(self._made)
@@ -153,7 +166,7 @@ class FedRecast(Strategy):
         for server_round in range(num_rounds + 1):
             if server_round:
                 messages = list(self.configure_train(server_round, arrays, config, grid))
-                if not messages:
+                if not self._training_now:
                     break
                 replies = self._made.collector.ask(
                     grid, messages, lambda reply: is_answer(reply, "update")
@@ -203,7 +216,7 @@ class FedRecast(Strategy):
     ) -> Iterable[Message]:
         """An evaluation of each task that has had its last round and none yet."""
         self._finishing = self._unevaluated()
-        return self._evaluating.questions(self._finishing)
+        return self._evaluating.questions(grid, self._finishing)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -231,7 +244,7 @@ class FedRecast(Strategy):
         for state in earlier:
             if (state.number, last.number) in done:
                 continue
-            replies = made.collector.ask(grid, self._evaluating.questions([state]))
+            replies = made.collector.ask(grid, self._evaluating.questions(grid, [state]))
             self._evaluating.finish([state], replies, after=last)
 
     def unlearned(self) -> list[str]:

@@ -177,7 +177,7 @@ class Round(Base, kw_only=True):
     __table_args__ = (
         UniqueConstraint("run", "task", "round"),
         ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
-        CheckConstraint("round > 0 AND count > 0 AND examples >= 0 AND clients >= 0"),
+        CheckConstraint("round > 0 AND count >= 0 AND examples >= 0 AND clients >= 0"),
         CheckConstraint("accuracy BETWEEN 0 AND 1"),
     )
     id: Mapped[int] = mapped_column(primary_key=True, init=False)

@@ -15,7 +15,8 @@ from server.ledger import Kind, Ledger, LedgerRow
 from server.observer import LOST, Observer
 from server.tables import Refusal
 
-# An answer carries at most a few hundred numbers; whatever is larger is not one of ours.
+# An answer carries at most a few hundred numbers; whatever is larger is not one of ours, unless
+# the caller expects it.
 MAX_REPLY_BYTES = 1 << 16
 # A node that answers so has lost what it was told; it is greeted again.
 FORGETFUL = frozenset({"bank-missing", "bank-mismatch", "unknown-task"})
@@ -26,6 +27,7 @@ MESSAGE_TYPES = {
     "bank": "query.bank",
     "train": "train",
     "evaluate": "evaluate",
+    "head": "query.head",
 }
 
 
@@ -74,11 +76,13 @@ class Traffic:
         content = body.SerializeToString()
         which = body.WhichOneof("body")
         assert which is not None
-        kind, payload = _payload_down(body)
-        self._count(topic, node, "down", kind, payload, len(content))
+        for kind, payload, size in _parts_down(body, len(content)):
+            self._count(topic, node, "down", kind, payload, size)
         return Message(to_content(content), node, MESSAGE_TYPES[which], group_id=topic.group)
 
-    def receive(self, replies: Iterable[Message], topic: Topic, expected: str) -> Iterator[Answer]:
+    def receive(
+        self, replies: Iterable[Message], topic: Topic, expected: str, limit: int = 0
+    ) -> Iterator[Answer]:
         """The well-formed replies of kind ``expected``; all others are refused.
 
         A second reply to one message is refused as replayed, one to a question that had been closed
@@ -88,8 +92,10 @@ class Traffic:
             replies: to the questions asked last.
             topic: of replies whose question is unknown.
             expected: the field of ``ToServer``.
+            limit: bytes that a reply may have; ``MAX_REPLY_BYTES`` where that is more.
         """
         self._refuse_unread()
+        limit = max(limit, MAX_REPLY_BYTES)
         answered: set[tuple[int, str]] = set()
         for reply in replies:
             node, about = reply.metadata.src_node_id, topic
@@ -98,7 +104,7 @@ class Traffic:
                 about = Topic.of(question)
                 # What Flower answers for a node that is away does not bear that node's id.
                 node = question.node if reply.has_error() else node
-            message = self._parse(node, about, reply)
+            message = self._parse(node, about, reply, limit)
             if message is None:
                 continue
             key = node, reply.metadata.reply_to_message_id
@@ -131,7 +137,9 @@ class Traffic:
         for question in unread.gone:
             self.refuse(question.node, Topic.of(question), "gone", "left before it answered")
 
-    def _parse(self, node: int, topic: Topic, reply: Message) -> pb.ToServer | None:
+    def _parse(
+        self, node: int, topic: Topic, reply: Message, limit: int = MAX_REPLY_BYTES
+    ) -> pb.ToServer | None:
         """The reply's message, counted; ``None`` where it holds none, which is refused."""
         if reply.has_error():
             code = reply.error.code
@@ -142,7 +150,7 @@ class Traffic:
         if body is None:
             self.refuse(node, topic, "malformed", "the reply holds no message of ours")
             return None
-        if len(body) > MAX_REPLY_BYTES:
+        if len(body) > limit:
             self._count(topic, node, "up", "control", 0, len(body))
             self.refuse(node, topic, "oversize", f"{len(body)} bytes")
             return None
@@ -193,23 +201,42 @@ def _code(reason: int) -> str:
     return name.removeprefix("REASON_").lower().replace("_", "-")
 
 
-def _payload_down(body: pb.ToClient) -> tuple[Kind, int]:
+def _parts_down(body: pb.ToClient, size: int) -> Iterator[tuple[Kind, int, int]]:
+    """Kind, payload and message bytes of each part of what is sent."""
     match body.WhichOneof("body"):
         case "bank":
-            return "bank", len(body.bank.content)
+            yield "bank", len(body.bank.content), size
         case "train":
-            return "coefficients", len(body.train.coefficients)
+            yield "coefficients", len(body.train.coefficients), size
         case "evaluate":
-            return "coefficients", len(body.evaluate.coefficients)
+            for kind, content in (
+                ("head", body.evaluate.head),
+                ("metrics", body.evaluate.start_head),
+            ):
+                if content:
+                    # With its tag and its length.
+                    taken = pb.Broadcast(head=content).ByteSize()
+                    size -= taken
+                    yield kind, len(content), taken  # type: ignore[misc]
+            yield "coefficients", len(body.evaluate.coefficients), size
+        case "head":
+            yield _of_start(body.head.round), len(body.head.coefficients), size
         case _:
-            return "control", 0
+            yield "control", 0, size
 
 
 def _payload_up(message: pb.ToServer) -> tuple[Kind, int]:
     match message.WhichOneof("body"):
         case "update":
             return "coefficients", len(message.update.coefficients)
+        case "head":
+            return _of_start(message.head.round), len(message.head.content)
         case "evaluation":
             return "metrics", 0
         case _:
             return "control", 0
+
+
+def _of_start(round_: int) -> Kind:
+    """A head on the backbone as it came serves the report alone."""
+    return "head" if round_ else "metrics"

@@ -38,6 +38,8 @@ class Training:
         self._clients = clients_per_round
         self._expendable = expendable
         self._asked: dict[tuple[int, int], int] = {}
+        # Who has just answered a task's round in vain, by node and task.
+        self._lost: set[tuple[int, int]] = set()
         self._began = 0.0
         self._mark = 0
 
@@ -55,12 +57,15 @@ class Training:
             made.observer.round_started(state.name, round_, made.rounds, len(nodes))
             for node in nodes:
                 self._asked[node, state.number] = round_
+                body.train.lost = (node, state.number) in self._lost
                 messages.append(made.traffic.send(node, body, Topic(state.name, round_)))
         return messages
 
     def nodes(self, state: TaskState) -> list[int]:
-        """The nodes that train a task in its next round."""
+        """The nodes that train a task in its next round; none where only a head is learned."""
         made = self._federation
+        if not made.bank.sent:
+            return []
         numbers = made.roster.numbers()
         able = [
             (node, numbers[node]) for node, share in made.shares(state.number) if share.can_train
@@ -76,18 +81,20 @@ class Training:
         Raises:
             RecastError: a task diverged, or nobody has sent an update of it that can be used.
         """
-        found = self._contributions(states, replies)
         made, seconds = self._federation, time.monotonic() - self._began
+        found = self._contributions(states, replies)
+        counted = {(node, number) for number, by in found.items() for node in by}
+        self._lost = self._asked.keys() - counted if made.hyper.error_feedback else set()
         rounds = []
         lost: list[tuple[TaskState, str]] = []
         for state in states:
             contributions = list(found[state.number].values())
-            if not contributions:
+            if not contributions and made.bank.sent:
                 if (reason := self._missed(state)) is not None:
                     lost.append((state, reason))
                 continue
             try:
-                vector = snap(made.bank, average(state.vector, contributions))
+                vector = snap(made.bank, average(state.vector, contributions), made.heads.bits)
             except RefusedError as refused:
                 lost.append((state, f"{refused}; lower the learning rate"))
                 continue

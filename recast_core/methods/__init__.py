@@ -53,6 +53,37 @@ def method(name: str) -> Method:
     return known()
 
 
+def parse_method(spec: str, target: str = "attn") -> Method:
+    """The method of a specification: a name, or ``lora[:RANK[:TARGET]]``.
+
+    Args:
+        spec: the specification.
+        target: of LoRA, where the specification does not say.
+
+    Raises:
+        RecastError: an unknown name, or settings that the method does not have.
+    """
+    name, *rest = spec.split(":", 2)
+    if name != "lora":
+        if rest:
+            raise RecastError(f"method {spec!r}: only lora has settings, lora:RANK:TARGET")
+        return method(name)
+    rank, its_target = (*rest, *("4", target)[len(rest) :])
+    if not (rank.isascii() and rank.isdigit() and len(rank) < 6):
+        raise RecastError(f"method {spec!r} has rank {rank!r}: give a whole number from 1")
+    return Lora(rank=int(rank), target=its_target)
+
+
+def canonical(spec: str, target: str = "attn") -> str:
+    """The one way to write a specification, with everything that it depends on.
+
+    Raises:
+        RecastError: as ``parse_method``.
+    """
+    found = parse_method(spec, target)
+    return f"lora:{found.rank}:{found.target}" if isinstance(found, Lora) else found.name
+
+
 __all__ = [
     "METHODS",
     "AdaptFormer",
@@ -65,6 +96,8 @@ __all__ = [
     "NormAffine",
     "Piggyback",
     "Recast",
+    "canonical",
     "method",
+    "parse_method",
     "train",
 ]

@@ -18,7 +18,7 @@ class Recast:
     """Train the coefficients of an attached model: K x D trained, D sent."""
 
     name: ClassVar[str] = "recast"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 2e-2
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``; ``model`` must be attached."""

@@ -198,7 +198,7 @@ BAD: dict[str, tuple[Broken, str]] = {
     "unknown partition": (with_tiny("--partition", "even"), "use iid"),
     "unknown head": (with_tiny("--head", "magic"), "unknown head"),
     "zero rounds": (with_tiny("--rounds", "0"), "give at least 1"),
-    "negative rate": (with_tiny("--learning-rate", "-1"), "give a positive number"),
+    "negative rate": (with_tiny("--learning-rate", "-1"), "give a number of 0 or more"),
     "unknown device": (with_tiny("--device", "abacus"), "choose auto, cpu or cuda"),
     "fewer classes than two": (
         with_tiny("--tasks", "digits@3-3"), "images of one class only",

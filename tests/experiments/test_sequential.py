@@ -104,7 +104,7 @@ class Snapshot(LogObserver):
         self.predict = predict
         self.first: torch.Tensor | None = None
 
-    def evaluated(self, task: str, accuracy: float, head_only: float, clients: int) -> None:
+    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
         if task == "a" and self.first is None:
             self.first = self.predict()
 
@@ -160,7 +160,7 @@ def test_a_client_that_crashes_is_an_error_reply(
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr("client.answer.to_update", crash)
+    monkeypatch.setattr("client.answer.update_of", crash)
     with pytest.raises(RecastError, match="boom"):
         learn("crash")
     with Registry(tmp_path / "crash" / "registry.sqlite") as registry:

@@ -26,6 +26,7 @@ numbers = st.floats(-1e4, 1e4, width=32, allow_subnormal=False).filter(
 )
 vectors = arrays(np.float32, st.integers(1, 60), elements=numbers)
 SMALLEST_HALF = 2.0**-24
+SCALE_ERROR = 2.0**-12  # relative: scales have 12 bits
 
 
 def half_step(vector: np.ndarray, bits: int) -> np.ndarray | float:
@@ -33,7 +34,7 @@ def half_step(vector: np.ndarray, bits: int) -> np.ndarray | float:
         return 0.0
     if bits == 16:
         return np.maximum(np.abs(vector) * 2.0**-11, SMALLEST_HALF / 2)
-    return 0.5 * float(np.abs(vector).max()) / ((1 << (bits - 1)) - 1) * (1 + 1e-5)
+    return 0.5 * float(np.abs(vector).max()) / ((1 << (bits - 1)) - 1) * (1 + SCALE_ERROR)
 
 
 @given(vectors, st.sampled_from([width for width in WIDTHS if width > 1]))
@@ -47,9 +48,41 @@ def test_a_vector_comes_back_within_half_a_step(vector: np.ndarray, bits: int) -
 def test_one_bit_keeps_signs_and_the_mean_magnitude(vector: np.ndarray) -> None:
     back = decode(encode(vector, 1), len(vector), 1)
     magnitude = np.abs(vector).astype(np.float64).mean()
-    np.testing.assert_allclose(np.abs(back), magnitude, rtol=1e-6)
+    np.testing.assert_allclose(np.abs(back), magnitude, rtol=SCALE_ERROR)
     if magnitude:
         assert ((back > 0) == (vector >= 0)).all()
+
+
+@given(vectors, st.sampled_from([width for width in WIDTHS if width <= 8]), st.integers(0, 2**32))
+def test_stochastic_rounding_stays_within_a_step_and_follows_its_seed(
+    vector: np.ndarray, bits: int, seed: int
+) -> None:
+    encoded, again = (encode(vector, bits, np.random.default_rng(seed)) for _ in range(2))
+    assert encoded == again
+    back = decode(encoded, len(vector), bits)
+    step = 2 * encoded.scale if bits == 1 else encoded.scale
+    assert (np.abs(back.astype(float) - vector) <= step * (1 + 1e-3)).all()
+
+
+@pytest.mark.parametrize("bits", [8, 5, 3, 2, 1])
+def test_stochastic_rounding_is_right_on_average(bits: int) -> None:
+    random = np.random.default_rng(0)
+    vector = np.linspace(-1, 0.9, 20, dtype=np.float32)
+    drawn = [decode(encode(vector, bits, random), 20, bits) for _ in range(4000)]
+    step = 2.0 if bits == 1 else 1 / ((1 << (bits - 1)) - 1)
+    # Five standard errors of a mean of 4000, each uniform over a step at worst.
+    np.testing.assert_allclose(np.mean(drawn, axis=0), vector, atol=5 * step / 2 / 4000**0.5)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_floats_have_no_scale(bits: int) -> None:
+    data = encode(np.ones(3, np.float32), bits).data
+    with pytest.raises(CodecError, match="scale"):
+        decode(Encoded(data, 1.0), 3, bits)
+
+
+def test_a_magnitude_too_small_for_a_scale_is_zero() -> None:
+    assert encode(np.array([1e-44], np.float32), 8) == Encoded(b"\0", 0.0)
 
 
 @given(vectors, widths)
@@ -62,9 +95,7 @@ def test_the_length_follows_from_count_and_width_alone(vector: np.ndarray, bits:
 def test_a_decoded_vector_has_the_encoding_that_it_came_from(vector: np.ndarray, bits: int) -> None:
     encoded = encode(vector, bits)
     again = encode(decode(encoded, len(vector), bits), bits)
-    assert again.data == encoded.data
-    # limit * scale is rounded to float32, so that dividing by limit may miss by the last bit.
-    assert abs(again.scale - encoded.scale) <= np.spacing(np.float32(encoded.scale))
+    assert again == encoded
 
 
 @given(st.binary(max_size=70), st.floats(width=32), st.integers(0, 60), widths)

@@ -86,15 +86,15 @@ class FoldedGrid(LocalGrid):
                 )
                 continue
             kind = request.WhichOneof("body")
-            if kind in ("train", "evaluate"):
-                broadcast = request.train if kind == "train" else request.evaluate
+            if kind in ("train", "head", "evaluate"):
+                broadcast = getattr(request, kind)
                 together.setdefault((kind, content), (broadcast, []))[1].append(index)
             else:
                 bodies[index] = self._at_once(request, self._node(message))
                 self._answered()
         for (kind, _), (broadcast, indices) in together.items():
             nodes = [self._node(messages[index]) for index in indices]
-            work = self._round.train if kind == "train" else self._round.evaluate
+            work = getattr(self._round, kind)
             bodies |= zip(indices, work(broadcast, nodes, self._finished), strict=True)
         for index, message in enumerate(messages):
             yield Message(to_content(bodies[index].SerializeToString()), reply_to=message)

@@ -45,7 +45,13 @@ class Held:
         self._seeded: bytes | None = None
 
     def hello(self, request: pb.HelloRequest, node: SimulatedNode) -> pb.Hello:
-        """Which bank and which data a node has; see ``client.answer.hello``."""
+        """Which bank and which data a node has; see ``client.answer.hello``.
+
+        Raises:
+            RecastError: a method other than recast.
+        """
+        if request.method:
+            raise RecastError(f"method {request.method} does not fold: use --engine sequential")
         if self._settings.source == "seeded":
             node.banks.add(self._seeded_bank())
         reply = pb.Hello(holds_bank=request.bank.sha256 in node.banks, client=node.number + 1)
@@ -69,9 +75,15 @@ class Held:
         return reply
 
     def sort_out(
-        self, broadcast: pb.Broadcast, nodes: Sequence[SimulatedNode]
+        self, broadcast: pb.Broadcast, nodes: Sequence[SimulatedNode], classes: int = 2
     ) -> tuple[list[pb.ToServer], Able | None]:
-        """Refusals for the nodes that cannot take part, and the others."""
+        """Refusals for the nodes that cannot take part, and the others.
+
+        Args:
+            broadcast: what is asked.
+            nodes: who is asked.
+            classes: that a node's training images must have.
+        """
         replies = [pb.ToServer() for _ in nodes]
         places: list[int] = []
         shares: list[NodeRows] = []
@@ -79,7 +91,7 @@ class Held:
         images: TaskImages | None = None
         for place, node in enumerate(nodes):
             try:
-                bank, images = self._prepare(broadcast, node)
+                bank, images = self._prepare(broadcast, node, classes)
             except (RefusedError, RecastError) as error:
                 replies[place] = answer.declined(error, broadcast)
                 continue
@@ -90,7 +102,7 @@ class Held:
         return replies, Able(bank, images, places, shares)
 
     def _prepare(
-        self, broadcast: pb.Broadcast, node: SimulatedNode
+        self, broadcast: pb.Broadcast, node: SimulatedNode, classes: int
     ) -> tuple[TemplateBank, TaskImages]:
         bank = self._banks.of(node, broadcast.bank)
         if bank is None:
@@ -108,7 +120,7 @@ class Held:
             raise answer.UnpreparedError(
                 pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}"
             )
-        if images.nodes[node.number].local_classes < 2:
+        if images.nodes[node.number].local_classes < classes:
             raise answer.UnpreparedError(
                 pb.Refusal.REASON_ONE_CLASS, f"the images of task {task.name} are of one class"
             )

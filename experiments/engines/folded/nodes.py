@@ -10,6 +10,21 @@ from recast_core.errors import RecastError
 
 
 @dataclass
+class HeldStore:
+    """What ``client.residuals`` keeps, in memory."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+
+    def read(self, name: str) -> bytes:
+        """See ``client.residuals.Store``."""
+        return self.content.get(name, b"")
+
+    def write(self, name: str, content: bytes) -> None:
+        """See ``client.residuals.Store``."""
+        self.content[name] = content
+
+
+@dataclass
 class SimulatedNode:
     """One simulated client.
 
@@ -17,11 +32,13 @@ class SimulatedNode:
         number: of its partition.
         banks: the identities of the banks that it has.
         tasks: those that it was told of, by number; shared by nodes that were told the same.
+        residuals: what its updates have not said yet.
     """
 
     number: int
     banks: set[bytes] = field(default_factory=set)
     tasks: dict[int, pb.Task] = field(default_factory=dict)
+    residuals: HeldStore = field(default_factory=HeldStore)
 
 
 @dataclass

@@ -10,24 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from client import answer
 from client.node import Node
+from client.residuals import Residuals
 from experiments.engines.folded.held import Able, Held
+from experiments.engines.folded.judge import Judge
 from experiments.engines.folded.nodes import Banks, SimulatedNode
 from protos import recast_v1_pb2 as pb
+from recast_core import feedback
 from recast_core.backbones import Preprocess
-from recast_core.codec import CodecError
+from recast_core.codec import CodecError, Vector
 from recast_core.errors import RecastError
 from recast_core.folded import (
     Chunking,
     FoldedClient,
-    Judged,
     SplitModel,
     Trained,
-    count_correct,
-    features_at,
     train,
 )
 from recast_core.messages import (
@@ -35,7 +34,7 @@ from recast_core.messages import (
     RefusedError,
     from_broadcast,
     hyperparameters,
-    to_update,
+    update_of,
 )
 from recast_core.settings import Settings
 
@@ -101,7 +100,13 @@ class FoldedRound:
             return _fill(replies, able, answer.declined(error, broadcast))
         offsets = found.coefficients.numpy() - start
         for index, place in enumerate(able.places):
-            replies[place] = _update(able, index, found, offsets[index], hyper, broadcast)
+            if bool(found.finite[index]):
+                replies[place] = self._update(
+                    able, index, offsets[index], hyper, broadcast, nodes[place]
+                )
+            else:
+                diverged = "training ended in NaN or infinity: lower the learning rate"
+                replies[place] = answer.declined(RecastError(diverged), broadcast)
         return replies
 
     def evaluate(
@@ -111,29 +116,48 @@ class FoldedRound:
         finished: Callable[[int], None],
     ) -> list[pb.ToServer]:
         """The evaluation, or the refusal, of each node; see ``client.answer.evaluate``."""
-        replies, able = self.held.sort_out(broadcast, nodes)
+
+        def judged(judge: Judge, able: Able) -> list[pb.ToServer]:
+            return [
+                answer.evaluation(broadcast, len(share.judge), *counts)
+                for share, counts in zip(able.shares, judge.counts(broadcast), strict=True)
+            ]
+
+        classes = 1 if broadcast.head else 2
+        return self._with_features(broadcast, nodes, finished, classes, judged)
+
+    def head(
+        self,
+        broadcast: pb.Broadcast,
+        nodes: Sequence[SimulatedNode],
+        finished: Callable[[int], None],
+    ) -> list[pb.ToServer]:
+        """What each node tells of its features, or its refusal; see ``client.answer.head``."""
+        return self._with_features(
+            broadcast, nodes, finished, 1, lambda judge, able: judge.heads(broadcast)
+        )
+
+    def _with_features(
+        self,
+        broadcast: pb.Broadcast,
+        nodes: Sequence[SimulatedNode],
+        finished: Callable[[int], None],
+        classes: int,
+        work: Callable[[Judge, Able], list[pb.ToServer]],
+    ) -> list[pb.ToServer]:
+        replies, able = self.held.sort_out(broadcast, nodes, classes)
         finished(len(nodes) - len(able.places) if able else len(nodes))
         if able is None:
             return replies
         began = time.monotonic()
         try:
-            model, preprocess = self.held.model(able.bank)
-            vector = torch.from_numpy(from_broadcast(able.bank, broadcast))
-            head_only, correct = self._counts(model, preprocess, able, vector)
+            judge = Judge(*self.held.model(able.bank), able, self._options.memory, self._workers)
+            found = work(judge, able)
         except (RefusedError, RecastError) as error:
             return _fill(replies, able, answer.declined(error, broadcast))
         self.evaluating += time.monotonic() - began
-        for index, place in enumerate(able.places):
-            replies[place] = pb.ToServer(
-                evaluation=pb.Evaluation(
-                    bank=broadcast.bank,
-                    task=broadcast.task,
-                    round=broadcast.round,
-                    examples=len(able.shares[index].judge),
-                    correct=correct[index],
-                    head_only_correct=head_only[index],
-                )
-            )
+        for place, reply in zip(able.places, found, strict=True):
+            replies[place] = reply
         finished(len(able.places))
         return replies
 
@@ -174,52 +198,27 @@ class FoldedRound:
         self.training += time.monotonic() - began
         return found
 
-    def _counts(
-        self, model: SplitModel, preprocess: Preprocess, able: Able, vector: Tensor
-    ) -> tuple[list[int], list[int]]:
-        """Right answers without and with the coefficients, a node each."""
-        task = able.task
-        store = task.on(model, preprocess, self._options.memory)
-        rows = torch.cat([part for share in able.shares for part in (share.learn, share.judge)])
-        rows = rows.unique()
-        start = able.bank.initial_vector
-        if task.head_only is None:
-            width = features_at(model, store, rows[:1], start, self._workers).shape[1]
-            device = model.net.device
-            task.head_only = torch.full((len(store), width), float("nan"), device=device)
-        missing = rows[task.head_only[rows.to(task.head_only.device), 0].isnan().cpu()]
-        if len(missing):
-            task.head_only[missing.to(task.head_only.device)] = features_at(
-                model, store, missing, start, self._workers
-            )
-        judged = [Judged(s.learn, s.learn_labels, s.judge, s.judge_labels) for s in able.shares]
-        head_only = count_correct(task.head_only, judged)
-        if torch.equal(vector, start):
-            return head_only, head_only
-        table = torch.empty_like(task.head_only)
-        table[rows.to(table.device)] = features_at(model, store, rows, vector, self._workers)
-        return head_only, count_correct(table, judged)
-
-
-def _update(
-    able: Able,
-    index: int,
-    found: Trained,
-    offsets: np.ndarray,
-    hyper: Hyperparameters,
-    broadcast: pb.Broadcast,
-) -> pb.ToServer:
-    if not bool(found.finite[index]):
-        diverged = RecastError("training ended in NaN or infinity: lower the learning rate")
-        return answer.declined(diverged, broadcast)
-    examples = len(able.shares[index].learn)
-    try:
-        update = to_update(
-            able.bank, broadcast.task, broadcast.round, examples, offsets, hyper.bits
-        )
-    except CodecError as error:
-        return answer.declined(error, broadcast)
-    return pb.ToServer(update=update)
+    def _update(
+        self,
+        able: Able,
+        index: int,
+        offsets: Vector,
+        hyper: Hyperparameters,
+        broadcast: pb.Broadcast,
+        node: SimulatedNode,
+    ) -> pb.ToServer:
+        """A node's update; see ``client.answer.train``."""
+        kept = None
+        if hyper.error_feedback:
+            kept = Residuals.of(node.residuals, broadcast, node.tasks[broadcast.task])
+        seed = answer.client_seed(hyper.seed, broadcast, self._nodes[node.number])
+        try:
+            encoded = feedback.round_update(offsets, kept, broadcast, hyper, seed)
+        except CodecError as error:
+            return answer.declined(error, broadcast)
+        examples = len(able.shares[index].learn)
+        update = update_of(able.bank, broadcast.task, broadcast.round, examples, encoded)
+        return pb.ToServer(update=update)
 
 
 def _fill(replies: list[pb.ToServer], able: Able, body: pb.ToServer) -> list[pb.ToServer]:

@@ -1,0 +1,57 @@
+"""Rounding an update: at random if asked for, and with what rounding took from the one before."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from protos import recast_v1_pb2 as pb
+from recast_core.codec import Encoded, Vector, decode, encode
+from recast_core.messages import Hyperparameters
+
+
+def client_seed(seed: int, task: int, round_: int, client: int) -> int:
+    """The seed of one client in one round of one task, whatever carries the message."""
+    sequence = np.random.SeedSequence([seed, task, round_, client])
+    return int(sequence.generate_state(1)[0])
+
+
+class Memory(Protocol):
+    """What a client remembers of a task between rounds."""
+
+    def applicable(self, broadcast: pb.Broadcast, count: int) -> Vector | None:
+        """What to add to the update that answers ``broadcast``: float32 ``[count]``, or nothing."""
+
+    def keep(self, broadcast: pb.Broadcast, before: Vector | None, after: Vector) -> None:
+        """Remember what was left before the answer to ``broadcast`` and what it leaves."""
+
+
+def round_update(
+    offsets: Vector,
+    memory: Memory | None,
+    broadcast: pb.Broadcast,
+    hyper: Hyperparameters,
+    seed: int,
+) -> Encoded:
+    """Encode offsets, with error feedback (Karimireddy et al., ICML 2019) where there is memory.
+
+    Args:
+        offsets: from the broadcast, float32 ``[D]``.
+        memory: of what earlier updates did not say; ``None`` for no error feedback.
+        broadcast: that the update answers.
+        hyper: the width, and how to round.
+        seed: of this client, round and task; see ``client_seed``.
+
+    Raises:
+        CodecError: NaN or infinity.
+        RecastError: the memory cannot be written.
+    """
+    residual = memory.applicable(broadcast, len(offsets)) if memory else None
+    wanted = offsets if residual is None else offsets + residual
+    # A stream of its own: the seed itself shuffles the images.
+    random = np.random.default_rng([seed, 1]) if hyper.stochastic else None
+    encoded = encode(wanted, hyper.bits, random)
+    if memory:
+        memory.keep(broadcast, residual, wanted - decode(encoded, len(wanted), hyper.bits))
+    return encoded
