@@ -34,10 +34,19 @@ def recast() -> None:
     show_default=True,
     help="folded (all clients as one batch), sequential (one by one) or ray (Flower's).",
 )
+@click.option("--bf16", is_flag=True, help="Folded: products in bfloat16; close, not equal.")
+@click.option("--compile", "compiled", is_flag=True, help="Folded: torch.compile the model.")
 @options.fleet
 @options.settings
 @options.json_file
-def simulate(clients: int, engine: str, json_path: Path | None = None, **values: Any) -> None:
+def simulate(
+    clients: int,
+    engine: str,
+    bf16: bool,
+    compiled: bool,
+    json_path: Path | None = None,
+    **values: Any,
+) -> None:
     """Learn tasks with simulated clients and report accuracy and bytes.
 
     Example: recast simulate --tasks "digits digits+inverted" --rounds 3 --json run.json
@@ -50,7 +59,8 @@ def simulate(clients: int, engine: str, json_path: Path | None = None, **values:
 
     told = {name: values.pop(name) for name in options.FLEET if name in values}
     fleet = Fleet(**told) if told else None
-    write(json_path, run(Settings.from_mapping(values), clients, engine, fleet))
+    settings = Settings.from_mapping(values)
+    write(json_path, run(settings, clients, engine, fleet, bf16=bf16, compiled=compiled))
 
 
 @recast.command()

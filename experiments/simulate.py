@@ -17,7 +17,7 @@ from client.data import load_dataset, parse_scheme, parse_tasks, partition
 from client.model import pick_device
 from experiments.console import ProgressObserver, print_summary
 from experiments.engines.fleet import FleetGrid
-from experiments.engines.folded import FoldedGrid
+from experiments.engines.folded import FoldedGrid, Options
 from experiments.engines.local import RUN_ID, LocalGrid
 from experiments.engines.ray import run_on_ray
 from experiments.engines.sequential import SequentialGrid
@@ -38,9 +38,23 @@ ENGINES = ("folded", "sequential", "ray")
 
 
 def simulate(
-    settings: Settings, clients: int, engine: str, fleet: Fleet | None = None
+    settings: Settings,
+    clients: int,
+    engine: str,
+    fleet: Fleet | None = None,
+    *,
+    bf16: bool = False,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Run the federation, print its closing table and return its report.
+
+    Args:
+        settings: of the run.
+        clients: how many.
+        engine: one of ``ENGINES``.
+        fleet: what befalls the clients; ``None`` for nothing.
+        bf16: products of the folded engine in bfloat16.
+        compiled: ``torch.compile`` its model.
 
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
@@ -53,9 +67,9 @@ def simulate(
         raise RecastError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}{hint}")
     if fleet is not None and engine == "ray":
         raise RecastError("a fleet on engine ray: use --engine folded or sequential")
-    if engine == "folded" and settings.canonical_method() != "recast":
-        print(f"method {settings.method} does not fold: clients train one after another")
-        engine = "sequential"
+    if (bf16 or compiled) and engine != "folded":
+        raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
+    options = Options(half=bf16, compiled=compiled)
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
     pick_device(settings.device)
@@ -103,7 +117,7 @@ def simulate(
             run_on_ray(federation, client_app, clients, settings)
         elif engine == "folded":
             with server_identity(RUN_ID):
-                federation(within(FoldedGrid(clients, settings, observer.answered)))
+                federation(within(FoldedGrid(clients, settings, observer.answered, options)))
         else:
             with (
                 tempfile.TemporaryDirectory(prefix="recast-") as caches,

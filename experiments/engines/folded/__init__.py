@@ -1,6 +1,6 @@
 """The folded engine: all clients of a round trained as one batch in this process."""
 
 from experiments.engines.folded.grid import FoldedGrid, TimeSplit
-from experiments.engines.folded.round import Options
+from experiments.engines.folded.models import Options
 
 __all__ = ["FoldedGrid", "Options", "TimeSplit"]

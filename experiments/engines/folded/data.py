@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,8 +10,7 @@ import torch
 from torch import Tensor
 
 from client.data import load_dataset, parse_task, shares
-from recast_core.backbones import Preprocess
-from recast_core.folded import ImageStore, SplitModel
+from recast_core.folded import ImageStore
 from recast_core.settings import Settings
 
 
@@ -50,14 +50,20 @@ class TaskImages:
     nodes: tuple[NodeRows, ...]
     store: ImageStore | None = None
     head_only: Tensor | None = None
-    _of: SplitModel | None = field(default=None, repr=False)
+    _of: object = field(default=None, repr=False)
 
-    def on(self, model: SplitModel, preprocess: Preprocess, memory: int | None) -> ImageStore:
-        """The store for ``model``; what was computed for another model is forgotten."""
-        if self.store is None or self._of is not model:
-            self.store = ImageStore(self.images, preprocess, model.prefix, model.net.device, memory)
-            self.head_only, self._of = None, model
+    def on(self, model: object, make: Callable[[Tensor], ImageStore]) -> ImageStore:
+        """The store for ``model``, as ``make`` makes it of the images; any other's is forgotten."""
+        self.belong_to(model)
+        if self.store is None:
+            self.store = make(self.images)
         return self.store
+
+    def belong_to(self, model: object) -> None:
+        """Forget what was computed for another model."""
+        if self._of is not model:
+            self.store = self.head_only = None
+            self._of = model
 
 
 def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskImages:

@@ -10,8 +10,9 @@ from flwr.app import Message
 from google.protobuf.message import DecodeError
 
 from client import answer
+from experiments.engines.folded.models import Options
 from experiments.engines.folded.nodes import Banks, SimulatedNode
-from experiments.engines.folded.round import FoldedRound, Options
+from experiments.engines.folded.round import FoldedRound
 from experiments.engines.local import LocalGrid
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content

@@ -6,19 +6,23 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from client import answer
-from client.model import pick_device, preprocess_of
+from client.model import pick_device, preprocess_of, with_method
 from experiments.engines.folded.data import NodeRows, TaskImages, load_task
+from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, Options
 from experiments.engines.folded.nodes import Banks, SimulatedNode
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import Preprocess, load_backbone
+from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
-from recast_core.folded import SplitModel, split_model
+from recast_core.folded import split_model
 from recast_core.messages import RefusedError
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.settings import Settings
+from recast_core.start import MethodStart, Start
 
 logger = logging.getLogger("recast.client")
 
@@ -27,7 +31,7 @@ logger = logging.getLogger("recast.client")
 class Able:
     """Nodes that can take part in a broadcast, by their place among those asked."""
 
-    bank: TemplateBank
+    start: Start
     task: TaskImages
     places: list[int]
     shares: list[NodeRows]
@@ -36,23 +40,22 @@ class Able:
 class Held:
     """Data, banks and the model; says which nodes can take part in what."""
 
-    def __init__(self, clients: int, settings: Settings, banks: Banks) -> None:
+    def __init__(self, clients: int, settings: Settings, banks: Banks, options: Options) -> None:
         self._clients = clients
         self._settings = settings
         self._banks = banks
+        self._options = options
+        # One thread for each client, as on the other engines: its last bits depend on that.
+        self._workers = torch.get_num_threads()
         self._tasks: dict[str, TaskImages] = {}
-        self._model: tuple[bytes, SplitModel, Preprocess] | None = None
+        self._model: FoldedModel | None = None
         self._seeded: bytes | None = None
 
     def hello(self, request: pb.HelloRequest, node: SimulatedNode) -> pb.Hello:
-        """Which bank and which data a node has; see ``client.answer.hello``.
-
-        Raises:
-            RecastError: a method other than recast.
-        """
+        """Which bank and which data a node has; see ``client.answer.hello``."""
         if request.method:
-            raise RecastError(f"method {request.method} does not fold: use --engine sequential")
-        if self._settings.source == "seeded":
+            node.banks |= self._derived(request.method, request.bank.sha256)
+        elif self._settings.source == "seeded":
             node.banks.add(self._seeded_bank())
         reply = pb.Hello(holds_bank=request.bank.sha256 in node.banks, client=node.number + 1)
         for task in request.tasks:
@@ -87,23 +90,23 @@ class Held:
         replies = [pb.ToServer() for _ in nodes]
         places: list[int] = []
         shares: list[NodeRows] = []
-        bank: TemplateBank | None = None
+        start: Start | None = None
         images: TaskImages | None = None
         for place, node in enumerate(nodes):
             try:
-                bank, images = self._prepare(broadcast, node, classes)
+                start, images = self._prepare(broadcast, node, classes)
             except (RefusedError, RecastError) as error:
                 replies[place] = answer.declined(error, broadcast)
                 continue
             places.append(place)
             shares.append(images.nodes[node.number])
-        if bank is None or images is None or not places:
+        if start is None or images is None or not places:
             return replies, None
-        return replies, Able(bank, images, places, shares)
+        return replies, Able(start, images, places, shares)
 
     def _prepare(
         self, broadcast: pb.Broadcast, node: SimulatedNode, classes: int
-    ) -> tuple[TemplateBank, TaskImages]:
+    ) -> tuple[Start, TaskImages]:
         bank = self._banks.of(node, broadcast.bank)
         if bank is None:
             raise answer.UnpreparedError(
@@ -141,11 +144,27 @@ class Held:
             self._seeded = bank.sha256
         return self._seeded
 
-    def model(self, bank: TemplateBank) -> tuple[SplitModel, Preprocess]:
-        """The divided model with ``bank``, and how it takes images; the last one is kept."""
-        if self._model is None or self._model[0] != bank.sha256:
-            loaded = load_backbone(self._settings.backbone)
-            net = attach(loaded.model, bank, loaded.head).to(pick_device(self._settings.device))
-            model = split_model(net, loaded.preprocess.size)
-            self._model = bank.sha256, model, loaded.preprocess
-        return self._model[1], self._model[2]
+    def _derived(self, method: str, sha256: bytes) -> set[bytes]:
+        """The identity ``sha256`` where the method starts there on this backbone, else nothing."""
+        found = with_method(self._settings.backbone, method, self._settings.device)
+        if found.start.sha256 != sha256:
+            return set()
+        self._banks.hold(found.start)
+        return {sha256}
+
+    def model(self, start: Start) -> FoldedModel:
+        """The model with ``start``; the last one is kept."""
+        if self._model is None or self._model.start.sha256 != start.sha256:
+            self._model = self._make(start)
+        return self._model
+
+    def _make(self, start: Start) -> FoldedModel:
+        name, device = self._settings.backbone, self._settings.device
+        if isinstance(start, MethodStart):
+            learner = with_method(name, start.method, device)
+            return FoldedMethod(learner, self._options, self._workers)
+        assert isinstance(start, TemplateBank)
+        loaded = load_backbone(name)
+        net = attach(loaded.model, start, loaded.head).to(pick_device(device))
+        split = split_model(net, loaded.preprocess.size)
+        return FoldedBank(split, loaded.preprocess, self._options, self._workers)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from client import answer
 from experiments.engines.folded.held import Able
+from experiments.engines.folded.models import FoldedModel
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import Preprocess
 from recast_core.codec import Vector
-from recast_core.folded import Judged, SplitModel, features_at
+from recast_core.folded import Judged
 from recast_core.folded import count_correct as count_with_ridge
 from recast_core.heads import head_kind
 from recast_core.heads.wire import TRAVELLING, count_correct, unpack_head_for
@@ -20,25 +20,10 @@ from recast_core.messages import from_broadcast
 class Judge:
     """Evaluates a broadcast, or tells of features, for all nodes that can take part."""
 
-    def __init__(
-        self,
-        model: SplitModel,
-        preprocess: Preprocess,
-        able: Able,
-        memory: int | None,
-        workers: int,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            model: with the nodes' bank.
-            preprocess: of its backbone.
-            able: the nodes, and their task.
-            memory: bytes for what is kept of each image; ``None`` chooses.
-            workers: threads.
-        """
-        self._model, self._able, self._workers = model, able, workers
-        self._store = able.task.on(model, preprocess, memory)
+    def __init__(self, model: FoldedModel, able: Able) -> None:
+        """Prepare to judge nodes that are ``able``, with their ``model``."""
+        self._model, self._able = model, able
+        able.task.belong_to(model)
 
     def counts(self, broadcast: pb.Broadcast) -> list[tuple[int, int]]:
         """Each node's right answers with the coefficients and without; see ``answer.evaluate``.
@@ -46,7 +31,7 @@ class Judge:
         Raises:
             RefusedError: a broadcast or a head that cannot be used.
         """
-        vector = from_broadcast(self._able.bank, broadcast)
+        vector = from_broadcast(self._model.start, broadcast)
         kind = answer.evaluated_kind(broadcast)
         if kind in TRAVELLING:
             return self._with_heads(broadcast, vector, kind)
@@ -63,7 +48,7 @@ class Judge:
             RefusedError: a broadcast that cannot be used.
         """
         kind = answer.travelling(broadcast)
-        table = self._of(broadcast, from_broadcast(self._able.bank, broadcast))
+        table = self._of(broadcast, from_broadcast(self._model.start, broadcast))
         classes = self._able.task.classes
         return [
             answer.head_answer(
@@ -109,27 +94,22 @@ class Judge:
     def _table(self, vector: Vector) -> Tensor:
         """Features by row with ``vector``; rows that no node has are undefined."""
         rows = self._rows()
-        found = self._features(rows, torch.from_numpy(vector))
-        table = torch.empty(len(self._store), found.shape[1], device=found.device)
+        found = self._model.features(self._able.task, rows, torch.from_numpy(vector))
+        table = torch.empty(len(self._able.task.images), found.shape[1], device=found.device)
         table[rows.to(table.device)] = found
         return table
 
     def _start_table(self) -> Tensor:
         """Features by row at the bank's start, which are kept with the task."""
-        task, rows, start = self._able.task, self._rows(), self._able.bank.initial_vector
+        task, rows, start = self._able.task, self._rows(), self._model.start.initial_vector
         if task.head_only is None:
-            width = self._features(rows[:1], start).shape[1]
-            task.head_only = torch.full(
-                (len(self._store), width), float("nan"), device=self._model.net.device
-            )
+            one = self._model.features(task, rows[:1], start)
+            task.head_only = one.new_full((len(task.images), one.shape[1]), float("nan"))
         table = task.head_only
         missing = rows[table[rows.to(table.device), 0].isnan().cpu()]
         if len(missing):
-            table[missing.to(table.device)] = self._features(missing, start)
+            table[missing.to(table.device)] = self._model.features(task, missing, start)
         return table
-
-    def _features(self, rows: Tensor, vector: Tensor) -> Tensor:
-        return features_at(self._model, self._store, rows, vector, self._workers)
 
     def _rows(self) -> Tensor:
         parts = [rows for share in self._able.shares for rows in (share.learn, share.judge)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
+from recast_core.start import Start
 
 
 @dataclass
@@ -43,12 +44,12 @@ class SimulatedNode:
 
 @dataclass
 class Banks:
-    """Every bank that any node has, held once."""
+    """Every bank, and method's start, that any node has, held once."""
 
-    _by_identity: dict[bytes, TemplateBank] = field(default_factory=dict)
+    _by_identity: dict[bytes, Start] = field(default_factory=dict)
     _last: tuple[bytes, bytes] | None = None
 
-    def receive(self, content: bytes, sha256: bytes) -> TemplateBank:
+    def receive(self, content: bytes, sha256: bytes) -> Start:
         """Verify a bank as ``client.bank_cache`` does; the same bytes are verified once.
 
         Raises:
@@ -65,11 +66,11 @@ class Banks:
             self._last = content, sha256
         return self._by_identity[sha256]
 
-    def hold(self, bank: TemplateBank) -> None:
-        """Keep a bank that was made here."""
+    def hold(self, bank: Start) -> None:
+        """Keep what was made here."""
         self._by_identity[bank.sha256] = bank
 
-    def of(self, node: SimulatedNode, prefix: int) -> TemplateBank | None:
+    def of(self, node: SimulatedNode, prefix: int) -> Start | None:
         """The node's bank whose identity starts with ``prefix``."""
         for sha256 in sorted(node.banks):
             if int.from_bytes(sha256[:4], "big") == prefix:

@@ -5,30 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from client import answer
 from client.node import Node
 from client.residuals import Residuals
 from experiments.engines.folded.held import Able, Held
 from experiments.engines.folded.judge import Judge
+from experiments.engines.folded.models import Options
 from experiments.engines.folded.nodes import Banks, SimulatedNode
 from protos import recast_v1_pb2 as pb
 from recast_core import feedback
-from recast_core.backbones import Preprocess
 from recast_core.codec import CodecError, Vector
 from recast_core.errors import RecastError
-from recast_core.folded import (
-    Chunking,
-    FoldedClient,
-    SplitModel,
-    Trained,
-    train,
-)
+from recast_core.folded import FoldedClient
 from recast_core.messages import (
     Hyperparameters,
     RefusedError,
@@ -41,23 +31,6 @@ from recast_core.settings import Settings
 logger = logging.getLogger("recast.client")
 
 
-@dataclass(frozen=True)
-class Options:
-    """How folded training runs; the defaults keep parity with the sequential engine to 1e-5.
-
-    Attributes:
-        chunk: clients trained at once; 0 chooses.
-        half: bfloat16 products.
-        compiled: ``torch.compile``.
-        memory: bytes for what is kept of each image; ``None`` chooses.
-    """
-
-    chunk: int = 0
-    half: bool = False
-    compiled: bool = False
-    memory: int | None = None
-
-
 class FoldedRound:
     """Trains and evaluates, and keeps the time.
 
@@ -65,20 +38,15 @@ class FoldedRound:
         held: data, banks and the model.
         training: seconds in training.
         evaluating: seconds in evaluation.
-        chunking: how the last training was divided.
     """
 
     def __init__(self, clients: int, settings: Settings, banks: Banks, options: Options) -> None:
-        self.held = Held(clients, settings, banks)
-        self._options = options
-        # One thread for each client, as on the other engines: its last bits depend on that.
-        self._workers = torch.get_num_threads()
+        self.held = Held(clients, settings, banks, options)
         self._nodes = [
             Node(number, Path(), None, (number, clients), settings) for number in range(clients)
         ]
         self.training = 0.0
         self.evaluating = 0.0
-        self.chunking = Chunking()
 
     def train(
         self,
@@ -92,10 +60,13 @@ class FoldedRound:
         if able is None:
             return replies
         try:
-            model, preprocess = self.held.model(able.bank)
+            model = self.held.model(able.start)
             hyper = hyperparameters(broadcast)
-            start = from_broadcast(able.bank, broadcast)
-            found = self._fit(model, preprocess, able, hyper, start, broadcast, nodes, finished)
+            start = from_broadcast(able.start, broadcast)
+            clients = self._clients(able, hyper, broadcast, nodes)
+            began = time.monotonic()
+            found = model.train(able.task, clients, hyper, start, finished)
+            self.training += time.monotonic() - began
         except (RefusedError, RecastError) as error:
             return _fill(replies, able, answer.declined(error, broadcast))
         offsets = found.coefficients.numpy() - start
@@ -151,7 +122,7 @@ class FoldedRound:
             return replies
         began = time.monotonic()
         try:
-            judge = Judge(*self.held.model(able.bank), able, self._options.memory, self._workers)
+            judge = Judge(self.held.model(able.start), able)
             found = work(judge, able)
         except (RefusedError, RecastError) as error:
             return _fill(replies, able, answer.declined(error, broadcast))
@@ -161,42 +132,21 @@ class FoldedRound:
         finished(len(able.places))
         return replies
 
-    def _fit(
+    def _clients(
         self,
-        model: SplitModel,
-        preprocess: Preprocess,
         able: Able,
         hyper: Hyperparameters,
-        start: np.ndarray,
         broadcast: pb.Broadcast,
         nodes: Sequence[SimulatedNode],
-        finished: Callable[[int], None],
-    ) -> Trained:
-        store = able.task.on(model, preprocess, self._options.memory)
-        clients = []
-        for place, share in zip(able.places, able.shares, strict=True):
-            node = self._nodes[nodes[place].number]
-            seed = answer.client_seed(hyper.seed, broadcast, node)
-            clients.append(FoldedClient(share.learn, share.learn_labels, seed))
-        self.chunking = Chunking(self._options.chunk or None)
-        began = time.monotonic()
-        found = train(
-            model,
-            store,
-            clients,
-            able.task.classes,
-            epochs=hyper.epochs,
-            batch=hyper.batch,
-            learning_rate=hyper.learning_rate,
-            start=torch.from_numpy(start),
-            half=self._options.half,
-            compiled=self._options.compiled,
-            chunking=self.chunking,
-            workers=self._workers,
-            finished=finished,
+    ) -> list[FoldedClient]:
+        seeds = (
+            answer.client_seed(hyper.seed, broadcast, self._nodes[nodes[place].number])
+            for place in able.places
         )
-        self.training += time.monotonic() - began
-        return found
+        return [
+            FoldedClient(share.learn, share.learn_labels, seed)
+            for share, seed in zip(able.shares, seeds, strict=True)
+        ]
 
     def _update(
         self,
@@ -217,7 +167,7 @@ class FoldedRound:
         except CodecError as error:
             return answer.declined(error, broadcast)
         examples = len(able.shares[index].learn)
-        update = update_of(able.bank, broadcast.task, broadcast.round, examples, encoded)
+        update = update_of(able.start, broadcast.task, broadcast.round, examples, encoded)
         return pb.ToServer(update=update)
 
 

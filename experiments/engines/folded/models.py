@@ -1,0 +1,206 @@
+"""What trains for all simulated clients together: an attached bank, or another method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from experiments.engines.folded.data import TaskImages
+from recast_core.backbones import Preprocess
+from recast_core.codec import Vector
+from recast_core.errors import RecastError
+from recast_core.folded import (
+    Chunking,
+    FoldedClient,
+    ImageStore,
+    SplitModel,
+    Trained,
+    features_at,
+    train,
+)
+from recast_core.folded.methods import FOLDABLE, train_method
+from recast_core.folded.threads import on_each_core
+from recast_core.learner import MethodLearner
+from recast_core.messages import Hyperparameters
+from recast_core.start import Start
+
+Finished = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How folded training runs; the defaults keep parity with the sequential engine to 1e-5.
+
+    Attributes:
+        chunk: clients trained at once; 0 chooses.
+        half: bfloat16 products.
+        compiled: ``torch.compile``.
+        memory: bytes for what is kept of each image; ``None`` chooses.
+    """
+
+    chunk: int = 0
+    half: bool = False
+    compiled: bool = False
+    memory: int | None = None
+
+
+class FoldedModel(Protocol):
+    """A ``recast_core.learner.Learner`` for many clients at once."""
+
+    @property
+    def start(self) -> Start:
+        """Where vectors count from."""
+
+    def train(
+        self,
+        task: TaskImages,
+        clients: Sequence[FoldedClient],
+        hyper: Hyperparameters,
+        vector: Vector,
+        finished: Finished,
+    ) -> Trained:
+        """Every client trained from ``vector``; ``finished`` is told how many are done.
+
+        Raises:
+            RecastError: images that nothing can be learned from.
+        """
+
+    def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
+        """Features ``[N, d]`` of rows of the task's images with a vector ``[D]``."""
+
+
+@dataclass(eq=False)
+class FoldedBank:
+    """RECAST.
+
+    Attributes:
+        split: the attached model.
+        preprocess: of its backbone.
+        options: how it trains.
+        workers: threads on a CPU, a client each.
+        chunking: how the last training was divided.
+    """
+
+    split: SplitModel
+    preprocess: Preprocess
+    options: Options
+    workers: int
+    chunking: Chunking = field(default_factory=Chunking)
+
+    @property
+    def start(self) -> Start:
+        """The bank."""
+        return self.split.net.bank
+
+    def train(
+        self,
+        task: TaskImages,
+        clients: Sequence[FoldedClient],
+        hyper: Hyperparameters,
+        vector: Vector,
+        finished: Finished,
+    ) -> Trained:
+        """See ``FoldedModel``."""
+        self.chunking = Chunking(self.options.chunk or None)
+        return train(
+            self.split,
+            self._store(task),
+            clients,
+            task.classes,
+            epochs=hyper.epochs,
+            batch=hyper.batch,
+            learning_rate=hyper.learning_rate,
+            start=torch.from_numpy(vector),
+            half=self.options.half,
+            compiled=self.options.compiled,
+            chunking=self.chunking,
+            workers=self.workers,
+            finished=finished,
+        )
+
+    def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
+        """See ``FoldedModel``."""
+        return features_at(self.split, self._store(task), rows, vector, self.workers)
+
+    def _store(self, task: TaskImages) -> ImageStore:
+        prefix, device = self.split.prefix, self.split.net.device
+        return task.on(
+            self,
+            lambda images: ImageStore(images, self.preprocess, prefix, device, self.options.memory),
+        )
+
+
+@dataclass(eq=False)
+class FoldedMethod:
+    """Another method: folded on a GPU where few parameters differ, else client by client.
+
+    A CPU is as fast with one client at a time, and gives the bits of the sequential engine.
+    """
+
+    learner: MethodLearner
+    options: Options
+    workers: int
+
+    @property
+    def start(self) -> Start:
+        """Of the method."""
+        return self.learner.start
+
+    def train(
+        self,
+        task: TaskImages,
+        clients: Sequence[FoldedClient],
+        hyper: Hyperparameters,
+        vector: Vector,
+        finished: Finished,
+    ) -> Trained:
+        """See ``FoldedModel``."""
+        learner = self.learner
+        if learner.device.type == "cuda" and learner.start.method.split(":")[0] in FOLDABLE:
+            return train_method(
+                learner.model,
+                self._store(task),
+                clients,
+                task.classes,
+                epochs=hyper.epochs,
+                batch=hyper.batch,
+                learning_rate=hyper.learning_rate,
+                start=torch.from_numpy(vector),
+                chunking=Chunking(self.options.chunk or None),
+                finished=finished,
+            )
+
+        def alone(own: MethodLearner, client: FoldedClient) -> Tensor | None:
+            images = task.images[client.rows]
+            try:
+                found = own.fit(vector, images, client.labels, task.classes, hyper, client.seed)
+            except RecastError:
+                return None
+            return torch.from_numpy(found)
+
+        workers = self.workers if learner.device.type == "cpu" else 0
+        make = (lambda: copy.deepcopy(learner)) if workers else (lambda: learner)
+        vectors, finite = [], []
+        for found in on_each_core(clients, workers, make, alone):
+            finite.append(found is not None)
+            vectors.append(torch.zeros(len(vector)) if found is None else found)
+            finished(1)
+        return Trained(torch.stack(vectors), torch.zeros(len(clients)), torch.tensor(finite))
+
+    def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
+        """See ``FoldedModel``."""
+        return self.learner.features(task.images[rows], vector.numpy())
+
+    def _store(self, task: TaskImages) -> ImageStore:
+        learner = self.learner
+        return task.on(
+            self,
+            lambda images: ImageStore(
+                images, learner.preprocess, None, learner.device, self.options.memory
+            ),
+        )
