@@ -94,7 +94,7 @@ class Scripted:
             step(BANK)
             for name in ("a", "b"):
                 registry.add_task(run, name, 2)
-            time.sleep(0.1)
+            time.sleep(0.4)
             for number, name in enumerate(("a", "b"), 1):
                 for round_ in (1, 2):
                     step(ROUND)
@@ -103,13 +103,13 @@ class Scripted:
                         run, number, round_, np.zeros(2, np.float32), examples=1, clients=1,
                         seconds=0.1, accuracy=None, ledger_rows=[message], refusals=[],
                     )  # fmt: skip
-                    time.sleep(0.1)
+                    time.sleep(0.4)
                 step(EVALUATION)
                 registry.record_accuracy(
                     run, number, 2, 0.5, 0.4, examples=1, clients=1, after_task=number,
                     ledger_rows=[], refusals=[],
                 )  # fmt: skip
-                time.sleep(0.1)
+                time.sleep(0.4)
             registry.finish_run(run, "finished")
 
     def running(self) -> bool:

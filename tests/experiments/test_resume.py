@@ -133,7 +133,7 @@ def test_other_settings_in_the_folder_of_a_killed_run_are_one_line(
 
     with pytest.raises(KeyboardInterrupt):
         learn(Stop())
-    with pytest.raises(RecastError, match=r"has learning-rate 0\.02, not 0\.5: give the same"):
+    with pytest.raises(RecastError, match=r"has learning-rate 0\.0, not 0\.5: give the same"):
         learn(LogObserver(), learning_rate=0.5)
     learn(LogObserver(), deadline=7.0)
     learn(LogObserver(), learning_rate=0.5)  # that one has finished, so this is another
