@@ -139,6 +139,6 @@ def test_other_settings_in_the_folder_of_a_killed_run_are_one_line(
     learn(LogObserver(), learning_rate=0.5)  # that one has finished, so this is another
     with Registry(tmp_path / "registry.sqlite") as registry:
         assert [run.status for run in registry.runs()] == ["finished", "finished"]
-        assert [run.config["learning-rate"] for run in registry.runs()] == [0.02, 0.5]
+        assert [run.config["learning-rate"] for run in registry.runs()] == [0.0, 0.5]
         assert registry.last_rounds(1) == registry.last_rounds(2) == {1: 2, 2: 2}
     assert len(list(tmp_path.glob("bank-*"))) == 1
