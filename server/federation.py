@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
-from recast_core.codec import Vector
+from recast_core.codec import Vector, encoded_length
 from recast_core.messages import Hyperparameters, to_broadcast
 from recast_core.start import Start
 from server.collect import Collector
@@ -58,6 +58,11 @@ class Federation:
     traffic: Traffic
     collector: Collector
     roster: Roster
+
+    @property
+    def longest_update(self) -> int:
+        """Bytes that the message of an update may have."""
+        return encoded_length(self.bank.sent, self.hyper.bits) + 64
 
     def shares(self, task: int) -> list[tuple[int, Share]]:
         """The nodes that have data for a task, by node id, with what they have."""

@@ -169,7 +169,9 @@ class FedRecast(Strategy):
                 if not self._training_now:
                     break
                 replies = self._made.collector.ask(
-                    grid, messages, lambda reply: is_answer(reply, "update")
+                    grid,
+                    messages,
+                    lambda reply: is_answer(reply, "update", self._made.longest_update),
                 )
                 arrays, metrics = self.aggregate_train(server_round, replies)
                 result.arrays, result.train_metrics_clientapp[server_round] = arrays, metrics

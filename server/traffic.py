@@ -182,10 +182,10 @@ class Traffic:
         )
 
 
-def is_answer(message: Message, expected: str) -> bool:
+def is_answer(message: Message, expected: str, limit: int = 0) -> bool:
     """Whether a reply looks like an answer of kind ``expected`` rather than a refusal or error."""
     body = None if message.has_error() else from_content(message)
-    if body is None or len(body) > MAX_REPLY_BYTES:
+    if body is None or len(body) > max(limit, MAX_REPLY_BYTES):
         return False
     try:
         return bool(pb.ToServer.FromString(body).WhichOneof("body") == expected)

@@ -133,7 +133,7 @@ class Training:
         made = self._federation
         topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
         found: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
-        for answer in made.traffic.receive(replies, topic, "update"):
+        for answer in made.traffic.receive(replies, topic, "update", made.longest_update):
             node, update = answer.node, answer.body.update
             try:
                 asked = self._asked.get((node, update.task))

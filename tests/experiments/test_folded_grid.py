@@ -223,7 +223,7 @@ def learned(grid: Grid, settings: Settings, folder: Path) -> list[object]:
         ]
 
 
-@pytest.mark.parametrize("method", ["recast", "head-only", "norm-affine", "lora:1:*conv1"])
+@pytest.mark.parametrize("method", ["recast", "head-only", "norm-affine", "lora:1:*conv1", "full"])
 def test_a_federation_leaves_the_same_registry_as_one_client_after_another(
     tiny: Make, tmp_path: Path, method: str
 ) -> None:
