@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from protos import recast_v1_pb2 as pb
+from recast_core.codec import Vector
 from recast_core.heads import Statistics
 from recast_core.heads.wire import unpack_statistics
 from recast_core.messages import RefusedError, from_update
@@ -10,9 +13,17 @@ from recast_core.start import Start
 from server.aggregation import Contribution
 from server.roster import Share
 
+# What 16 bits hold.
+MAX_OFFSET = 65504.0
+
 
 def check_update(
-    bank: Start, update: pb.Update, asked: int | None, share: Share | None, bits: int
+    bank: Start,
+    update: pb.Update,
+    asked: int | None,
+    share: Share | None,
+    bits: int,
+    vector: Vector | None = None,
 ) -> Contribution:
     """What an update contributes.
 
@@ -22,6 +33,7 @@ def check_update(
         asked: the round that this client was asked for in this task, ``None`` for none.
         share: what the client announced of the task.
         bits: width of the numbers in this round.
+        vector: that the update counts from, ``[D]``; the bank's start where ``None``.
 
     Raises:
         RefusedError: with the reason that the ledger counts.
@@ -35,7 +47,12 @@ def check_update(
             "too-many-examples",
             f"{update.examples} examples, {share.train_examples} were announced",
         )
-    return Contribution(from_update(bank, update, bits), update.examples)
+    offsets, start = from_update(bank, update, bits), bank.initial_vector.numpy()
+    reached = offsets if vector is None else vector - start + offsets
+    # A mean of vectors that a broadcast can carry is one too, so nobody's numbers end the run.
+    if not bool((np.abs(reached) <= MAX_OFFSET).all()):
+        raise RefusedError("out-of-range", f"coefficients beyond {MAX_OFFSET:g} from the start")
+    return Contribution(offsets, update.examples)
 
 
 def check_evaluation(

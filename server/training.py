@@ -133,12 +133,15 @@ class Training:
         made = self._federation
         topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
         found: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
+        vectors = {state.number: state.vector for state in states}
         for answer in made.traffic.receive(replies, topic, "update", made.longest_update):
             node, update = answer.node, answer.body.update
             try:
                 asked = self._asked.get((node, update.task))
                 share = made.roster.nodes.get(node, {}).get(update.task)
-                contribution = check_update(made.bank, update, asked, share, made.hyper.bits)
+                contribution = check_update(
+                    made.bank, update, asked, share, made.hyper.bits, vectors.get(update.task)
+                )
                 if node in found[update.task]:
                     raise RefusedError("replayed", "a second update of one task")
             except RefusedError as refused:
