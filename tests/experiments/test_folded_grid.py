@@ -10,6 +10,9 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from client.app import app
 from experiments.engines.folded import FoldedGrid, Options
@@ -270,3 +273,38 @@ def test_no_file_is_written_and_images_are_held_once(
     rows = torch.cat([part for n in first.nodes for part in (n.learn, n.judge)])
     assert sorted(rows.tolist()) == list(range(len(first.images)))
     assert not list(tmp_path.iterdir())
+
+
+numbers = st.integers(0, 2**32 - 1)
+broadcasts = st.builds(
+    pb.Broadcast, task=st.sampled_from([1, 2, 7]), round=numbers, scale=st.floats(width=32),
+    coefficients=st.binary(max_size=40), bits=st.integers(0, 40), head_kind=st.integers(0, 7),
+    head=st.binary(max_size=60), start_head=st.binary(max_size=60), lost=st.booleans(),
+)  # fmt: skip
+
+
+def test_whatever_a_server_sends_is_answered_as_by_a_client(tiny: Make, tmp_path: Path) -> None:
+    talks = both(tiny(), tmp_path)
+    ready(*talks)
+    prefix = talks[0].bank.prefix
+
+    @given(broadcasts, st.sampled_from(["train", "head", "evaluate"]), st.booleans())
+    @hypothesis_settings(max_examples=40, deadline=None)
+    def same(broadcast: pb.Broadcast, kind: str, known: bool) -> None:
+        broadcast.bank = prefix if known else 7
+        message = pb.ToClient(**{kind: broadcast})
+        said = [talk.say(message, nodes=[1, 4]) for talk in talks]
+        assert all(reply.WhichOneof("body") for reply in said[0])
+        same_updates(talks, said)
+
+    same()
+
+
+@given(st.binary(max_size=80))
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_noise_is_refused_as_by_a_client(tiny: Make, tmp_path: Path, noise: bytes) -> None:
+    talks = both(tiny(), tmp_path)
+    said = [talk.say(noise, nodes=[1]) for talk in talks]
+    assert same_updates(talks, said) == 0
