@@ -15,6 +15,9 @@ from server.ledger import Kind, LedgerRow
 from server.registry import Registry
 
 LOOK_SECONDS = 0.005
+# A file's time is that of the kernel's last tick, up to four milliseconds before it was written.
+TICK_NS = 2_000_000
+LOOKS = 3
 RUN = 1
 
 
@@ -60,10 +63,18 @@ class PhaseClock:
 
     def end(
         self, kind: Kind, task: str | None = None, round_: int = 0,
-        counts: tuple[Counted, ...] | None = None,
+        moment: int | None = None,
     ) -> Phase:  # fmt: skip
-        """End a phase, at ``counts`` if they were taken a moment ago."""
-        counts = self.now() if counts is None else counts
+        """End a phase now, or as of ``moment``, nanoseconds of ``time.time_ns``."""
+        if moment is None:
+            counts = self.now()
+        else:
+            found = (relay.counted_at(moment) for relay in self._relays)
+            # What an earlier phase has taken stays there.
+            counts = tuple(
+                one if one.up >= then.up and one.down >= then.down else then
+                for one, then in zip(found, self._last, strict=True)
+            )
         passed = tuple(now - then for now, then in zip(counts, self._last, strict=True))
         began, self._since = self._since, time.monotonic()
         self._last = counts
@@ -77,26 +88,29 @@ def watch(
 ) -> None:
     """Follow a run to its end, a phase for each entry that it makes in its registry.
 
-    Where two entries were made between two looks, five milliseconds apart, the first takes the
-    bytes of both.
+    A phase ends when its entry was written, by the time of the registry's file: a server goes on at
+    once, and its next broadcast belongs to the next phase. Where two entries were made between two
+    looks, five milliseconds apart, the first takes the bytes of both.
 
     Raises:
         RecastError: the run failed.
     """
     seen: set[tuple[Kind, str | None, int]] = set()
     stamp: tuple[int, ...] = ()
+    again = 0
     going = True
     while going:
-        counts, going = clock.now(), deployment.running()
+        going = deployment.running()
         found = _stamp(registry)
-        if found == stamp and going:
+        if found == stamp and not again and going:
             time.sleep(LOOK_SECONDS)
             continue
+        # A commit can be read a moment after the file has changed.
+        again = LOOKS if found != stamp else again - 1
         stamp = found
         for kind, task, number, entry in _entries(registry, len(seen)):
-            clock.end(kind, task, number, counts)
+            phase = clock.end(kind, task, number, max(stamp[::2]) + TICK_NS)
             seen.add((kind, task, entry))
-            phase = clock.phases[-1]
             say(_line(phase))
     clock.end("control")
     if not registry.exists():
@@ -118,9 +132,11 @@ def _entries(registry: Path, known: int) -> list[tuple[Kind, str | None, int, in
     if not registry.exists():
         return []
     with History(registry) as history:
-        tasks = {task.number: task.name for task in history.tasks(RUN)}
-        if not tasks:
+        found_tasks = history.tasks(RUN)
+        # Clients announce what they have of a task when they have been greeted and have the bank.
+        if not any(task.classes for task in found_tasks):
             return []
+        tasks = {task.number: task.name for task in found_tasks}
         rounds = sorted(
             (entry for number in tasks for entry in history.rounds(RUN, number)),
             key=lambda entry: entry.id,
@@ -145,7 +161,7 @@ def _stamp(registry: Path) -> tuple[int, ...]:
         try:
             status = path.stat()
         except OSError:
-            found.append(0)
+            found += [0, 0]
         else:
             found += [status.st_mtime_ns, status.st_size]
     return tuple(found)
