@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,7 @@ from server.history import History
 from server.ledger import Kind, LedgerRow
 from server.registry import Registry
 
-LOOK_SECONDS = 0.005
-# A file's time is that of the kernel's last tick, up to four milliseconds before it was written.
-TICK_NS = 2_000_000
-LOOKS = 3
+LOOK_SECONDS = 0.001
 RUN = 1
 
 
@@ -83,35 +82,58 @@ class PhaseClock:
         return phase
 
 
+class Commits:
+    """Tells cheaply whether another process has written to a registry."""
+
+    def __init__(self, registry: Path) -> None:
+        """Nothing is opened before there is something to read."""
+        self._path = registry
+        self._wal = registry.with_name(f"{registry.name}-wal")
+        self._connection: sqlite3.Connection | None = None
+        self._version = 0
+
+    def changed(self) -> bool:
+        """Whether something was committed since the last call."""
+        if self._connection is None:
+            # Its maker goes over to a write-ahead log first, and must be alone for that.
+            if not self._wal.exists():
+                return False
+            self._connection = sqlite3.connect(self._path)
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        before, self._version = self._version, version
+        return bool(version != before)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+
+
 def watch(
     deployment: Deployment, clock: PhaseClock, registry: Path, say: Callable[[str], None]
 ) -> None:
     """Follow a run to its end, a phase for each entry that it makes in its registry.
 
-    A phase ends when its entry was written, by the time of the registry's file: a server goes on at
-    once, and its next broadcast belongs to the next phase. Where two entries were made between two
-    looks, five milliseconds apart, the first takes the bytes of both.
+    A phase ends with the look, of one each millisecond, that finds its entry committed: a server
+    goes on at once, and its next broadcast belongs to the next phase. Where two entries were made
+    between two looks, the first takes the bytes of both.
 
     Raises:
         RecastError: the run failed.
     """
     seen: set[tuple[Kind, str | None, int]] = set()
-    stamp: tuple[int, ...] = ()
-    again = 0
-    going = True
-    while going:
-        going = deployment.running()
-        found = _stamp(registry)
-        if found == stamp and not again and going:
-            time.sleep(LOOK_SECONDS)
-            continue
-        # A commit can be read a moment after the file has changed.
-        again = LOOKS if found != stamp else again - 1
-        stamp = found
-        for kind, task, number, entry in _entries(registry, len(seen)):
-            phase = clock.end(kind, task, number, max(stamp[::2]) + TICK_NS)
-            seen.add((kind, task, entry))
-            say(_line(phase))
+    commits = Commits(registry)
+    with contextlib.closing(commits):
+        going = True
+        while going:
+            going, moment = deployment.running(), time.time_ns()
+            if not commits.changed() and going:
+                time.sleep(LOOK_SECONDS)
+                continue
+            for kind, task, number, entry in _entries(registry, len(seen)):
+                phase = clock.end(kind, task, number, moment)
+                seen.add((kind, task, entry))
+                say(_line(phase))
     clock.end("control")
     if not registry.exists():
         raise RecastError(f"the run ended without a registry at {registry}: look at its logs")
@@ -152,19 +174,6 @@ def _entries(registry: Path, known: int) -> list[tuple[Kind, str | None, int, in
         entries.append(("coefficients", tasks[entry.task], entry.round, entry.id))
     entries += [("metrics", tasks[found.task], found.round, found.id) for found in waiting]
     return entries[known:]
-
-
-def _stamp(registry: Path) -> tuple[int, ...]:
-    """Changes whenever something was committed, and costs two system calls."""
-    found = []
-    for path in (registry, registry.with_name(f"{registry.name}-wal")):
-        try:
-            status = path.stat()
-        except OSError:
-            found += [0, 0]
-        else:
-            found += [status.st_mtime_ns, status.st_size]
-    return tuple(found)
 
 
 def _line(phase: Phase) -> str:
