@@ -125,9 +125,10 @@ recast.add_command(link_commands.certs)
 )
 @click.option(
     "--transports",
-    default="flower,sequential",
+    default="flower,link,sequential",
     show_default=True,
-    help="By commas: flower (SuperLink and SuperNodes), or an engine, which has no wire.",
+    help="By commas: link (recast serve and join), flower (SuperLink and SuperNodes), or an "
+    "engine, which has no wire.",
 )
 @click.option("--clients", default=2, show_default=True, help="Clients, a process each.")
 @click.option("--tls/--no-tls", default=False, help="TLS, and clients that authenticate.")
@@ -150,7 +151,7 @@ def measure(
     Every client is a process behind a relay that counts TCP payload: TLS, headers, polling and
     heartbeats included.
 
-    Example: recast measure --transports flower,sequential --clients 2 --rounds 3 --json bytes.json
+    Example: recast measure --transports flower,link --clients 2 --rounds 3 --json bytes.json
     """
     from experiments.measure.run import Plan
     from experiments.measure.run import measure as run

@@ -38,6 +38,7 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 @_keepalive
 @_json_log
 @click.option("--metrics", type=int, help="Serve Prometheus metrics at this port of 127.0.0.1.")
+@click.option("--begin", type=click.Path(path_type=Path), hidden=True)
 @options.settings
 @options.json_file
 @click.pass_context
@@ -52,7 +53,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 
     path = values.pop("json_path", None)
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
-    own |= {"keepalive", "json_log", "metrics"}
+    own |= {"keepalive", "json_log", "metrics", "begin"}
     link = {"metrics": None} | {name: values.pop(name) for name in own & values.keys()}
     write(path, run(Settings.from_mapping(values), **link))
 

@@ -7,8 +7,10 @@ records, headers, polling, heartbeats), without IP and TCP headers and without r
 from __future__ import annotations
 
 import asyncio
+import bisect
 import socket
 import threading
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from types import TracebackType
@@ -55,6 +57,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._up = self._down = self._connections = 0
+        self._passed: list[tuple[int, Counted]] = []
         self._delay = 0.0
         self._refusing = False
         self.port = 0
@@ -67,6 +70,12 @@ class Relay:
     def counted(self) -> Counted:
         """What has passed so far: keep it, and subtract it from a later one to count a phase."""
         return Counted(self._up, self._down, self._connections)
+
+    def counted_at(self, moment: int) -> Counted:
+        """What had passed at ``moment``, nanoseconds of ``time.time_ns``."""
+        passed = self._passed
+        index = bisect.bisect_right(passed, moment, key=lambda entry: entry[0])
+        return passed[index - 1][1] if index else Counted()
 
     def cut(self) -> None:
         """Reset every open connection, as if the network had gone; new ones are accepted."""
@@ -132,16 +141,21 @@ class Relay:
         while data := await source.read(CHUNK):
             if up:
                 self._up += len(data)
+                self._note()
             if self._delay:
                 await asyncio.sleep(self._delay)
             if sink.is_closing():
                 raise ConnectionResetError
             if not up:
                 self._down += len(data)
+                self._note()
             sink.write(data)
             await sink.drain()
         if sink.can_write_eof():
             sink.write_eof()
+
+    def _note(self) -> None:
+        self._passed.append((time.time_ns(), self.counted()))
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -44,8 +44,11 @@ def serve(
     keepalive: float,
     json_log: bool,
     metrics: int | None,
+    begin: Path | None = None,
 ) -> dict[str, Any]:
     """Wait for clients, run the federation, print its closing table and return its report.
+
+    With ``begin`` the run begins when that file exists, and not before.
 
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
@@ -89,6 +92,8 @@ def serve(
         view = stack.enter_context(LinkView(grid.sessions, plain=json_log))
         logger.info("listening at %s, waiting for %d clients", grid.address, clients)
         grid.wait_for_clients(clients)
+        while begin is not None and not begin.exists():
+            time.sleep(0.05)
         began = time.monotonic()
         run_federation(grid, settings, folder, view, started)
     (bank, run) = made[0]

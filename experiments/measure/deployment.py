@@ -15,18 +15,28 @@ class Deployment(Protocol):
     The measurement calls ``start``, then ``join`` for each client, then ``begin``, and looks at the
     run's registry until it is no longer ``running``; ``stop_client`` and ``cut`` of a relay come in
     between. Whatever fails is a ``RecastError``.
+
+    Attributes:
+        relays: of each client, in order.
+        period: seconds after which an idle link repeats what it says, at most. An idle window
+            shorter than this would miss it.
     """
 
     relays: Sequence[Relay]
+    period: float
 
-    def start(self) -> None:
-        """Start the server; return once clients can join."""
+    def start(self, settings: Settings) -> None:
+        """Start the server of the run that ``settings`` describe; return once clients can join.
+
+        Args:
+            settings: with ``run_dir`` set.
+        """
 
     def join(self, client: int) -> None:
         """Start a client's process, from 0; return once the server knows it."""
 
-    def begin(self, settings: Settings) -> None:
-        """Let the run that ``settings`` describe begin, with ``run_dir`` set."""
+    def begin(self) -> None:
+        """Let the run begin, for the clients that have joined."""
 
     def running(self) -> bool:
         """Whether the run goes on.

@@ -27,6 +27,9 @@ SECONDS_TO_START = 120.0
 class FlowerDeployment:
     """A :class:`~experiments.measure.deployment.Deployment` through Flower's own programs."""
 
+    # Heartbeats of a SuperNode, which polls every few seconds besides.
+    period = 30.0
+
     def __init__(
         self,
         folder: Path,
@@ -74,8 +77,9 @@ class FlowerDeployment:
             relays.open((LOOPBACK, self._fleet)) for _ in range(clients)
         ]
 
-    def start(self) -> None:
+    def start(self, settings: Settings) -> None:
         """Start the SuperLink; a second call starts it again, with what its database kept."""
+        self._settings = settings
         self._processes.__enter__()
         self._folder.mkdir(parents=True, exist_ok=True)
         command = [
@@ -125,11 +129,11 @@ class FlowerDeployment:
         )
         self._nodes[client] = node
 
-    def begin(self, settings: Settings) -> None:
+    def begin(self) -> None:
         """Submit the run."""
-        self._settings = settings
+        assert self._settings is not None
         app = self._folder / "app"
-        write_app(app, settings)
+        write_app(app, self._settings)
         self._run = self._processes.start(
             "run", [self._program("flwr"), "run", str(app), _CONNECTION, "--stream"]
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from server.history import History
 from server.ledger import Kind, LedgerRow
 from server.registry import Registry
 
-LOOK_SECONDS = 0.005
+LOOK_SECONDS = 0.001
 RUN = 1
 
 
@@ -60,10 +62,18 @@ class PhaseClock:
 
     def end(
         self, kind: Kind, task: str | None = None, round_: int = 0,
-        counts: tuple[Counted, ...] | None = None,
+        moment: int | None = None,
     ) -> Phase:  # fmt: skip
-        """End a phase, at ``counts`` if they were taken a moment ago."""
-        counts = self.now() if counts is None else counts
+        """End a phase now, or as of ``moment``, nanoseconds of ``time.time_ns``."""
+        if moment is None:
+            counts = self.now()
+        else:
+            found = (relay.counted_at(moment) for relay in self._relays)
+            # What an earlier phase has taken stays there.
+            counts = tuple(
+                one if one.up >= then.up and one.down >= then.down else then
+                for one, then in zip(found, self._last, strict=True)
+            )
         passed = tuple(now - then for now, then in zip(counts, self._last, strict=True))
         began, self._since = self._since, time.monotonic()
         self._last = counts
@@ -72,32 +82,58 @@ class PhaseClock:
         return phase
 
 
+class Commits:
+    """Tells cheaply whether another process has written to a registry."""
+
+    def __init__(self, registry: Path) -> None:
+        """Nothing is opened before there is something to read."""
+        self._path = registry
+        self._wal = registry.with_name(f"{registry.name}-wal")
+        self._connection: sqlite3.Connection | None = None
+        self._version = 0
+
+    def changed(self) -> bool:
+        """Whether something was committed since the last call."""
+        if self._connection is None:
+            # Its maker goes over to a write-ahead log first, and must be alone for that.
+            if not self._wal.exists():
+                return False
+            self._connection = sqlite3.connect(self._path)
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        before, self._version = self._version, version
+        return bool(version != before)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+
+
 def watch(
     deployment: Deployment, clock: PhaseClock, registry: Path, say: Callable[[str], None]
 ) -> None:
     """Follow a run to its end, a phase for each entry that it makes in its registry.
 
-    Where two entries were made between two looks, five milliseconds apart, the first takes the
-    bytes of both.
+    A phase ends with the look, of one each millisecond, that finds its entry committed: a server
+    goes on at once, and its next broadcast belongs to the next phase. Where two entries were made
+    between two looks, the first takes the bytes of both.
 
     Raises:
         RecastError: the run failed.
     """
     seen: set[tuple[Kind, str | None, int]] = set()
-    stamp: tuple[int, ...] = ()
-    going = True
-    while going:
-        counts, going = clock.now(), deployment.running()
-        found = _stamp(registry)
-        if found == stamp and going:
-            time.sleep(LOOK_SECONDS)
-            continue
-        stamp = found
-        for kind, task, number, entry in _entries(registry, len(seen)):
-            clock.end(kind, task, number, counts)
-            seen.add((kind, task, entry))
-            phase = clock.phases[-1]
-            say(_line(phase))
+    commits = Commits(registry)
+    with contextlib.closing(commits):
+        going = True
+        while going:
+            going, moment = deployment.running(), time.time_ns()
+            if not commits.changed() and going:
+                time.sleep(LOOK_SECONDS)
+                continue
+            for kind, task, number, entry in _entries(registry, len(seen)):
+                phase = clock.end(kind, task, number, moment)
+                seen.add((kind, task, entry))
+                say(_line(phase))
     clock.end("control")
     if not registry.exists():
         raise RecastError(f"the run ended without a registry at {registry}: look at its logs")
@@ -118,9 +154,11 @@ def _entries(registry: Path, known: int) -> list[tuple[Kind, str | None, int, in
     if not registry.exists():
         return []
     with History(registry) as history:
-        tasks = {task.number: task.name for task in history.tasks(RUN)}
-        if not tasks:
+        found_tasks = history.tasks(RUN)
+        # Clients announce what they have of a task when they have been greeted and have the bank.
+        if not any(task.classes for task in found_tasks):
             return []
+        tasks = {task.number: task.name for task in found_tasks}
         rounds = sorted(
             (entry for number in tasks for entry in history.rounds(RUN, number)),
             key=lambda entry: entry.id,
@@ -136,19 +174,6 @@ def _entries(registry: Path, known: int) -> list[tuple[Kind, str | None, int, in
         entries.append(("coefficients", tasks[entry.task], entry.round, entry.id))
     entries += [("metrics", tasks[found.task], found.round, found.id) for found in waiting]
     return entries[known:]
-
-
-def _stamp(registry: Path) -> tuple[int, ...]:
-    """Changes whenever something was committed, and costs two system calls."""
-    found = []
-    for path in (registry, registry.with_name(f"{registry.name}-wal")):
-        try:
-            status = path.stat()
-        except OSError:
-            found.append(0)
-        else:
-            found += [status.st_mtime_ns, status.st_size]
-    return tuple(found)
 
 
 def _line(phase: Phase) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import shutil
 import signal
 import sys
@@ -16,8 +17,9 @@ from typing import Any
 
 from experiments.measure.deployment import Deployment
 from experiments.measure.flower import FlowerDeployment
+from experiments.measure.link import LinkDeployment
 from experiments.measure.phases import RUN, Phase, PhaseClock, record, watch
-from experiments.measure.table import print_tables
+from experiments.measure.table import print_tables, ratios
 from experiments.relay import Relay, Relays
 from experiments.simulate import ENGINES, simulate
 from recast_core.errors import RecastError
@@ -29,6 +31,9 @@ Opener = Callable[[Path, Relays, int, bool], Deployment]
 METHODS = ("recast", "head", "lora", "norm", "full")
 DEPLOYMENTS: dict[str, Opener] = {
     "flower": lambda folder, relays, clients, secure: FlowerDeployment(
+        folder, relays, clients, secure=secure
+    ),
+    "link": lambda folder, relays, clients, secure: LinkDeployment(
         folder, relays, clients, secure=secure
     ),
 }
@@ -46,7 +51,8 @@ class Plan:
         transports: keys of ``DEPLOYMENTS``, or engines that put nothing on a wire.
         clients: how many, a process each.
         secure: TLS, and authentication where the transport has it.
-        idle: seconds that the idle cost is measured over.
+        idle: seconds that the idle cost is measured over, rounded up to whole periods of a
+            transport; 0 to leave it out.
     """
 
     methods: Sequence[str]
@@ -83,7 +89,7 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
     """
     # A request to end must run the clean-up too, or processes would be left.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    report: dict[str, Any] = {"rows": [], "rounds": [], "connection": []}
+    report: dict[str, Any] = {"rows": [], "rounds": [], "ratios": [], "connection": []}
     with _folder(settings.run_dir) as folder:
         for transport in plan.transports:
             idle = plan.idle
@@ -105,6 +111,7 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
                 for name, entries in found.items():
                     label = {"method": method, "transport": transport}
                     report[name] += [label | entry for entry in entries]
+    report["ratios"] = ratios(report["rounds"])
     print_tables(report)
     return report
 
@@ -171,7 +178,7 @@ def _measure_wire(
         deployment = DEPLOYMENTS[transport](folder, relays, plan.clients, plan.secure)
         try:
             _say(f"{transport}: starting the server")
-            deployment.start()
+            deployment.start(settings)
             clock = PhaseClock(deployment.relays)
             for client in range(plan.clients):
                 clock.end("control")
@@ -181,15 +188,16 @@ def _measure_wire(
             # Those who joined before have been idle meanwhile: the last has the clean count.
             connection = [_entry("join", clock.end("control"), last=True)]
             if idle:
-                _say(f"{transport}: idle for {idle:.0f} s")
-                time.sleep(idle)
+                window = deployment.period * math.ceil(idle / deployment.period)
+                _say(f"{transport}: idle for {window:.0f} s")
+                time.sleep(window)
                 waited = clock.end("control")
                 connection += [
                     _entry("idle", waited),
                     _entry("idle hour", waited, 3600 / waited.seconds),
                     _entry("reconnect", _reconnect(deployment, clock), last=True),
                 ]
-            deployment.begin(settings)
+            deployment.begin()
             watch(deployment, clock, registry, _say)
             clients = [deployment.client_id(client) for client in range(plan.clients)]
         finally:

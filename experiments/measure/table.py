@@ -29,6 +29,15 @@ _ROUNDS = (
     ("wire_down", "wire down"),
     ("seconds", "seconds"),
 )
+_RATIOS = (
+    ("method", "method"),
+    ("task", "task"),
+    ("round", "round"),
+    ("what", "what"),
+    ("up", "up"),
+    ("down", "down"),
+    ("both", "both"),
+)
 _CONNECTION = (
     ("method", "method"),
     ("transport", "transport"),
@@ -46,6 +55,9 @@ def print_tables(report: Mapping[str, Any]) -> None:
     if report["rounds"]:
         print("\nBytes per client and round on the wire, idle traffic during the round included\n")
         _print(_ROUNDS, report["rounds"])
+    if report["ratios"]:
+        print("\nWire bytes over flower divided by those over link\n")
+        _print(_RATIOS, report["ratios"])
     if report["connection"]:
         print("\nBytes per client on the wire besides (idle hour: extrapolated from the window)\n")
         _print(_CONNECTION, report["connection"])
@@ -71,3 +83,32 @@ def _cell(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def ratios(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How many times the bytes of the lean link Flower needs, for what ran over both.
+
+    Args:
+        rounds: entries with ``method``, ``transport``, ``task``, ``round``, ``what``, ``wire_up``
+            and ``wire_down``.
+
+    Returns:
+        An entry for each round and evaluation, with ``up``, ``down`` and ``both``.
+    """
+    keys = ("method", "task", "round", "what")
+    flower, link = (
+        {tuple(one[key] for key in keys): one for one in rounds if one["transport"] == transport}
+        for transport in ("flower", "link")
+    )
+    found = []
+    for key, own in link.items():
+        if key not in flower:
+            continue
+        much = flower[key]
+        little = {"up": own["wire_up"], "down": own["wire_down"]}
+        little["both"] = sum(little.values())
+        big = {"up": much["wire_up"], "down": much["wire_down"]}
+        big["both"] = sum(big.values())
+        divided = {way: big[way] / little[way] if little[way] else None for way in little}
+        found.append(dict(zip(keys, key, strict=True)) | divided)
+    return found

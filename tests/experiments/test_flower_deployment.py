@@ -81,10 +81,10 @@ def deploy(tmp_path: Path) -> Iterator[Deploy]:
                 deployment.stop()
 
 
-def finish(deployment: FlowerDeployment, settings: Settings) -> list[Counted]:
+def finish(deployment: FlowerDeployment) -> list[Counted]:
     """Run to the end; what each relay counted meanwhile."""
     before = [relay.counted() for relay in deployment.relays]
-    deployment.begin(settings)
+    deployment.begin()
     deadline = time.monotonic() + SECONDS
     while deployment.running():
         assert time.monotonic() < deadline, "the run takes too long"
@@ -107,10 +107,9 @@ def test_the_bank_crosses_once_whatever_restarts(
     own_data(data, "a", seed=1)
     config = {"data-dir": str(data), "cache-dir": str(cache), "client-number": 0}
     deployment = deploy(1, secure=True, node_config=[config])
-    deployment.start()
+    deployment.start(tiny(tasks="a=digits", run_dir=str(tmp_path / "first")))
     deployment.join(0)
-    first = tiny(tasks="a=digits", run_dir=str(tmp_path / "first"))
-    (counted,) = finish(deployment, first)
+    (counted,) = finish(deployment)
     (bank,) = (tmp_path / "first").glob("bank-*.safetensors")
     size = bank.stat().st_size
     assert banks_sent(tmp_path / "first") == size
@@ -120,10 +119,9 @@ def test_the_bank_crosses_once_whatever_restarts(
     # Not killed: the SuperLink would refuse the node until it had missed its heartbeats.
     deployment.stop_client(0)
     deployment.stop_server(kill=True)
-    deployment.start()
+    deployment.start(tiny(tasks="a=digits", run_dir=str(tmp_path / "second")))
     deployment.join(0)
-    second = tiny(tasks="a=digits", run_dir=str(tmp_path / "second"))
-    (counted,) = finish(deployment, second)
+    (counted,) = finish(deployment)
     assert banks_sent(tmp_path / "second") == 0
     assert counted.down < size / 4
     with (
@@ -136,9 +134,11 @@ def test_the_bank_crosses_once_whatever_restarts(
         assert one.accuracies(1)[0].examples == 24
 
 
-def test_a_supernode_without_a_registered_key_is_not_let_in(deploy: Deploy, tmp_path: Path) -> None:
+def test_a_supernode_without_a_registered_key_is_not_let_in(
+    deploy: Deploy, tiny: Callable[..., Settings], tmp_path: Path
+) -> None:
     deployment = deploy(1, secure=True)
-    deployment.start()
+    deployment.start(tiny())
     make_node_key(tmp_path / "flower" / "keys", "client-0")
     with pytest.raises(RecastError, match="supernode-0 ended with code"):
         deployment.join(0)
@@ -147,11 +147,11 @@ def test_a_supernode_without_a_registered_key_is_not_let_in(deploy: Deploy, tmp_
 def test_the_oldest_supported_flower_runs_the_same_app(
     deploy: Deploy, tiny: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    deployment = deploy(1, release=OLDEST)
-    deployment.start()
-    deployment.join(0)
     settings = tiny(tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
-    (counted,) = finish(deployment, settings)
+    deployment = deploy(1, release=OLDEST)
+    deployment.start(settings)
+    deployment.join(0)
+    (counted,) = finish(deployment)
     with Registry(tmp_path / "run" / "registry.sqlite") as registry:
         (run,) = registry.runs()
         assert (run.status, run.versions["flwr"]) == ("finished", OLDEST)

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from client.app import app
-from client.data import load_dataset, parse_tasks, partition
 from experiments import certs
 from experiments.engines.sequential import RUN_ID, SequentialGrid
+from experiments.measure.share import deal
 from recast_core.settings import Settings
 from server.app import run_federation
 from server.flower import server_identity
@@ -71,21 +71,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         if one.process.poll() is None:
             one.process.kill()
         one.process.wait()
-
-
-def deal(settings: Settings, clients: int, folder: Path) -> None:
-    """Each simulated client's partition as a folder of its own."""
-    for task in parse_tasks(settings.tasks):
-        dataset = load_dataset(task, 8)
-        for index in range(clients):
-            data = partition(dataset, index, clients, scheme=settings.partition, seed=settings.seed)
-            (folder / str(index)).mkdir(exist_ok=True, parents=True)
-            arrays = {
-                "x_train": data.x_train, "y_train": data.y_train,
-                "x_test": data.x_test, "y_test": data.y_test,
-                "classes": np.array(dataset.classes),
-            }  # fmt: skip
-            np.savez(folder / str(index) / f"{task.name}.npz", **arrays)
 
 
 def coefficients(folder: Path) -> list[Any]:

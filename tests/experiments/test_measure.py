@@ -74,14 +74,17 @@ class Scripted:
     def _connect(self, client: int) -> None:
         self._sockets[client] = socket.create_connection(("127.0.0.1", self.relays[client].port))
 
-    def start(self) -> None: ...
+    period = 0.1
+
+    def start(self, settings: Settings) -> None:
+        self._folder = Path(settings.run_dir)
 
     def join(self, client: int) -> None:
         self._connect(client)
         self._send(client, JOIN)
 
-    def begin(self, settings: Settings) -> None:
-        self._run = threading.Thread(target=self._learn, args=(Path(settings.run_dir),))
+    def begin(self) -> None:
+        self._run = threading.Thread(target=self._learn, args=(self._folder,))
         self._run.start()
 
     def _learn(self, folder: Path) -> None:
@@ -184,7 +187,7 @@ def test_a_failed_run_stops_everything_and_keeps_its_logs(
     def fail(self: Scripted) -> bool:
         raise RecastError("the server ended: read its log")
 
-    monkeypatch.setattr(Scripted, "begin", lambda self, settings: None)
+    monkeypatch.setattr(Scripted, "begin", lambda self: None)
     monkeypatch.setattr(Scripted, "running", fail)
     with pytest.raises(RecastError, match="read its log"):
         measure(
