@@ -62,7 +62,9 @@ def store_bank(delivery: pb.BankDelivery, node: Node) -> pb.ToServer:
     try:
         BankCache(node.cache).store(delivery.content, delivery.bank.sha256)
     except RecastError as error:
-        return refusal(pb.Refusal.REASON_BANK_MISMATCH, str(error))
+        unwritten = isinstance(error.__cause__, OSError)
+        code = pb.Refusal.REASON_FAILED if unwritten else pb.Refusal.REASON_BANK_MISMATCH
+        return refusal(code, str(error))
     prefix = int.from_bytes(delivery.bank.sha256[:4], "big")
     return pb.ToServer(bank=pb.BankReceipt(bank=prefix))
 

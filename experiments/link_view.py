@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.link_log import set_up
-from server.link.sessions import Session, Sessions
+from server.link.session import Session
+from server.link.sessions import Sessions
 from server.observer import LogObserver
 
 ROWS = 20
@@ -77,4 +78,4 @@ class LinkView(LogObserver):
 def _state(session: Session) -> str:
     if session.stream is None:
         return "away"
-    return "working" if session.open else "idle"
+    return "idle" if all(entry.retired for entry in list(session.open.values())) else "working"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -118,11 +119,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise RecastError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+            f"cannot write {path}: {error.strerror or error}; {remedy(error)}"
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "make room on that disk" if full else "choose a folder that can be written"
 
 
 def _narrow(tensor: Tensor) -> Tensor:

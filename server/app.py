@@ -99,7 +99,7 @@ def run_federation(
                 _learn(strategy, grid, registry, run, settings.keep_running)
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-                strategy.record_rest()
+                strategy.record_rest(grid)
                 registry.finish_run(run, "interrupted" if stopped else "failed")
                 raise
 
@@ -165,7 +165,7 @@ def _learn(
         if strategy.ready(grid):  # a task was added meanwhile
             continue
         strategy.evaluate_again(grid)
-        strategy.record_rest()
+        strategy.record_rest(grid)
         if keep_running and _another_task(strategy, grid, registry, run):
             continue
         if registry.finish_with(run, len(strategy.states)):

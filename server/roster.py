@@ -82,6 +82,7 @@ class Roster:
         that hangs costs the others one deadline and not one in each round.
         """
         present = sorted(grid.get_node_ids())
+        self._traffic.take_refusals(grid)
         for gone in (set(self._shares) - set(present)) | self._traffic.take_forgetful():
             self._shares.pop(gone, None)
         silent = set().union(

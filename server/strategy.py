@@ -260,9 +260,10 @@ class FedRecast(Strategy):
             self._made.roster.refresh(grid)
         return bool(self.active(0))
 
-    def record_rest(self) -> None:
+    def record_rest(self, grid: Grid | None = None) -> None:
         """Record bytes and refusals that no round or evaluation has taken, as of an early end."""
         made = self._made
+        made.traffic.take_refusals(grid)
         made.registry.record_traffic(made.run, made.ledger.drain(), made.ledger.drain_refusals())
 
     def summary(self) -> None:

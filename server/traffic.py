@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
 from google.protobuf.message import DecodeError
@@ -57,6 +58,14 @@ class Answer:
     node: int
     topic: Topic
     body: pb.ToServer
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """A grid that refuses streams, frames or clients before any message of theirs comes here."""
+
+    def take_refusals(self) -> list[Refusal]:
+        """What it has refused since this was last called."""
 
 
 class Traffic:
@@ -119,6 +128,12 @@ class Traffic:
             else:
                 answered.add(key)
                 yield Answer(node, about, message)
+
+    def take_refusals(self, grid: object) -> None:
+        """Enter in the ledger what a grid that listens for itself has refused, and logged."""
+        if isinstance(grid, Listening):
+            for refusal in grid.take_refusals():
+                self._ledger.refuse(refusal)
 
     def take_forgetful(self) -> set[int]:
         """The nodes that have lost what they were told, since this was last called."""

@@ -67,7 +67,7 @@ class Application:
         context = Context(RUN_ID, 0, self._node_config, memory.state, dict(memory.settings))
         try:
             reply = self._app(incoming(number, type_, body), context)
-            memory.save()
+            memory.keep()
             answer = from_content(reply)
         except Exception as error:  # Flower turns a crashed ClientApp into an error reply too
             logger.exception("the application failed")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from cryptography import x509
 from grpc.experimental import session_cache
 
 from protos.link import CHANNEL_OPTIONS
+from protos.validity import out_of_date
 from recast_core.errors import RecastError
 
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -39,17 +41,21 @@ class ClientKeys:
             RecastError: a file is missing.
         """
         try:
-            return cls(
+            keys = cls(
                 name,
                 key=(folder / f"{name}.key").read_bytes(),
                 certificate=(folder / f"{name}.pem").read_bytes(),
                 authority=(folder / "ca.pem").read_bytes(),
             )
-        except OSError as error:
+            # A clock that is wrong now may be right in a minute; a file that is no certificate not.
+            x509.load_pem_x509_certificate(keys.certificate)
+            x509.load_pem_x509_certificate(keys.authority)
+        except (OSError, ValueError) as error:
             raise RecastError(
                 f"no certificate for {name!r} ({error}): make one with `recast certs add "
                 f"{folder} {name}`, or copy ca.pem, {name}.pem and {name}.key there"
             ) from error
+        return keys
 
 
 class Endpoint:
@@ -64,6 +70,7 @@ class Endpoint:
             keepalive: seconds of silence after which the server is asked whether it is there.
         """
         self.target = target
+        self._keys = keys
         self._credentials = None if keys is None else _credentials(keys)
         self._cache: object = session_cache.ssl_session_cache_lru(1)  # type: ignore[no-untyped-call]
         self._options: list[tuple[str, object]] = [
@@ -79,6 +86,14 @@ class Endpoint:
     def claim(self, name: str) -> str:
         """What to say of one's name: nothing where the certificate says it."""
         return name if self._credentials is None else ""
+
+    def doubt(self) -> str | None:
+        """What may keep TLS from working that this machine can see for itself."""
+        if self._keys is None:
+            return None
+        return out_of_date(
+            {f"{self._keys.name}.pem": self._keys.certificate, "ca.pem": self._keys.authority}
+        )
 
     def connect(self) -> grpc.aio.Channel:
         """A new channel."""

@@ -19,7 +19,9 @@ from client.link.channel import Endpoint
 from client.link.fetch import PartFile, fetch
 from client.link.memory import Memory
 from protos import link_v1_pb2 as link
+from protos import recast_v1_pb2 as pb
 from protos.link import SERVICE, TALK, unpack
+from recast_core.bank_file import remedy
 from recast_core.errors import RecastError
 from recast_core.settings import Value
 
@@ -76,6 +78,7 @@ class LinkClient:
         self._answers: dict[int, bytes] = {}
         self._unsent: list[int] = []
         self._fetches: dict[int, asyncio.Task[None]] = {}
+        self._parts: dict[int, PartFile] = {}
 
     @property
     def busy(self) -> bool:
@@ -160,9 +163,12 @@ class LinkClient:
             for task in self._fetches.values():
                 task.cancel()
             self._fetches.clear()
+            self._parts.clear()
             self._received = 0
             self._memory.begin(welcome.session, settings)
         waited_for = set(welcome.outstanding)
+        if late := set(self._unsent) - waited_for:
+            logger.warning("%d answers came too late: the server went on without them", len(late))
         self._answers = {n: a for n, a in self._answers.items() if n in waited_for}
         self._unsent = sorted(self._answers)
         return True
@@ -190,18 +196,24 @@ class LinkClient:
             channel = await asyncio.shield(self._channel)
             before = part.offset
             try:
+                part.prepare()
                 body = await fetch(channel, part, reference.sha256, self._endpoint.claim(self.name))
             except grpc.aio.AioRpcError as error:
                 if error.code() == grpc.StatusCode.NOT_FOUND:
                     part.remove()
                     return
                 logger.warning("fetched %d of %d bytes", part.offset, part.size)
+            except OSError as error:
+                # Others need not wait for the deadline: the server asks again in its next round,
+                # and what has come so far is kept.
+                self._keep(session, number, _unwritten(number, self._folder, error))
+                return
             except (RecastError, DecodeError) as error:
                 logger.warning("%s", error)
             else:
                 self.fetched += part.size - before
+                self._parts[number] = part
                 self._application.submit(session, number, reference.type, body)
-                part.remove()
                 return
             self.fetched += max(0, part.offset - before)
             await asyncio.sleep(self._backoff.next())
@@ -213,6 +225,9 @@ class LinkClient:
         if session != self._memory.session:
             return
         self._fetches.pop(number, None)
+        part = self._parts.pop(number, None)
+        if part is not None and not _declines(frame):
+            part.remove()
         self._answers[number] = frame
         while len(self._answers) > KEPT_ANSWERS:
             del self._answers[min(self._answers)]
@@ -246,3 +261,23 @@ class LinkClient:
             error.code().name.lower().replace("_", " "),
             (error.details() or "")[:200],
         )
+        if error.code() == grpc.StatusCode.UNAVAILABLE and (doubt := self._endpoint.doubt()):
+            logger.warning("%s", doubt)
+
+
+def _unwritten(number: int, folder: Path, error: OSError) -> bytes:
+    """The answer of a client whose disk takes no more."""
+    text = f"cannot write in {folder}: {error.strerror or error}; {remedy(error)}"
+    logger.error("%s", text)
+    return link.FromClient(number=number, error=text[:200]).SerializeToString()
+
+
+def _declines(raw: bytes) -> bool:
+    """Whether an answer says that nothing came of the message, so that its body may come again."""
+    frame = link.FromClient.FromString(raw)
+    if frame.WhichOneof("body") == "error":
+        return True
+    try:
+        return bool(pb.ToServer.FromString(frame.reply).WhichOneof("body") == "refusal")
+    except DecodeError:
+        return False

@@ -19,8 +19,7 @@ class PartFile:
     """A body that is being fetched: ``SHA256.part`` until it is whole, then ``SHA256.body``."""
 
     def __init__(self, folder: Path, sha256: bytes, size: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._sha256, self.size = sha256, size
+        self._sha256, self.size, self._folder = sha256, size, folder
         self._part = folder / f"{sha256.hex()}.part"
         self._whole = folder / f"{sha256.hex()}.body"
 
@@ -34,6 +33,10 @@ class PartFile:
                     return have
                 path.unlink()
         return 0
+
+    def prepare(self) -> None:
+        """Make the folder."""
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def append(self, content: bytes) -> None:
         """Add bytes at the end."""
@@ -69,6 +72,7 @@ async def fetch(channel: grpc.aio.Channel, part: PartFile, sha256: bytes, name: 
 
     Raises:
         grpc.aio.AioRpcError: the link dropped, or the server has no such body (any more).
+        OSError: the disk takes no more.
         RecastError: other bytes came.
     """
     if part.offset < part.size:

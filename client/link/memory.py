@@ -11,6 +11,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, RecordDict
 
 from recast_core.bank_file import write_atomically
+from recast_core.errors import RecastError
 from recast_core.settings import Value
 
 logger = logging.getLogger("recast.link")
@@ -53,10 +54,13 @@ class Memory:
     def begin(self, session: int, settings: dict[str, Value]) -> None:
         """Another server process: what belonged to the last one is forgotten."""
         self.session, self.settings, self.state = session, settings, RecordDict()
-        self.save()
+        self.keep()
 
-    def save(self) -> None:
-        """Write the file, if anything has changed."""
+    def keep(self) -> None:
+        """Write the file, if anything has changed.
+
+        Where that fails the client goes on: it loses only that a restart could have gone on too.
+        """
         state = {
             name: {
                 key: base64.b64encode(value).decode()
@@ -67,5 +71,9 @@ class Memory:
         }
         text = json.dumps({"session": self.session, "settings": self.settings, "state": state})
         if text != self._written:
-            write_atomically(self.path, text.encode())
-            self._written = text
+            try:
+                write_atomically(self.path, text.encode())
+            except RecastError as error:
+                logger.warning("after a restart this client starts anew: %s", error)
+            else:
+                self._written = text

@@ -19,10 +19,12 @@ from protos.link import MAX_STREAM_BODY, pack, refer
 from recast_core.settings import Value
 from server.flower import empty_run, number
 from server.link.bodies import Bodies
-from server.link.identity import Revocations
+from server.link.identity import Revocations, node_id
 from server.link.listen import Listener, ServerKeys
 from server.link.servicer import Servicer
-from server.link.sessions import Answer, Sessions
+from server.link.session import Answer
+from server.link.sessions import Sessions
+from server.tables import Refusal
 
 logger = logging.getLogger("recast.link")
 RUN_ID = 1
@@ -33,8 +35,8 @@ class LinkGrid(Grid):
     """A grid whose nodes are clients with a stream each, or that had one a moment ago.
 
     A message to a client that is away waits for it. Such a client counts as present for ``grace``
-    seconds from its leaving. A message that has no answer when the client is sent another of its
-    type is withdrawn, and an answer that comes later changes nothing.
+    seconds from its leaving. When it is sent another message of a type, an unanswered one is not
+    sent again: an answer that is on its way can be pulled, as a late one, until the next but one.
     """
 
     def __init__(
@@ -129,7 +131,8 @@ class LinkGrid(Grid):
         self._drop_revoked()
         messages = list(messages)
         asked = {_what(message) for message in messages}
-        self._withdraw([key for key, (old, _) in self._questions.items() if _what(old) in asked])
+        old = [key for key, (question, _) in self._questions.items() if _what(question) in asked]
+        self._withdraw(self.sessions.retire(old))
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -153,6 +156,19 @@ class LinkGrid(Grid):
         if silent:
             logger.warning("no answer in time from %s", ", ".join(sorted(silent)))
         return replies
+
+    def take_refusals(self) -> list[Refusal]:
+        """What the link itself has refused since this was last called, by client."""
+        return [
+            Refusal(
+                "unknown" if refused.client is None else str(node_id(refused.client)),
+                None,
+                0,
+                refused.reason,
+                f"{refused.client or 'a stranger'}: {refused.detail}",
+            )
+            for refused in self.sessions.take_refusals()
+        ]
 
     def _push(self, message: Message) -> str:
         body = from_content(message)

@@ -15,7 +15,15 @@ logger = logging.getLogger("recast.link")
 
 
 class DeniedError(ValueError):
-    """A peer that may not speak; the text is for that peer."""
+    """A peer that may not speak; the text is for that peer.
+
+    Attributes:
+        name: of the client that its certificate proves it to be, where there is one.
+    """
+
+    def __init__(self, text: str, name: str | None = None) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 def node_id(name: str) -> int:

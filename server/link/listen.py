@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from protos.link import CHANNEL_OPTIONS
+from protos.validity import out_of_date
 from recast_core.errors import RecastError
 
 T = TypeVar("T")
@@ -40,10 +41,10 @@ class ServerKeys:
         """The keys that ``recast certs`` left in ``folder``.
 
         Raises:
-            RecastError: a file is missing.
+            RecastError: a file is missing or damaged, or not valid by this machine's clock.
         """
         try:
-            return cls(
+            keys = cls(
                 key=(folder / "server.key").read_bytes(),
                 certificate=(folder / "server.pem").read_bytes(),
                 authority=(folder / "ca.pem").read_bytes(),
@@ -54,6 +55,13 @@ class ServerKeys:
                 f"no server certificate ({error}): make one with `recast certs init {folder} "
                 "--server HOST`, or name its folder with --certs"
             ) from error
+        try:
+            doubt = out_of_date({"server.pem": keys.certificate, "ca.pem": keys.authority})
+        except ValueError as error:
+            doubt = f"no certificate ({error}): make it again with `recast certs init`"
+        if doubt is not None:
+            raise RecastError(f"{folder}: {doubt}")
+        return keys
 
     def credentials(self) -> grpc.ServerCredentials:
         """Mutual TLS: clients without a certificate of the authority are refused."""

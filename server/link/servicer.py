@@ -16,7 +16,8 @@ from protos.link import CHUNK, FETCH, MAX_FRAME, SERVICE, TALK, is_name
 from server.link.bodies import Bodies
 from server.link.identity import DeniedError, Revocations, certified
 from server.link.limits import FETCHES_AT_ONCE, SECONDS_TO_JOIN
-from server.link.sessions import RefusedFrameError, Session, Sessions, Stream
+from server.link.session import RefusedFrameError, Session, Stream
+from server.link.sessions import Sessions
 
 logger = logging.getLogger("recast.link")
 Context = grpc.aio.ServicerContext
@@ -64,7 +65,7 @@ class Servicer:
             await self._refuse(context, name, RefusedFrameError("silent", "no Join came"))
             return
         except (DeniedError, RefusedFrameError) as error:
-            await self._refuse(context, name, error)
+            await self._refuse(context, getattr(error, "name", None) or name, error)
             return
         logger.info("client %s joined from %s (node %d)", name, context.peer(), session.node)
         refused: list[RefusedFrameError] = []
@@ -102,7 +103,7 @@ class Servicer:
             await self._refuse(context, name, RefusedFrameError("garbage", "no FetchRequest"))
             return
         except (DeniedError, RefusedFrameError) as error:
-            await self._refuse(context, name, error)
+            await self._refuse(context, getattr(error, "name", None) or name, error)
             return
         body = self._bodies.get(request.sha256)
         if body is None or request.offset > len(body):
@@ -135,7 +136,7 @@ class Servicer:
         name, serial = certified(context.auth_context())
         self._revocations.refresh()
         if serial in self._revocations:
-            raise DeniedError(f"the certificate of {name} has been revoked")
+            raise DeniedError(f"the certificate of {name} has been revoked", name)
         return name, serial
 
     async def _read(
@@ -185,8 +186,8 @@ class Servicer:
                 if error.retry
                 else grpc.StatusCode.INVALID_ARGUMENT
             )
-        self._sessions.refused[reason] += 1
-        logger.warning("client %s at %s refused (%s): %s", name, context.peer(), reason, error)
+        known = None if name == "?" else name
+        self._sessions.refuse(known, reason, f"{error} (from {context.peer()})")
         await context.abort(code, str(error))
 
 

@@ -7,92 +7,23 @@ what lies below and is still open is answered again from the client's memory.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
 from server.link.identity import node_id
-from server.link.limits import MAX_CLIENTS, Bucket, joins, strays
+from server.link.limits import MAX_CLIENTS
+from server.link.session import Answer, Open, Refused, RefusedFrameError, Session, Stream
 
-
-class RefusedFrameError(ValueError):
-    """A frame, or a join, that ends its stream.
-
-    Attributes:
-        reason: a stable short code, counted.
-        retry: whether the client may come again later.
-    """
-
-    def __init__(self, reason: str, detail: str, *, retry: bool = False) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.retry = retry
-
-
-@dataclass(eq=False)
-class Stream:
-    """One stream of a client, as its writer sees it.
-
-    Attributes:
-        sent: the highest number that need not be written.
-        wake: tells the writer to look again; callable from any thread.
-        dismissal: why the stream is to end, once that is so.
-        closed: the stream has ended; nothing more is to be written.
-    """
-
-    sent: int
-    wake: Callable[[], None]
-    dismissal: link.Dismissal.Reason | None = None
-    closed: bool = False
-
-
-@dataclass(eq=False)
-class Open:
-    """A message that waits for its answer."""
-
-    key: str
-    frame: bytes
-
-
-@dataclass(eq=False)
-class Session:
-    """What the server knows of one client, across its streams.
-
-    Attributes:
-        seen: monotonic seconds when its last stream ended.
-        up: bytes of its frames.
-        down: bytes of the frames written to it, and of what it fetched.
-    """
-
-    name: str
-    node: int
-    serial: int | None = None
-    stream: Stream | None = None
-    open: dict[int, Open] = field(default_factory=dict)
-    last: int = 0
-    instance: int = 0
-    attempt: int = 0
-    seen: float = field(default_factory=time.monotonic)
-    joins: Bucket = field(default_factory=joins)
-    strays: Bucket = field(default_factory=strays)
-    fetching: int = 0
-    up: int = 0
-    down: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A client's answer: the body, or what went wrong there."""
-
-    node: int
-    body: bytes | None
-    error: str = ""
+logger = logging.getLogger("recast.link")
+# Between two rounds of the server, however busy somebody makes it.
+KEPT_REFUSALS = 256
 
 
 class Sessions:
@@ -108,6 +39,7 @@ class Sessions:
         self.session_id = session_id
         self.changed = threading.Condition()
         self.refused: Counter[str] = Counter()
+        self._refusals: deque[Refused] = deque(maxlen=KEPT_REFUSALS)
         self._settings = settings
         self._by_node: dict[int, Session] = {}
         self._open: dict[str, tuple[Session, int]] = {}
@@ -144,7 +76,11 @@ class Sessions:
             welcome = link.Welcome(
                 session=self.session_id,
                 settings="" if known else self._settings,
-                outstanding=[number for number in sorted(session.open) if number <= received],
+                outstanding=[
+                    number
+                    for number, entry in sorted(session.open.items())
+                    if number <= received and not entry.retired
+                ],
             )
             self.changed.notify_all()
             return session, stream, welcome
@@ -161,10 +97,14 @@ class Sessions:
     def next_due(self, session: Session, stream: Stream) -> bytes | None:
         """The next frame that ``stream`` has yet to carry; it counts as carried from now on."""
         with self.changed:
-            due = min((number for number in session.open if number > stream.sent), default=None)
+            due = min(
+                (n for n, entry in session.open.items() if n > stream.sent and not entry.retired),
+                default=None,
+            )
             if due is None or session.stream is not stream:
                 return None
             stream.sent = due
+            session.carried = max(session.carried, due)
             return session.open[due].frame
 
     def push(self, node: int, key: str, frame_of: Callable[[int], bytes]) -> None:
@@ -184,6 +124,40 @@ class Sessions:
             self._open[key] = session, session.last
             if session.stream is not None:
                 session.stream.wake()
+
+    def retire(self, keys: Iterable[str]) -> list[str]:
+        """Another message takes the place of these.
+
+        One that was on its way may still be answered, late; one that has been retired before, or
+        that its client never was sent, is not.
+
+        Returns:
+            The messages that can no longer be answered.
+        """
+        with self.changed:
+            gone = []
+            for key in keys:
+                session, number = self._open.get(key, (None, 0))
+                entry = session.open[number] if session else None
+                if session and entry and number <= session.carried and not entry.retired:
+                    entry.retired = True
+                else:
+                    gone.append(key)
+            return gone
+
+    def refuse(self, client: str | None, reason: str, detail: str) -> None:
+        """Count, log and remember something that the link refused."""
+        logger.warning("client %s refused (%s): %s", client or "?", reason, detail)
+        with self.changed:
+            self.refused[reason] += 1
+            self._refusals.append(Refused(client, reason, detail))
+
+    def take_refusals(self) -> list[Refused]:
+        """What was refused since this was last called; the latest, where there is too much."""
+        with self.changed:
+            refusals = list(self._refusals)
+            self._refusals.clear()
+            return refusals
 
     def withdraw(self, keys: Iterable[str]) -> list[str]:
         """Stop waiting for these messages; returns the names of clients that had not answered."""
@@ -214,7 +188,7 @@ class Sessions:
             if entry is None or frame.number > stream.sent:
                 if entry is not None:
                     session.open[frame.number] = entry
-                self.refused["stray"] += 1
+                self.refuse(session.name, "stray", "a frame that answers no open message")
                 if not session.strays.take():
                     raise RefusedFrameError(
                         "too-many-frames", "frames that answer nothing", retry=True

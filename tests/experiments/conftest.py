@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from client.app import app
+from experiments.engines.sequential import RUN_ID, SequentialGrid
+from experiments.measure import share
 from recast_core.settings import Settings
+from server.app import run_federation
+from server.flower import server_identity
+from server.observer import LogObserver
+from server.registry import Registry
 
 COMMAND = [sys.executable, "-m", "experiments.cli"]
 
@@ -85,3 +95,84 @@ def command_line() -> Callable[[Settings], list[str]]:
 @pytest.fixture(scope="session")
 def simulated(simulate: Callable[..., Simulated]) -> Simulated:
     return simulate("sequential")
+
+
+class Process:
+    """A recast command with its output in a file."""
+
+    def __init__(self, log: Path, *arguments: str, before: tuple[str, ...] = ()) -> None:
+        self.log = log
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [*before, sys.executable, "-m", "experiments.cli", *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=log.parent,
+            )
+
+    def says(self, pattern: str, seconds: float = 180) -> re.Match[str]:
+        end = time.monotonic() + seconds
+        while (found := re.search(pattern, self.log.read_text())) is None:
+            assert time.monotonic() < end, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        return found
+
+    def ends(self, seconds: float = 180) -> int:
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start a recast command that does not outlive the test."""
+    made: list[Process] = []
+
+    def go(name: str, *arguments: str, before: tuple[str, ...] = ()) -> Process:
+        made.append(Process(tmp_path / f"{name}.log", *arguments, before=before))
+        return made[-1]
+
+    yield go
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def deal() -> Callable[[Settings, int, Path], list[Path]]:
+    """Write each simulated client's partition as a folder of its own."""
+    return share.deal
+
+
+@pytest.fixture(scope="session")
+def coefficients() -> Callable[[Path], list[Any]]:
+    """The coefficients of every round of a finished run, which holds each round once."""
+
+    def go(folder: Path) -> list[Any]:
+        with Registry(folder / "registry.sqlite") as registry:
+            assert [run.status for run in registry.runs()] == ["finished"]
+            return [
+                registry.coefficients(1, task, round_)
+                for task, last in sorted(registry.last_rounds(1).items())
+                for round_ in range(1, last + 1)
+            ]
+
+    return go
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Callable[[Settings, int], Path]:
+    """The same run undisturbed, one client after another in this process; its folder."""
+
+    def go(settings: Settings, clients: int) -> Path:
+        folder = tmp_path / "alone"
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        with server_identity(RUN_ID):
+            grid = SequentialGrid(clients, app, settings, folder / "caches")
+            run_federation(grid, settings, folder, LogObserver())
+        return folder
+
+    return go

@@ -2,87 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from client.app import app
 from experiments import certs
-from experiments.engines.sequential import RUN_ID, SequentialGrid
-from experiments.measure.share import deal
 from recast_core.settings import Settings
-from server.app import run_federation
-from server.flower import server_identity
-from server.observer import LogObserver
-from server.registry import Registry
 
 if TYPE_CHECKING:
-    Start = Callable[..., "Process"]
-
-
-class Process:
-    """A recast command with its output in a file."""
-
-    def __init__(self, log: Path, *arguments: str) -> None:
-        self.log = log
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "experiments.cli", *arguments],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=log.parent,
-            )
-
-    def says(self, pattern: str, seconds: float = 180) -> re.Match[str]:
-        end = time.monotonic() + seconds
-        while (found := re.search(pattern, self.log.read_text())) is None:
-            assert time.monotonic() < end, self.log.read_text()
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-        return found
-
-    def ends(self, seconds: float = 180) -> int:
-        return self.process.wait(seconds)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    made: list[Process] = []
-
-    def go(name: str, *arguments: str) -> Process:
-        made.append(Process(tmp_path / f"{name}.log", *arguments))
-        return made[-1]
-
-    yield go
-    for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait()
-
-
-def coefficients(folder: Path) -> list[Any]:
-    with Registry(folder / "registry.sqlite") as registry:
-        assert [run.status for run in registry.runs()] == ["finished"]
-        return [registry.coefficients(1, 1, round_) for round_ in (1, 2)]
+    from conftest import Process
 
 
 def test_a_run_over_tls_with_a_client_killed_in_training_equals_the_sequential_engine(
     tiny: Callable[..., Settings],
     command_line: Callable[[Settings], list[str]],
-    start: Start,
+    start: Callable[..., Process],
+    deal: Callable[..., None],
+    coefficients: Callable[..., list[Any]],
+    alone: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
     one_task = tiny().tasks.split()[0]
@@ -106,13 +47,9 @@ def test_a_run_over_tls_with_a_client_killed_in_training_equals_the_sequential_e
     victim.process.send_signal(signal.SIGKILL)
     victim.ends()
     again = join(1, "edge-1-again")
-    alone = tmp_path / "alone"
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    with server_identity(RUN_ID):
-        grid = SequentialGrid(2, app, settings, alone / "caches")
-        run_federation(grid, settings, alone, LogObserver())
+    reference = alone(settings, 2)
     assert [process.ends() for process in (server, edge, again)] == [0, 0, 0]
-    for here, there in zip(coefficients(tmp_path / "run"), coefficients(alone), strict=True):
+    for here, there in zip(coefficients(tmp_path / "run"), coefficients(reference), strict=True):
         np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
     assert "fetching" in victim.log.read_text()
     assert "fetching" not in again.log.read_text(), "the bank crosses to a client once"
@@ -123,7 +60,7 @@ def test_a_run_over_tls_with_a_client_killed_in_training_equals_the_sequential_e
 def test_a_signal_ends_either_side_cleanly(
     tiny: Callable[..., Settings],
     command_line: Callable[[Settings], list[str]],
-    start: Start,
+    start: Callable[..., Process],
     tmp_path: Path,
 ) -> None:
     (tmp_path / "data").mkdir()

@@ -1,0 +1,102 @@
+"""One client of the link as the server knows it, and what it may still answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from protos import link_v1_pb2 as link
+from server.link.limits import Bucket, joins, strays
+
+
+class RefusedFrameError(ValueError):
+    """A frame, or a join, that ends its stream.
+
+    Attributes:
+        reason: a stable short code, counted.
+        retry: whether the client may come again later.
+    """
+
+    def __init__(self, reason: str, detail: str, *, retry: bool = False) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.retry = retry
+
+
+@dataclass(eq=False)
+class Stream:
+    """One stream of a client, as its writer sees it.
+
+    Attributes:
+        sent: the highest number that need not be written.
+        wake: tells the writer to look again; callable from any thread.
+        dismissal: why the stream is to end, once that is so.
+        closed: the stream has ended; nothing more is to be written.
+    """
+
+    sent: int
+    wake: Callable[[], None]
+    dismissal: link.Dismissal.Reason | None = None
+    closed: bool = False
+
+
+@dataclass(eq=False)
+class Open:
+    """A message that waits for its answer.
+
+    Attributes:
+        key: names the message to the grid.
+        frame: carries it.
+        retired: a later one has taken its place; an answer that is on its way is still taken.
+    """
+
+    key: str
+    frame: bytes
+    retired: bool = False
+
+
+@dataclass(eq=False)
+class Session:
+    """What the server knows of one client, across its streams.
+
+    Attributes:
+        carried: the highest number that any of its streams has carried.
+        seen: monotonic seconds when its last stream ended.
+        up: bytes of its frames.
+        down: bytes of the frames written to it, and of what it fetched.
+    """
+
+    name: str
+    node: int
+    serial: int | None = None
+    stream: Stream | None = None
+    open: dict[int, Open] = field(default_factory=dict)
+    last: int = 0
+    carried: int = 0
+    instance: int = 0
+    attempt: int = 0
+    seen: float = field(default_factory=time.monotonic)
+    joins: Bucket = field(default_factory=joins)
+    strays: Bucket = field(default_factory=strays)
+    fetching: int = 0
+    up: int = 0
+    down: int = 0
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What the link refused: of which client, where that is known, why (a short code), details."""
+
+    client: str | None
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A client's answer: the body, or what went wrong there."""
+
+    node: int
+    body: bytes | None
+    error: str = ""
