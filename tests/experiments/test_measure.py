@@ -89,15 +89,17 @@ class Scripted:
 
     def _learn(self, folder: Path) -> None:
         def step(size: int) -> None:
+            """Traffic, and a while before the commit that ends its phase, as averaging takes."""
             for client in self._sockets:
                 self._send(client, size)
+            time.sleep(0.3)
 
         with Registry(folder / "registry.sqlite") as registry:
             run = registry.start_run({}, bytes(32), {})
             step(BANK)
             for name in ("a", "b"):
                 registry.add_task(run, name, 2)
-            time.sleep(0.4)
+            time.sleep(0.3)
             for number, name in enumerate(("a", "b"), 1):
                 for round_ in (1, 2):
                     step(ROUND)
@@ -106,13 +108,13 @@ class Scripted:
                         run, number, round_, np.zeros(2, np.float32), examples=1, clients=1,
                         seconds=0.1, accuracy=None, ledger_rows=[message], refusals=[],
                     )  # fmt: skip
-                    time.sleep(0.4)
+                    time.sleep(0.3)
                 step(EVALUATION)
                 registry.record_accuracy(
                     run, number, 2, 0.5, 0.4, examples=1, clients=1, after_task=number,
                     ledger_rows=[], refusals=[],
                 )  # fmt: skip
-                time.sleep(0.4)
+                time.sleep(0.3)
             registry.finish_run(run, "finished")
 
     def running(self) -> bool:
