@@ -80,7 +80,9 @@ def train(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
         offsets = model.fit(start, images, labels, data.num_classes, hyper, seed) - start
         kept = None
         if hyper.error_feedback:
-            kept = Residuals.of(FileStore(node.cache), broadcast, tasks[broadcast.task])
+            kept = Residuals.of(
+                FileStore(node.cache), broadcast, tasks[broadcast.task], node.number
+            )
         encoded = feedback.round_update(offsets, kept, broadcast, hyper, seed)
         update = update_of(model.start, broadcast.task, broadcast.round, len(labels), encoded)
         return pb.ToServer(update=update)

@@ -66,5 +66,5 @@ class BankCache:
             RecastError: the folder cannot be written.
         """
         path = self.folder / f"{sha256.hex()}{METHOD}"
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != method.encode():
             write_atomically(path, method.encode())

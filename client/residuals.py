@@ -55,14 +55,16 @@ class Residuals:
     """The residual of one task of one run with one bank.
 
     Two vectors are kept: what was left before the last update and what that one left. Which of them
-    applies depends on what became of the update:
+    applies depends on what became of the update, which the server knows:
 
-    * the next round follows: it counted, so what it left applies;
-    * the next round follows, and the server says that the update was lost: what it said is lost
-      with it, and what was left before it applies;
+    * it is the last of this client's that counted: what it left applies, however many rounds the
+      client has sat out since;
+    * one before it is the last that counted: what it said is lost with it, and what was left before
+      it applies;
     * the same broadcast comes again (the server restarted, or the reply got lost on its way): what
       was left before it applies, and gives the same update again;
-    * anything else (rounds were missed, another run, a damaged file): nothing applies.
+    * none of this client's has counted, as far as the server knows (another run, or a server that
+      was started again), or the file is damaged: nothing applies.
 
     Attributes:
         store: of the client.
@@ -73,10 +75,14 @@ class Residuals:
     name: str
 
     @classmethod
-    def of(cls, store: Store, broadcast: pb.Broadcast, task: pb.Task) -> Residuals:
-        """The residual for a broadcast; other tasks, seeds, widths and banks have names apart."""
+    def of(cls, store: Store, broadcast: pb.Broadcast, task: pb.Task, client: int) -> Residuals:
+        """The residual for a broadcast.
+
+        Other tasks, seeds, widths, banks and numbers of the client have names apart, so that
+        clients may share a folder.
+        """
         hyper = broadcast.hyperparameters
-        told = f"{task.name}\0{task.source}\0{hyper.seed}\0{hyper.bits}".encode()
+        told = f"{task.name}\0{task.source}\0{hyper.seed}\0{hyper.bits}\0{client}".encode()
         key = hashlib.sha256(told).hexdigest()[:16]
         return cls(store, f"residual-{broadcast.bank:08x}-{broadcast.task}-{key}")
 
@@ -90,9 +96,9 @@ class Residuals:
         round_, digest, before, after = found
         if broadcast.round == round_:
             return before if digest == _digest(broadcast) else None
-        if broadcast.round == round_ + 1:
-            return before if broadcast.lost else after
-        return None
+        if not 0 < broadcast.counted <= round_ < broadcast.round:
+            return None
+        return after if broadcast.counted == round_ else before
 
     def keep(self, broadcast: pb.Broadcast, before: Vector | None, after: Vector) -> None:
         """Write what was left before the answer to ``broadcast`` and what it leaves.
@@ -126,8 +132,8 @@ class Residuals:
 
 
 def _digest(broadcast: pb.Broadcast) -> bytes:
-    """Of what an update depends on; whether the one before was lost is not part of it."""
+    """Of what an update depends on; which one before it counted is not part of it."""
     told = pb.Broadcast()
     told.CopyFrom(broadcast)
-    told.ClearField("lost")
+    told.ClearField("counted")
     return hashlib.sha256(told.SerializeToString(deterministic=True)).digest()

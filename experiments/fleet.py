@@ -60,13 +60,13 @@ class Fleet:
         """The uplink, or None."""
         return radio(self.radio) if self.radio else None
 
-    def away(self, seed: int, task: str, round_: int, client: int) -> bool:
-        """Whether a client is away in a round."""
-        return _draw(0, seed, task, round_, client).random() >= self.availability
+    def away(self, seed: int, task: str, round_: int, client: int, attempt: int = 0) -> bool:
+        """Whether a client is away in a round, asked again for the ``attempt``-th time."""
+        return _draw(0, seed, task, round_, client, attempt).random() >= self.availability
 
-    def drops(self, seed: int, task: str, round_: int, client: int) -> bool:
+    def drops(self, seed: int, task: str, round_: int, client: int, attempt: int = 0) -> bool:
         """Whether the answer of a client that trained is lost."""
-        return _draw(1, seed, task, round_, client).random() < self.drop_out
+        return _draw(1, seed, task, round_, client, attempt).random() < self.drop_out
 
     def slowness(self, seed: int, client: int) -> float:
         """The client's time per image over the median client's, in all tasks and rounds."""
@@ -84,16 +84,27 @@ class Fleet:
         work = images * self.image_seconds * self.slowness(seed, client)
         return work + (self.link.seconds(size) if self.link else 0.0)
 
-    def fate(self, seed: int, task: str, round_: int, client: int, images: int, size: int) -> Fate:
+    def fate(
+        self,
+        seed: int,
+        task: str,
+        round_: int,
+        client: int,
+        images: int,
+        size: int,
+        attempt: int = 0,
+    ) -> Fate:
         """What becomes of a client's answer; being away comes first, then loss, then lateness."""
-        if self.away(seed, task, round_, client):
+        if self.away(seed, task, round_, client, attempt):
             return "away"
-        if self.drops(seed, task, round_, client):
+        if self.drops(seed, task, round_, client, attempt):
             return "dropped"
         late = self.round_limit and self.seconds(seed, client, images, size) > self.round_limit
         return "straggler" if late else "answers"
 
 
-def _draw(what: int, seed: int, task: str, round_: int, client: int) -> np.random.Generator:
-    key = (seed, what, zlib.crc32(task.encode()), round_, client)
+def _draw(
+    what: int, seed: int, task: str, round_: int, client: int, attempt: int = 0
+) -> np.random.Generator:
+    key = (seed, what, zlib.crc32(task.encode()), round_, client, attempt)
     return np.random.default_rng(np.random.SeedSequence(key))

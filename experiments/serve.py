@@ -15,7 +15,9 @@ from experiments.link_view import LinkView
 from experiments.metrics import serve_metrics
 from experiments.summary import summarise
 from experiments.warnings import warn_of_many
+from protos.link import MAX_REPLY
 from recast_core.backbones import load_backbone
+from recast_core.codec import encoded_length
 from recast_core.errors import RecastError
 from recast_core.settings import Settings, Value
 from recast_core.start import Start
@@ -71,6 +73,12 @@ def serve(
     made: list[tuple[Start, int]] = []
 
     def started(bank: Start, run: int) -> None:
+        longest = encoded_length(bank.sent, settings.bits)
+        if longest > MAX_REPLY:
+            raise RecastError(
+                f"an update of {longest:,} bytes, the link carries {MAX_REPLY:,}: use another "
+                "method or fewer bits, or Flower's deployment"
+            )
         if bank.template_count:
             warn_of_many(bank.trained)
         made.append((bank, run))

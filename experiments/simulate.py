@@ -6,6 +6,7 @@ import difflib
 import logging
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,12 @@ def simulate(
                 folder,
                 observer,
                 started,
-                extra={"clients": clients},
+                extra={
+                    "clients": clients,
+                    "bf16": bf16 or None,
+                    "compile": compiled or None,
+                    "fleet": asdict(fleet) if fleet else None,
+                },
                 patience=0.0,
             )
 

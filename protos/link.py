@@ -12,8 +12,8 @@ TALK, FETCH = (_SERVICE.methods_by_name[name].name for name in ("Talk", "Fetch")
 
 # Larger bodies do not pass through the stream, where they would start over at every cut.
 MAX_STREAM_BODY = 1 << 14
-# An answer carries a few hundred numbers; the server's own limit for one is 64 KiB.
-MAX_REPLY = 1 << 16
+# An answer carries tens of bytes, or what a head is made of; whole models take other transports.
+MAX_REPLY = 1 << 20
 MAX_FRAME = MAX_REPLY + 64
 CHUNK = 1 << 14
 

@@ -78,6 +78,7 @@ def check_evaluation(
 def check_head(
     bank: Start,
     found: pb.HeadStatistics,
+    task: int,
     share: Share | None,
     kind: str,
     classes: int,
@@ -88,6 +89,7 @@ def check_head(
     Args:
         bank: of the run.
         found: from a client.
+        task: that was asked for.
         share: what the client announced of the task.
         kind: that was asked for.
         classes: of the task.
@@ -98,7 +100,7 @@ def check_head(
     """
     if found.bank != bank.prefix:
         raise RefusedError("wrong-bank", "head statistics with another bank")
-    if share is None:
+    if share is None or found.task != task:
         raise RefusedError("unknown-task", f"of task {found.task}")
     statistics = unpack_statistics(kind, found.content, classes, width)
     examples = int(statistics["counts"].long().sum())

@@ -134,7 +134,13 @@ class Collector:
             self._sleep(min(pause, left))
             pause = min(1.5 * pause, LONGEST_PAUSE)
         self._late |= open_
+        self._keep_newest()
         return replies
+
+    def _keep_newest(self) -> None:
+        """Look for one late answer of a node and kind: others would pile up where none comes."""
+        newest = {(late.node, late.kind): name for name, late in self._late.items()}
+        self._late = {name: self._late[name] for name in newest.values()}
 
     def _push(
         self, grid: Grid, messages: Iterable[Message], forgotten: float

@@ -45,8 +45,12 @@ class Evaluating:
         states: Sequence[TaskState],
         replies: Iterable[Message],
         after: TaskState | None = None,
-    ) -> list[float]:
-        """Record the tasks' accuracies, as of learning ``after`` (itself where ``None``)."""
+    ) -> dict[int, float]:
+        """Record the tasks' accuracies, as of learning ``after`` (itself where ``None``).
+
+        Returns:
+            Accuracies by the tasks' numbers, where anybody has answered.
+        """
         made = self._federation
         answers = self._answers(states, replies)
         rows = []
@@ -75,7 +79,7 @@ class Evaluating:
             made.observer.evaluated(
                 names[row.task], row.accuracy, row.head_only_accuracy, row.clients
             )
-        return [row.accuracy for row in rows]
+        return {row.task: row.accuracy for row in rows}
 
     def _answers(
         self, states: Sequence[TaskState], replies: Iterable[Message]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from recast_core.messages import BROADCAST_BITS, RefusedError, to_broadcast
 from recast_core.start import Start
 from server.checks import check_head
 from server.collect import Collector
-from server.roster import Share
+from server.roster import Share, agreed_classes
 from server.traffic import Topic, Traffic
 
 logger = logging.getLogger("recast.server")
@@ -102,11 +101,13 @@ class Heads:
             }
             if not shares:
                 continue
-            classes = _agreed(shares.values())
+            classes = agreed_classes(shares.values())
             topic = Topic(task.name, task.round)
             asked, messages = self._ask(start, task, shares, traffic, topic)
             replies = collector.ask(grid, messages)
-            told = self._receive(start, replies, asked, shares, classes, traffic, topic)
+            told = self._receive(
+                start, replies, asked, task.number, shares, classes, traffic, topic
+            )
             for of_start, statistics in told.items():
                 self._merge(task, of_start, statistics, classes)
 
@@ -134,6 +135,7 @@ class Heads:
         start: Start,
         replies: Iterable[Message],
         asked: set[tuple[int, int]],
+        task: int,
         shares: Mapping[int, Share],
         classes: int,
         traffic: Traffic,
@@ -149,7 +151,7 @@ class Heads:
                 asked.remove((node, found.round))
                 share = shares.get(node)
                 told[found.round == 0].append(
-                    check_head(start, found, share, self.kind, classes, self.width)
+                    check_head(start, found, task, share, self.kind, classes, self.width)
                 )
             except RefusedError as refused:
                 traffic.refuse(node, topic, refused.reason, str(refused))
@@ -160,6 +162,7 @@ class Heads:
     ) -> None:
         self._merged.pop((task.number, of_start), None)
         if not statistics:
+            logger.error("no head for task %s: nobody told of its features", task.name)
             return
         kind: HeadKind = head_kind(self.kind)
         try:
@@ -169,9 +172,3 @@ class Heads:
         except (RecastError, RuntimeError) as error:
             # Every number was in range, yet their sum has no solution: as if nobody had answered.
             logger.error("no head for task %s: %s", task.name, error)
-
-
-def _agreed(shares: Iterable[Share]) -> int:
-    """The number of classes that most clients announce; of two, the larger."""
-    counted = Counter(share.classes for share in shares)
-    return max(counted, key=lambda classes: (counted[classes], classes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
@@ -34,6 +34,13 @@ class Share:
     def can_evaluate(self) -> bool:
         """Whether a local head can be fitted and measured."""
         return self.can_train and self.test_examples > 0
+
+
+def agreed_classes(shares: Iterable[Share]) -> int:
+    """The number of classes that most nodes announce of a task; of two, the smaller."""
+    counted = Counter(share.classes for share in shares)
+    most = max(counted.values())
+    return min(classes for classes, count in counted.items() if count == most)
 
 
 class Roster:

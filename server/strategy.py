@@ -21,7 +21,7 @@ from server.heads import Heads
 from server.ledger import Ledger
 from server.observer import Observer
 from server.registry import Registry
-from server.roster import Roster
+from server.roster import Roster, agreed_classes
 from server.traffic import Traffic, is_answer
 from server.training import RETRIES, Training
 
@@ -228,8 +228,10 @@ class FedRecast(Strategy):
             return None
         accuracies = self._evaluating.finish(self._finishing, replies)
         for state in self._finishing:
-            state.evaluated = True
-        return MetricRecord({"accuracy": fmean(accuracies)}) if accuracies else None
+            # Nobody may have been there, as after a restart: it is asked for again.
+            state.evaluated = state.number in accuracies
+        found = accuracies.values()
+        return MetricRecord({"accuracy": fmean(found)}) if found else None
 
     def evaluate_again(self, grid: Grid) -> None:
         """Evaluate every task but the last once more: what learning the later ones changed.
@@ -313,6 +315,6 @@ class FedRecast(Strategy):
                 node: (share.train_examples, share.test_examples) for node, share in shares.items()
             }
             if found and self._described.get(state.number) != found:
-                classes = max(share.classes for share in shares.values())
+                classes = agreed_classes(shares.values())
                 made.registry.describe_task(made.run, state.number, classes, found)
                 self._described[state.number] = found

@@ -79,6 +79,7 @@ class Traffic:
         self._observer = observer
         self._collector = collector
         self._forgot: set[int] = set()
+        self._longest = MAX_REPLY_BYTES
 
     def send(self, node: int, body: pb.ToClient, topic: Topic) -> Message:
         """The Flower message that carries ``body`` to ``node``."""
@@ -103,8 +104,9 @@ class Traffic:
             expected: the field of ``ToServer``.
             limit: bytes that a reply may have; ``MAX_REPLY_BYTES`` where that is more.
         """
-        self._refuse_unread()
         limit = max(limit, MAX_REPLY_BYTES)
+        self._longest = max(limit, self._longest)
+        self._refuse_unread()
         answered: set[tuple[int, str]] = set()
         for reply in replies:
             node, about = reply.metadata.src_node_id, topic
@@ -146,15 +148,13 @@ class Traffic:
         unread = self._collector.take_unread()
         for question, reply in unread.late:
             topic = Topic.of(question)
-            if self._parse(question.node, topic, reply) is not None:
+            if self._parse(question.node, topic, reply, self._longest) is not None:
                 detail = "the answer came after the round had been closed"
                 self.refuse(question.node, topic, "late", detail)
         for question in unread.gone:
             self.refuse(question.node, Topic.of(question), "gone", "left before it answered")
 
-    def _parse(
-        self, node: int, topic: Topic, reply: Message, limit: int = MAX_REPLY_BYTES
-    ) -> pb.ToServer | None:
+    def _parse(self, node: int, topic: Topic, reply: Message, limit: int) -> pb.ToServer | None:
         """The reply's message, counted; ``None`` where it holds none, which is refused."""
         if reply.has_error():
             code = reply.error.code

@@ -13,6 +13,7 @@ from recast_core.messages import RefusedError, snap
 from server.aggregation import Contribution, average
 from server.checks import check_update
 from server.federation import Federation, TaskState, sample
+from server.observer import LOST
 from server.tables import FinishedRound
 from server.traffic import FORGETFUL, Topic
 
@@ -20,7 +21,7 @@ logger = logging.getLogger("recast.server")
 
 # A round that brought no update is tried again this often, unless asking again cannot help.
 RETRIES = 2
-_PASSING = FORGETFUL | {"gone", "late"}
+_PASSING = FORGETFUL | {"gone", "late"} | set(LOST.values())
 
 
 class Training:
@@ -38,8 +39,8 @@ class Training:
         self._clients = clients_per_round
         self._expendable = expendable
         self._asked: dict[tuple[int, int], int] = {}
-        # Who has just answered a task's round in vain, by node and task.
-        self._lost: set[tuple[int, int]] = set()
+        # The last round in which a node's update of a task counted.
+        self._counted: dict[tuple[int, int], int] = {}
         self._began = 0.0
         self._mark = 0
 
@@ -57,7 +58,8 @@ class Training:
             made.observer.round_started(state.name, round_, made.rounds, len(nodes))
             for node in nodes:
                 self._asked[node, state.number] = round_
-                body.train.lost = (node, state.number) in self._lost
+                if made.hyper.error_feedback:
+                    body.train.counted = self._counted.get((node, state.number), 0)
                 messages.append(made.traffic.send(node, body, Topic(state.name, round_)))
         return messages
 
@@ -83,8 +85,9 @@ class Training:
         """
         made, seconds = self._federation, time.monotonic() - self._began
         found = self._contributions(states, replies)
-        counted = {(node, number) for number, by in found.items() for node in by}
-        self._lost = self._asked.keys() - counted if made.hyper.error_feedback else set()
+        if made.hyper.error_feedback:
+            counted = {(node, number) for number, by in found.items() for node in by}
+            self._counted |= {key: self._asked[key] for key in counted}
         rounds = []
         lost: list[tuple[TaskState, str]] = []
         for state in states:

@@ -33,11 +33,16 @@ class FleetGrid(LocalGrid):
         super().__init__(len(list(inner.get_node_ids())), lambda: None)
         self._inner, self._fleet, self._seed, self._epochs = inner, fleet, seed, epochs
         self.lost: Counter[str] = Counter()
+        # A round that nobody answered is asked again, and chance has another say.
+        self._attempts: Counter[tuple[str, int, int]] = Counter()
         self.round_seconds: dict[tuple[str, int], float] = {}
         self.airtime: dict[tuple[str, int], float] = defaultdict(float)
 
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
         """The inner grid's replies, or an error where one is lost."""
+        for message in messages:
+            if message.metadata.message_type == "train":
+                self._attempts[_about(message)] += 1
         away = [self._away(message) for message in messages]
         present = [message for message, gone in zip(messages, away, strict=True) if not gone]
         replies = iter(self._inner.answers(present))
@@ -60,7 +65,9 @@ class FleetGrid(LocalGrid):
     def _away(self, message: Message) -> bool:
         task, round_, client = _about(message)
         trains = message.metadata.message_type == "train"
-        return trains and self._fleet.away(self._seed, task, round_, client)
+        return trains and self._fleet.away(
+            self._seed, task, round_, client, self._attempts[_about(message)] - 1
+        )
 
     def _after_training(self, message: Message, reply: Message) -> Message:
         """The reply, or what is left of it; only updates are ever lost or late."""
@@ -70,7 +77,8 @@ class FleetGrid(LocalGrid):
             return reply
         task, round_, client = _about(message)
         images = self._epochs * examples
-        fate = self._fleet.fate(self._seed, task, round_, client, images, len(body))
+        attempt = self._attempts[task, round_, client] - 1
+        fate = self._fleet.fate(self._seed, task, round_, client, images, len(body), attempt)
         if self._fleet.link:
             self.airtime[task, client] += self._fleet.link.seconds_on_air(len(body))
         if fate != "answers":

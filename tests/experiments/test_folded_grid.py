@@ -279,7 +279,7 @@ numbers = st.integers(0, 2**32 - 1)
 broadcasts = st.builds(
     pb.Broadcast, task=st.sampled_from([1, 2, 7]), round=numbers, scale=st.floats(width=32),
     coefficients=st.binary(max_size=40), bits=st.integers(0, 40), head_kind=st.integers(0, 7),
-    head=st.binary(max_size=60), start_head=st.binary(max_size=60), lost=st.booleans(),
+    head=st.binary(max_size=60), start_head=st.binary(max_size=60), counted=numbers,
 )  # fmt: skip
 
 

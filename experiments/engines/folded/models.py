@@ -14,6 +14,7 @@ from experiments.engines.folded.data import TaskImages
 from recast_core.backbones import Preprocess
 from recast_core.codec import Vector
 from recast_core.errors import RecastError
+from recast_core.fitting import EVALUATION_BATCH
 from recast_core.folded import (
     Chunking,
     FoldedClient,
@@ -194,7 +195,11 @@ class FoldedMethod:
 
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """See ``FoldedModel``."""
-        return self.learner.features(task.images[rows], vector.numpy())
+        found = [
+            self.learner.features(task.images[part], vector.numpy())
+            for part in rows.split(EVALUATION_BATCH)
+        ]
+        return torch.cat(found)
 
     def _store(self, task: TaskImages) -> ImageStore:
         learner = self.learner

@@ -160,7 +160,7 @@ class FoldedRound:
         """A node's update; see ``client.answer.train``."""
         kept = None
         if hyper.error_feedback:
-            kept = Residuals.of(node.residuals, broadcast, node.tasks[broadcast.task])
+            kept = Residuals.of(node.residuals, broadcast, node.tasks[broadcast.task], node.number)
         seed = answer.client_seed(hyper.seed, broadcast, self._nodes[node.number])
         try:
             encoded = feedback.round_update(offsets, kept, broadcast, hyper, seed)

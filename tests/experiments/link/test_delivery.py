@@ -13,7 +13,7 @@ import pytest
 from flwr.app import Message
 
 from protos.content import from_content, to_content
-from protos.link import MAX_STREAM_BODY
+from protos.link import MAX_REPLY, MAX_STREAM_BODY
 from recast_core.errors import RecastError
 from server.link.identity import node_id
 
@@ -243,9 +243,9 @@ def test_an_answer_that_is_too_large_stays_at_the_client(
     federation: Callable[..., Federation],
 ) -> None:
     here = federation(tls=False)
-    one = here.join(handle=lambda type_, body: bytes(len(body) * 100))
+    one = here.join(handle=lambda type_, body: bytes(MAX_REPLY + len(body)))
     here.grid.wait_for_clients(1)
-    assert here.ask(bytes(1000)) == ["an answer of 100000 bytes"]
+    assert here.ask(b"?") == [f"an answer of {MAX_REPLY + 1} bytes"]
     assert one.events.count("connected") == 1
 
 
