@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -210,16 +211,20 @@ def test_a_bank_is_written_whole_and_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", ["replace", "fsync"])
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "make room on that disk"), (errno.EACCES, "choose a folder")],
+)
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, number: int, remedy: str
 ) -> None:
     def broken(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     path = tmp_path / "bank.safetensors"
     path.write_bytes(b"old")
     monkeypatch.setattr(os, fails, broken)
-    with pytest.raises(RecastError, match="No space left on device; choose") as caught:
+    with pytest.raises(RecastError, match=f"{os.strerror(number)}; {remedy}") as caught:
         tiny_bank().save(path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"old"
