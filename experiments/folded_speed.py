@@ -15,15 +15,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from recast_core.backbones import Preprocess
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.bank import TemplateBank
 from recast_core.config import RecastConfig
-from recast_core.fitting import fit_coefficients
 from recast_core.folded import Chunking, FoldedClient, ImageStore, SplitModel, split_model, train
+from recast_core.folded.methods import train_method
+from recast_core.learner import BankLearner, Learner, method_learner
+from recast_core.messages import Hyperparameters
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 
@@ -60,39 +64,23 @@ class Bench:
         backbone = build()
         bank: TemplateBank = mimic(backbone, config)
         net = attach(backbone, bank).to(device)
-        pixels = torch.randint(0, 256, (_IMAGES, 3, size, size), dtype=torch.uint8)
+        self.pixels = torch.randint(0, 256, (_IMAGES, size, size, 3), dtype=torch.uint8)
         self.model: SplitModel = split_model(net, size)
-        self.store = ImageStore(pixels, self._prepare, self.model.prefix, device)
-        self.pixels = pixels.to(device)
+        self.learner = BankLearner(self.model, Preprocess(size))
+        self.store = ImageStore(self.pixels, Preprocess(size), self.model.prefix, device)
         self.images, self.batch, self.device, self.bank = images, batch, device, bank
         generator = torch.Generator().manual_seed(1)
         self.rows = torch.randint(0, _IMAGES, (20_000, images), generator=generator)
         self.labels = torch.randint(0, CLASSES, (20_000, images), generator=generator)
         self.store.ensure(torch.arange(_IMAGES))
 
-    @staticmethod
-    def _prepare(images: Tensor) -> Tensor:
-        return images.float().div(127.5).sub(1)
-
     def clients(self, count: int) -> list[FoldedClient]:
         """The first ``count`` clients."""
         return [FoldedClient(self.rows[i], self.labels[i], seed=i) for i in range(count)]
 
     def alone(self, count: int) -> tuple[float, Tensor]:
-        """Seconds per client, and the coefficients, one at a time by ``fit_coefficients``."""
-        net, found = self.model.net, []
-        began = self._now()
-        for client in self.clients(count):
-            net.coefficients.load()
-            images = self._prepare(self.pixels[client.rows.to(self.device)])
-            fit = fit_coefficients(
-                net, images, client.labels.to(self.device), CLASSES,
-                epochs=1, batch=self.batch, learning_rate=LEARNING_RATE, seed=client.seed,
-            )  # fmt: skip
-            found.append(fit.coefficients)
-        seconds = (self._now() - began) / count
-        net.coefficients.load()
-        return seconds, torch.stack(found)
+        """Seconds per client, and the coefficients, as the sequential engine trains them."""
+        return _one_by_one(self, self.learner, count)
 
     def together(
         self, count: int, chunk: int = 0, half: bool = False, compiled: bool = False
@@ -118,6 +106,48 @@ class Bench:
         with counter:
             self.together(clients, chunk=clients)
         return counter.get_total_flops() / clients
+
+
+def _one_by_one(bench: Bench, learner: Learner, count: int) -> tuple[float, Tensor]:
+    found = []
+    start = learner.start.initial_vector.numpy()
+    hyper = Hyperparameters(learning_rate=LEARNING_RATE, epochs=1, batch=bench.batch)
+    began = bench._now()
+    for client in bench.clients(count):
+        images = bench.pixels[client.rows]
+        found.append(learner.fit(start, images, client.labels, CLASSES, hyper, client.seed))
+    return (bench._now() - began) / count, torch.from_numpy(np.stack(found))
+
+
+def method_ratio(
+    name: str, method: str, device: torch.device, *, count: int, alone: int
+) -> dict[str, Any]:
+    """One row for another method: its clients one at a time, and together."""
+    bench = Bench(name, device, images=64, batch=16)
+    build, _, size = networks()[name]
+    torch.manual_seed(0)
+    learner = method_learner(method, build(), Preprocess(size), device)
+    _one_by_one(bench, learner, min(2, alone))
+    reference, expected = _one_by_one(bench, learner, alone)
+    start = learner.start.initial_vector
+    store = ImageStore(bench.pixels, Preprocess(size), None, device)
+    store.ensure(torch.arange(len(store)))
+
+    def together() -> tuple[float, Tensor]:
+        began = bench._now()
+        found = train_method(
+            learner.model, store, bench.clients(count), CLASSES,
+            epochs=1, batch=bench.batch, learning_rate=LEARNING_RATE, start=start,
+            chunking=Chunking(count),
+        )  # fmt: skip
+        return (bench._now() - began) / count, found.coefficients
+
+    together()
+    seconds, found = min((together() for _ in range(2)), key=lambda run: run[0])
+    off = float((found[:alone] - expected).norm() / (expected - start).norm())
+    row = _row(name, method, count, seconds, reference, 0.0, count, off)
+    print(row, flush=True)
+    return row
 
 
 def plain_product(bench: Bench, clients: int, dtype: torch.dtype) -> float | None:
@@ -157,8 +187,9 @@ def ratios(
         )  # fmt: skip
         start = bench.bank.initial_vector
         off = (found[:alone] - expected).norm() / (expected - start).norm()
-        assert chunking.size is not None
-        row = _row(name, variant, count, seconds, reference, operations, chunking.size, float(off))
+        row = _row(
+            name, variant, count, seconds, reference, operations, chunking.size or 0, float(off)
+        )
         row["plain_tflops"] = plain_product(bench, count, torch.bfloat16 if half else torch.float32)
         rows.append(row)
         print(row, flush=True)
@@ -220,6 +251,7 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=8, help="clients timed one at a time")
     parser.add_argument("--network", nargs="+", default=["vit-d128x6"])
     parser.add_argument("--variant", nargs="*", default=["fp32"], help="fp32 bf16 bf16+compile")
+    parser.add_argument("--method", nargs="*", default=[], help="lora:1:attn norm-affine")
     parser.add_argument("--counts", type=int, nargs="*", default=[], help="clients of a round")
     parser.add_argument("--chunks", type=int, nargs="*", default=[], help="sizes to compare")
     parser.add_argument("--json", type=Path)
@@ -236,6 +268,11 @@ def main() -> None:
         row
         for name in given.network
         for row in ratios(name, where, count=given.count, alone=given.alone, variants=given.variant)
+    ]
+    found["methods"] = [
+        method_ratio(name, method, where, count=given.count, alone=given.alone)
+        for name in given.network
+        for method in given.method
     ]
     half = any("bf16" in variant for variant in given.variant)
     if given.counts:

@@ -71,6 +71,8 @@ def choose(device: torch.device, rows: int, clients: int, probe: Callable[[int],
         probe: trains this many clients for one step, to see what memory that takes.
     """
     limit = max(1, min(clients, CUDA_ROWS // rows))
+    if limit == 1:
+        return 1
     few = min(_PROBE, limit)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

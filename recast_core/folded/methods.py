@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recast_core.fitting import check_labels
 from recast_core.folded.adamw import adamw_step
@@ -127,7 +128,8 @@ def _train_chunk(
         own = values[:active].detach().requires_grad_(True)
         images = store.inputs(step.rows.flatten())
         images = images.view(active, -1, *images.shape[1:])
-        with _differentiable_attention():
+        # Plain products: of the fused kernels some have no gradient under vmap.
+        with _differentiable_attention(), sdpa_kernel(SDPBackend.MATH):
             found = vmap(of_client)(own, images).view(*step.labels.shape, -1)
         loss = folded_loss(found, step.labels, step.real)
         (gradient,) = torch.autograd.grad(loss.sum(), own)

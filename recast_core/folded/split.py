@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from recast_core.folded.economy import economise
+from recast_core.folded.graphs import ancestors
 from recast_core.layers import TargetLayer
 from recast_core.model import RecastModel
 
@@ -80,32 +82,17 @@ def _divide(net: RecastModel) -> tuple[nn.Module, nn.Module] | None:
             continue
         if cut.target is getattr or cut.target is operator.getitem:
             continue
-        after = _ancestors(output, cut)
+        after = ancestors(output, cut)
         if cut in after and placeholder not in after:
-            before = _ancestors(cut, None)
-            return (
-                fx.GraphModule(net.backbone, _copy(nodes, before, None, cut)),
-                fx.GraphModule(net.backbone, _copy(nodes, after, cut, output)),
-            )
+            before = ancestors(cut)
+            suffix = fx.GraphModule(net.backbone, _copy(nodes, after, cut, output))
+            economise(suffix)
+            return fx.GraphModule(net.backbone, _copy(nodes, before, None, cut)), suffix
     return None
 
 
 def _has_target(module: nn.Module) -> bool:
     return any(isinstance(inner, TargetLayer) for inner in module.modules())
-
-
-def _ancestors(node: fx.Node, stop: fx.Node | None) -> set[fx.Node]:
-    """``node`` and all that it comes from, but for what lies beyond ``stop``."""
-    found, waiting = {node}, [node]
-    while waiting:
-        current = waiting.pop()
-        if current is stop:
-            continue
-        for parent in current.all_input_nodes:
-            if parent not in found:
-                found.add(parent)
-                waiting.append(parent)
-    return found
 
 
 def _copy(
