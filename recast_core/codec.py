@@ -121,7 +121,7 @@ def fitted(encoded: Encoded, offsets: Vector, bits: int) -> Encoded:
     if encoded.scale == 0.0:
         return encoded
     said = decode(encoded, len(offsets), bits).astype(np.float64)
-    # Along offsets that were rounded away altogether, or to the other side, there is nothing to say.
+    # All may have been rounded away, or to the other side: then nothing is said.
     along, length = float(offsets @ said), float(said @ said)
     scale = _coarse(encoded.scale * along / length) if along > 0 else 0.0
     return Encoded(encoded.data if scale else bytes(len(encoded.data)), scale)
