@@ -28,14 +28,20 @@ CODECS: dict[str, dict[str, Any]] = {
 }
 
 
-def rows(base: dict[str, Any], clients: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def rows(
+    base: dict[str, Any],
+    clients: int,
+    seeds: Sequence[int],
+    widths: Sequence[int] = WIDTHS,
+    codecs: Sequence[str] = tuple(CODECS),
+) -> list[dict[str, Any]]:
     """A row for each width and codec: accuracy less that of float32 by task and seed, in points."""
     exact = [_accuracies(base | {"bits": 32, "seed": seed}, clients) for seed in seeds]
     found = [{"bits": 32, "codec": "float32", "change": _nothing(exact), "accuracy": _mean(exact)}]
-    for bits in WIDTHS:
-        for codec, settings in CODECS.items():
+    for bits in widths:
+        for codec in codecs:
             runs = [
-                _accuracies(base | settings | {"bits": bits, "seed": seed}, clients)
+                _accuracies(base | CODECS[codec] | {"bits": bits, "seed": seed}, clients)
                 for seed in seeds
             ]
             change = {
@@ -95,10 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--codecs", nargs="+", choices=CODECS, default=list(CODECS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     base = {"tasks": options.tasks, "bank": options.bank, "rounds": options.rounds}
-    found = rows(base, options.clients, options.seeds)
+    found = rows(base, options.clients, options.seeds, options.widths, options.codecs)
     show(found)
     if options.json:
         write_atomically(options.json, (json.dumps(found, indent=2) + "\n").encode())

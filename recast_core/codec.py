@@ -83,29 +83,48 @@ def encode(offsets: Vector, bits: int, random: np.random.Generator | None = None
         if not np.isfinite(floats).all():
             raise CodecError("an offset is too large for 16 bits: send 32")
         return Encoded(floats.tobytes(), 0.0)
-    limit = (1 << (bits - 1)) - 1
+    limit = np.float32((1 << (bits - 1)) - 1)
     if bits > 1:
-        scale = _coarse(peak / limit)
+        scale = _coarse(peak / float(limit))
     elif random is not None:
         scale = _coarse(peak)
     else:
-        scale = _coarse(float(magnitudes.mean(dtype=np.float64))) if offsets.size else 0.0
+        scale = _coarse(float(magnitudes.sum(dtype=np.float64)) / max(offsets.size, 1))
     if scale == 0.0:
         # Nothing to say: the canonical form of the zero vector has zero levels.
         return Encoded(bytes(encoded_length(offsets.size, bits)), 0.0)
+    step = np.float32(scale)
     if bits == 1:
-        threshold = 0.0 if random is None else scale * (2 * random.random(offsets.size) - 1)
-        levels = (offsets >= threshold).astype(np.uint8)
+        threshold = step * (2 * random.random(offsets.size, np.float32) - 1) if random else 0
+        levels = (offsets >= threshold).view(np.uint8)
+    elif random is None:
+        levels = (np.rint(offsets / step) + limit).astype(np.uint8)
     else:
-        steps = offsets / np.float32(scale)
-        if random is None:
-            whole = np.rint(steps)
-        else:
-            # A coarse scale may put the largest magnitude a hair beyond the last level.
-            whole = np.floor(steps + random.random(offsets.size, np.float32))
-            whole = np.minimum(np.maximum(whole, -limit), limit)
-        levels = (whole + np.float32(limit)).astype(np.uint8)
+        # Counted from the lowest level nothing is negative, so that the cast rounds down. A coarse
+        # scale may put the largest magnitude a hair beyond the last level.
+        counted = offsets / step + (random.random(offsets.size, np.float32) + limit)
+        levels = np.minimum(counted, 2 * limit).astype(np.uint8)
     return Encoded(_pack(levels, bits), scale)
+
+
+def fitted(encoded: Encoded, offsets: Vector, bits: int) -> Encoded:
+    """The same levels with the scale that is nearest to ``offsets`` by least squares.
+
+    What is then left of the offsets is never longer than they are. Rounded at random to 1 or 2 bits
+    it can be, so that errors kept for the next update would grow without end; to nearest it is not.
+
+    Args:
+        encoded: of ``encode``, rounded at random.
+        offsets: that were encoded, float32 ``[D]``.
+        bits: one of ``WIDTHS``; floats, which have no scale, come back as they are.
+    """
+    if encoded.scale == 0.0:
+        return encoded
+    said = decode(encoded, len(offsets), bits).astype(np.float64)
+    # All may have been rounded away, or to the other side: then nothing is said.
+    along, length = float(offsets @ said), float(said @ said)
+    scale = _coarse(encoded.scale * along / length) if along > 0 else 0.0
+    return Encoded(encoded.data if scale else bytes(len(encoded.data)), scale)
 
 
 def decode(encoded: Encoded, count: int, bits: int) -> Vector:
@@ -140,7 +159,7 @@ def decode(encoded: Encoded, count: int, bits: int) -> Vector:
     if bits == 1:
         return np.where(levels, np.float32(scale), np.float32(-scale))
     limit = (1 << (bits - 1)) - 1
-    if levels.max(initial=0) > 2 * limit:
+    if 2 * limit + 1 in levels.tobytes():
         raise CodecError(f"a level exceeds {limit}")
     if scale * limit > _LARGEST:
         raise CodecError(f"scale {scale} makes an offset infinite")
@@ -172,7 +191,7 @@ def _unpack(data: bytes, count: int, bits: int) -> NDArray[np.uint8]:
     used = count * bits
     if data[-1] & ((1 << (8 * len(data) - used)) - 1):
         raise CodecError("padding bits are set")
-    stream = np.unpackbits(packed, count=used)
+    stream = np.unpackbits(packed)[:used]
     if bits == 1:
         return stream
     wide = np.zeros((count, 8), np.uint8)

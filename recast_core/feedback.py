@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
-from recast_core.codec import Encoded, Vector, decode, encode
+from recast_core.codec import Encoded, Vector, decode, encode, fitted
 from recast_core.messages import Hyperparameters
 
 
@@ -52,6 +52,8 @@ def round_update(
     wanted = offsets if residual is None else offsets + residual
     encoded = encode(wanted, hyper.bits, _stream(seed) if hyper.stochastic else None)
     if memory:
+        if hyper.stochastic:
+            encoded = fitted(encoded, wanted, hyper.bits)
         memory.keep(broadcast, residual, wanted - decode(encoded, len(wanted), hyper.bits))
     return encoded
 

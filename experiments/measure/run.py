@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import re
 import shutil
 import signal
 import sys
@@ -23,12 +24,12 @@ from experiments.measure.table import print_tables, ratios
 from experiments.relay import Relay, Relays
 from experiments.simulate import ENGINES, simulate
 from recast_core.errors import RecastError
+from recast_core.methods import parse_method
 from recast_core.settings import Settings
 from server.ledger import Ledger
 from server.registry import Registry
 
 Opener = Callable[[Path, Relays, int, bool], Deployment]
-METHODS = ("recast", "head", "lora", "norm", "full")
 DEPLOYMENTS: dict[str, Opener] = {
     "flower": lambda folder, relays, clients, secure: FlowerDeployment(
         folder, relays, clients, secure=secure
@@ -68,13 +69,12 @@ class Plan:
             )
         if self.idle < 0:
             raise RecastError(f"an idle window of {self.idle} s: give 0 to leave it out, or more")
-        for what, given, known in (
-            ("method", self.methods, METHODS),
-            ("transport", self.transports, (*DEPLOYMENTS, *ENGINES)),
-        ):
-            for name in given:
-                if name not in known:
-                    raise RecastError(f"unknown {what} {name!r}: choose {', '.join(known)}")
+        for spec in self.methods:
+            parse_method(spec)
+        known = (*DEPLOYMENTS, *ENGINES)
+        for name in self.transports:
+            if name not in known:
+                raise RecastError(f"unknown transport {name!r}: choose {', '.join(known)}")
 
 
 def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
@@ -94,7 +94,8 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
         for transport in plan.transports:
             idle = plan.idle
             for method in plan.methods:
-                here = folder / f"{method}-{transport}"
+                # As any file system takes it: a method may name a rank and patterns.
+                here = folder / re.sub(r"[^\w.-]+", "-", f"{method}-{transport}")
                 if here.exists():
                     raise RecastError(f"{here} exists: name a --run-dir that is new")
                 chosen = with_method(settings, method, here / "run")

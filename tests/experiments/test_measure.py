@@ -183,6 +183,21 @@ def test_an_engine_has_no_wire(tiny: Callable[..., Settings]) -> None:
     assert report["connection"] == report["rounds"] == []
 
 
+def test_other_methods_are_measured_by_the_names_that_simulate_takes(
+    tiny: Callable[..., Settings], tmp_path: Path
+) -> None:
+    methods = ["head-only", "lora:1:layer?.0.conv1", "norm-affine"]
+    settings = tiny(run_dir=str(tmp_path / "out"))
+    report = measure(settings, Plan(methods, ["folded"], 2, secure=False, idle=0))
+    sent = {row["method"]: row["payload_up"] for row in report["rows"] if row["task"] == "a"}
+    assert list(sent) == methods
+    assert sent["head-only"] == 0
+    assert min(sent["lora:1:layer?.0.conv1"], sent["norm-affine"]) > 0
+    assert all(0 < row["accuracy"] <= 1 for row in report["rows"])
+    with pytest.raises(RecastError, match="did you mean"):
+        Plan(["loar"], ["folded"], 2, secure=False, idle=0)
+
+
 def test_a_failed_run_stops_everything_and_keeps_its_logs(
     scripted: list[Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,13 +46,11 @@ def test_every_row_of_the_comparison_learns(tiny: Make) -> None:
 
 
 def test_float32_changes_nothing_and_the_widths_are_compared_with_it(
-    tiny: Make, monkeypatch: pytest.MonkeyPatch
+    tiny: Make,
 ) -> None:
     settings = tiny(partition="iid", rounds=1, epochs=1)
     base = {k: v for k, v in settings.as_dict().items() if k != "run-dir"}
-    monkeypatch.setattr("experiments.bits.WIDTHS", (16,))
-    monkeypatch.setattr("experiments.bits.CODECS", {"nearest": {}})
-    exact, half = rows(base, CLIENTS, [0])
+    exact, half = rows(base, CLIENTS, [0], [16], ["nearest"])
     assert exact["bits"] == 32
     for task, change in half["change"].items():
         assert half["accuracy"][task] - exact["accuracy"][task] == pytest.approx(change[0])

@@ -16,6 +16,7 @@ from recast_core.codec import (
     decode,
     encode,
     encoded_length,
+    fitted,
 )
 from recast_core.errors import RecastError
 
@@ -72,6 +73,25 @@ def test_stochastic_rounding_is_right_on_average(bits: int) -> None:
     step = 2.0 if bits == 1 else 1 / ((1 << (bits - 1)) - 1)
     # Five standard errors of a mean of 4000, each uniform over a step at worst.
     np.testing.assert_allclose(np.mean(drawn, axis=0), vector, atol=5 * step / 2 / 4000**0.5)
+
+
+@given(vectors, widths, st.integers(0, 2**32))
+def test_a_fitted_scale_leaves_no_more_than_there_was(
+    vector: np.ndarray, bits: int, seed: int
+) -> None:
+    encoded = encode(vector, bits, np.random.default_rng(seed))
+    before, after = (
+        np.linalg.norm(vector - decode(one, len(vector), bits).astype(np.float64))
+        for one in (encoded, fitted(encoded, vector, bits))
+    )
+    assert after <= min(before, np.linalg.norm(vector.astype(np.float64))) * (1 + 1e-3) + 1e-4
+
+
+@pytest.mark.parametrize("bits", [8, 2, 1])
+def test_what_was_rounded_to_the_other_side_is_not_said(bits: int) -> None:
+    vector = np.array([1, -1, 0.5], np.float32)
+    opposite = encode(-vector, bits)
+    assert fitted(opposite, vector, bits) == encode(np.zeros(3, np.float32), bits)
 
 
 @pytest.mark.parametrize("bits", [16, 32])
