@@ -97,9 +97,9 @@ class Relay:
         """Stop listening and reset what is open."""
         self._relays.call(self._close())
 
-    async def listen(self) -> None:
-        """Begin to accept connections, on a port of the system's choice."""
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
+    async def listen(self, port: int = 0) -> None:
+        """Begin to accept connections, on a port of the system's choice where it is 0."""
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
@@ -187,10 +187,10 @@ class Relays:
         self._thread.join()
         self._loop.close()
 
-    def open(self, target: Address) -> Relay:
+    def open(self, target: Address, port: int = 0) -> Relay:
         """A relay to the server at ``target``, which need not listen yet."""
         relay = Relay(self, target)
-        self.call(relay.listen())
+        self.call(relay.listen(port))
         self._relays.append(relay)
         return relay
 
