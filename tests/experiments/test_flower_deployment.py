@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,18 +145,39 @@ def test_a_supernode_without_a_registered_key_is_not_let_in(
         deployment.join(0)
 
 
-def test_the_oldest_supported_flower_runs_the_same_app(
-    deploy: Deploy, tiny: Callable[..., Settings], tmp_path: Path
+@pytest.mark.parametrize("release", [OLDEST, CURRENT])
+def test_every_supported_flower_ends_in_the_coefficients_of_the_engines(
+    deploy: Deploy,
+    tiny: Callable[..., Settings],
+    deal: Callable[[Settings, int, Path], list[Path]],
+    coefficients: Callable[[Path], list[Any]],
+    alone: Callable[..., Path],
+    tmp_path: Path,
+    release: str,
 ) -> None:
-    settings = tiny(tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
-    deployment = deploy(1, release=OLDEST)
+    settings = tiny(rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
+    folders = deal(settings, 2, tmp_path / "data")
+    node_config = [
+        {
+            "data-dir": str(folder),
+            "cache-dir": str(tmp_path / f"cache-{number}"),
+            "client-number": number,
+        }
+        for number, folder in enumerate(folders)
+    ]
+    deployment = deploy(2, release=release, node_config=node_config)
     deployment.start(settings)
-    deployment.join(0)
-    (counted,) = finish(deployment)
+    for number in range(2):
+        deployment.join(number)
+    counted = finish(deployment)
+    for here, there in zip(
+        coefficients(tmp_path / "run"), coefficients(alone(settings, 2)), strict=True
+    ):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
     with Registry(tmp_path / "run" / "registry.sqlite") as registry:
         (run,) = registry.runs()
-        assert (run.status, run.versions["flwr"]) == ("finished", OLDEST)
-        assert registry.rounds(1, 1)[0].clients == 1
+        assert run.versions["flwr"] == release
+        assert [entry.clients for entry in registry.rounds(1, 1)] == [2, 2]
         totals = Ledger(registry).totals(1, by=("direction", "layer"))
-    assert counted.up > totals["up", "message"]
-    assert counted.down > totals["down", "message"]
+    assert sum(one.up for one in counted) > totals["up", "message"]
+    assert sum(one.down for one in counted) > totals["down", "message"]
