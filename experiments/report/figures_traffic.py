@@ -8,6 +8,7 @@ from typing import Any
 from experiments.report.compare import Point
 from experiments.report.plots import (
     BAR_HEIGHT,
+    COLOURS,
     PERCENT,
     Figure,
     LegendEntry,
@@ -106,7 +107,10 @@ def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure 
     methods = list(dict.fromkeys(point["method"] for point in points))
     colours = colour_of(methods)
     layers_used = {name: LAYERS[name] for name in LAYERS if any(p["layer"] == name for p in points)}
-    values = [dict(p) | {"x": max(p["bytes"], SMALLEST)} for p in points]
+    hollow = set(methods[len(COLOURS) :])
+    values = [
+        dict(p) | {"x": max(p["bytes"], SMALLEST), "hollow": p["method"] in hollow} for p in points
+    ]
     limits = data["limits"]
     widest = max([p["x"] for p in values] + [limit["bytes"] for limit in limits] + [3000])
     x = {
@@ -126,11 +130,13 @@ def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure 
     marks: list[dict[str, Any]] = [
         *_verticals(lines, x),
         {
-            "mark": {"type": "point", "filled": True, "opacity": 0.9, "strokeWidth": 1},
+            "mark": {"type": "point", "opacity": 0.9, "strokeWidth": 1.5},
             "encoding": {
                 "x": x,
                 "y": y,
-                "color": colour_scale("method", colours),
+                "stroke": colour_scale("method", colours),
+                "fill": colour_scale("method", colours),
+                "fillOpacity": {"condition": {"test": "datum.hollow", "value": 0}, "value": 1},
                 "shape": {
                     "field": "layer",
                     "type": "nominal",
@@ -152,7 +158,10 @@ def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure 
             },
         },
     ]
-    legend = [LegendEntry(name, colour) for name, colour in colours.items()]
+    legend = [
+        LegendEntry(name, colour, "hollow" if name in hollow else "circle")
+        for name, colour in colours.items()
+    ]
     if len(layers_used) > 1:
         legend += [
             LegendEntry(LAYER_LABELS[name], "var(--muted)", shape)

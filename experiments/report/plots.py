@@ -36,7 +36,7 @@ class Figure:
 
 
 def colour_of(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, in order; they repeat after the eighth."""
+    """A colour for each name, in order; they repeat after the eighth, in hollow marks."""
     return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
 
