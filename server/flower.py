@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -38,3 +39,31 @@ def number(message: Message) -> str:
     name = f"m{next(_numbers)}"
     message.metadata.__dict__["_message_id"] = name
     return name
+
+
+class OwnGrid(Grid):
+    """What grids of our own have in common: a run that they only name, and plain messages."""
+
+    def __init__(self, run_id: int) -> None:
+        """Be the grid of the run ``run_id``."""
+        self._run = empty_run(run_id)
+
+    def set_run(self, run: Run) -> None:
+        """Replace the run's description."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run's description."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+from flwr.app import Message
 
-from server.flower import empty_run, number
+from server.flower import OwnGrid, number
 
 RUN_ID = 1
 
 
-class LocalGrid(Grid):
+class LocalGrid(OwnGrid):
     """A grid of simulated nodes, numbered from 1. Node ``i + 1`` has partition ``i`` of every task.
 
     Subclasses say how messages that were pushed together are answered.
@@ -24,32 +22,12 @@ class LocalGrid(Grid):
         """Prepare ``clients`` nodes; ``answered`` is called once for each reply."""
         self._clients = clients
         self._answered = answered
-        self._run = empty_run(RUN_ID)
+        super().__init__(RUN_ID)
         self._replies: dict[str, Message] = {}
 
     @abstractmethod
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
         """The replies to ``messages``, in their order."""
-
-    def set_run(self, run: Run) -> None:
-        """Replace the run's description."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run's description."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Every node."""

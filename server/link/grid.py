@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from flwr.app import Error, Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+from flwr.app import Error, Message
 
 from protos import link_v1_pb2 as link
 from protos.content import from_content, to_content
 from protos.link import MAX_STREAM_BODY, pack, refer
 from recast_core.settings import Value
-from server.flower import empty_run, number
+from server.flower import OwnGrid, number
 from server.link.bodies import Bodies
 from server.link.identity import Revocations, node_id
 from server.link.listen import Listener, ServerKeys
@@ -31,7 +29,7 @@ RUN_ID = 1
 FAREWELL_SECONDS = 5.0
 
 
-class LinkGrid(Grid):
+class LinkGrid(OwnGrid):
     """A grid whose nodes are clients with a stream each, or that had one a moment ago.
 
     A message to a client that is away waits for it. Such a client counts as present for ``grace``
@@ -62,7 +60,7 @@ class LinkGrid(Grid):
         Raises:
             RecastError: the address cannot be listened at.
         """
-        self._run = empty_run(RUN_ID)
+        super().__init__(RUN_ID)
         self._deadline, self._grace = deadline, grace
         self._questions: dict[str, tuple[Message, bytes | None]] = {}
         self.sessions = Sessions(secrets.randbelow(2**32 - 1) + 1, json.dumps(dict(settings)))
@@ -100,26 +98,6 @@ class LinkGrid(Grid):
     def wait_for_clients(self, count: int) -> None:
         """Return when ``count`` clients are connected."""
         self.sessions.wait_for_clients(count)
-
-    def set_run(self, run: Run) -> None:
-        """Replace the run's description."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run's description."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """A message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """The clients that are connected, or were within the grace."""
