@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from server.aggregation import average
 from server.checks import check_update
 from server.roster import Share
 
-COUNT, UPDATES, REPETITIONS = 24, 10_000, 3000
+COUNT, UPDATES, REPETITIONS, PASSES = 24, 10_000, 3000, 5
 WIDTHS = (32, 16, 8, 5, 4, 2, 1)
 
 
@@ -78,10 +79,18 @@ def main() -> None:
     table = Table(title=f"{COUNT} coefficients: microseconds to encode and decode")
     for name in ("bits", "nearest", "stochastic", f"s for {UPDATES:,} updates"):
         table.add_column(name, justify="right")
+    best: dict[tuple[int, str], float] = {}
+    # Whole passes, and the best of their medians: a neighbour's work comes and goes by the second.
+    for _, bits in product(range(PASSES), WIDTHS):
+        found = {"nearest": encoding_microseconds(bits, False), "serving": serving_seconds(bits)}
+        if bits < 16:
+            found["stochastic"] = encoding_microseconds(bits, True)
+        for name, taken in found.items():
+            best[bits, name] = min(taken, best.get((bits, name), taken))
     for bits in WIDTHS:
-        stochastic = f"{encoding_microseconds(bits, True):.0f}" if bits < 16 else ""
-        nearest = f"{encoding_microseconds(bits, False):.0f}"
-        table.add_row(str(bits), nearest, stochastic, f"{serving_seconds(bits):.2f}")
+        stochastic = f"{best[bits, 'stochastic']:.0f}" if bits < 16 else ""
+        nearest, serving = f"{best[bits, 'nearest']:.0f}", f"{best[bits, 'serving']:.2f}"
+        table.add_row(str(bits), nearest, stochastic, serving)
     stdout().print(table)
 
 
