@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +97,18 @@ def test_tasks_split_at_commas_and_white_space_but_list_items_only_at_commas() -
 def test_no_task_or_a_name_given_twice_is_refused(tasks: str | list[str]) -> None:
     with pytest.raises(RecastError):
         parse_tasks(tasks)
+
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "document", [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_every_task_that_a_document_names_can_be_read(document: Path) -> None:
+    text = document.read_text()
+    named = re.findall(r"--tasks ('[^']+'|\"[^\"]+\"|[\w:./@+=-]+)", text)
+    for tasks in named:
+        assert parse_tasks(tasks.strip("'\""))
+    if document.name in ("README.md", "deploy.md"):
+        assert named
