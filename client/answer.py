@@ -11,25 +11,25 @@ from torch import Tensor
 
 from client.bank_cache import BankCache
 from client.data import ClientData
-from client.model import learner, preprocess_of, with_method
+from client.learners import learner, preprocess_of, with_method
 from client.node import Node
 from client.residuals import FileStore, Residuals
 from protos import recast_v1_pb2 as pb
-from recast_core import feedback
 from recast_core.backbones import load_backbone
-from recast_core.codec import CodecError, Vector
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
-from recast_core.heads.wire import (
+from recast_core.learner import Learner
+from recast_core.mimicry import mimic
+from recast_core.wire import rounding as feedback
+from recast_core.wire.codec import CodecError, Vector
+from recast_core.wire.heads import (
     TRAVELLING,
     count_correct,
     kind_of,
     pack_statistics,
     unpack_head_for,
 )
-from recast_core.learner import Learner
-from recast_core.messages import RefusedError, from_broadcast, hyperparameters, update_of
-from recast_core.mimicry import mimic
+from recast_core.wire.messages import RefusedError, from_broadcast, hyperparameters, update_of
 
 logger = logging.getLogger("recast.client")
 Tasks = Mapping[int, pb.Task]

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from recast_core.bank import TemplateBank
-from recast_core.bank_file import write_atomically
 from recast_core.errors import RecastError
+from recast_core.files import write_atomically
 
 # A bank's file, and one with the name of a method that needs none.
 BANK, METHOD = ".safetensors", ".method"

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
-from recast_core.bank_file import write_atomically
-from recast_core.codec import Vector
+from recast_core.files import write_atomically
+from recast_core.wire.codec import Vector
 
 _MAGIC = b"RCRS1"
 _HEADER = struct.Struct("<II32s")  # round, D, and the digest of the broadcast

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recast_core import bank_file
+from recast_core.bank_file import pack, unpack
 from recast_core.errors import RecastError
+from recast_core.files import write_atomically
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +145,7 @@ class TemplateBank:
 
     def to_bytes(self) -> bytes:
         """The bank as a safetensors file; float16 for tensors that it holds without loss."""
-        return bank_file.pack(self.tensors(), self.header(), dict(self.meta))
+        return pack(self.tensors(), self.header(), dict(self.meta))
 
     @classmethod
     def from_bytes(cls, content: bytes, *, name: str = "bank") -> TemplateBank:
@@ -152,12 +154,12 @@ class TemplateBank:
         Raises:
             RecastError: the bytes are no bank, or their header and tensors disagree.
         """
-        header, meta, tensors = bank_file.unpack(content, name)
-        return bank_file.build(cls, TemplateGroup, header, meta, tensors, name)
+        header, meta, tensors = unpack(content, name)
+        return _build(header, meta, tensors, name)
 
     def save(self, path: Path | str) -> None:
         """Write the bank to ``path`` atomically."""
-        bank_file.write_atomically(Path(path), self.to_bytes())
+        write_atomically(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: Path | str, sha256: bytes | None = None) -> TemplateBank:
@@ -181,6 +183,56 @@ class TemplateBank:
                 f"{sha256[:4].hex()} was asked for; delete it so that it is fetched again"
             )
         return bank
+
+
+def _build(
+    header: Mapping[str, Any],
+    meta: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    name: str,
+) -> TemplateBank:
+    """Put a bank together from the parts of its file."""
+    try:
+        if header["format"] != "recast.bank/1":
+            raise RecastError(f"{name} has format {header['format']!r}: upgrade recast to read it")
+        groups = tuple(
+            TemplateGroup(
+                name=_text(entry["name"]),
+                modules=tuple(map(_text, entry["modules"])),
+                tensor=_text(entry["tensor"]),
+                rows=tuple(entry["rows"]),
+                templates=_shaped(tensors[f"templates.{index}"], entry["shape"]),
+                base=tensors[f"base.{index}"] if entry["base"] else None,
+            )
+            for index, entry in enumerate(header["groups"])
+        )
+        initial = torch.split(tensors["initial"], list(header["initial"]))
+        return TemplateBank(
+            groups=groups,
+            initial=tuple(initial),
+            sets=int(header["sets"]),
+            residual=bool(header["residual"]),
+            backbone=str(header["backbone"]),
+            meta=meta,
+        )
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise RecastError(
+            f"{name} has a header that does not fit its tensors ({cause}): make it again with "
+            "`recast mimic`"
+        ) from error
+
+
+def _shaped(tensor: Tensor, shape: list[int]) -> Tensor:
+    if list(tensor.shape) != shape:
+        raise ValueError(f"templates of shape {list(tensor.shape)}, header says {shape}")
+    return tensor
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no name")
+    return value
 
 
 def _check(bank: TemplateBank) -> None:

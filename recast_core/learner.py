@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.backbones import Preprocess
-from recast_core.codec import Vector
 from recast_core.errors import RecastError
 from recast_core.fitting import features_of
 from recast_core.folded import FoldedClient, ImageStore, SplitModel
 from recast_core.folded import train as fit_clients
-from recast_core.messages import Hyperparameters
 from recast_core.methods import MethodModel, canonical, parse_method, train
 from recast_core.mimicry import fingerprint
 from recast_core.start import MethodStart, Start
+from recast_core.wire.codec import Vector
+from recast_core.wire.messages import Hyperparameters
 
 
 class Learner(Protocol):

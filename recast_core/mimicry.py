@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank, TemplateGroup
+from recast_core.classifier import find_head
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
-from recast_core.head import find_head
 from recast_core.sources import SOURCES, Source
 from recast_core.targets import TargetGroup, find_groups
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank, TemplateGroup
+from recast_core.classifier import find_head
 from recast_core.coefficients import Coefficients
 from recast_core.errors import RecastError
-from recast_core.head import find_head
 from recast_core.layers import Slot, TargetLayer, Templates, make_layer
 from recast_core.mimicry import fingerprint
 

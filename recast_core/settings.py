@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from recast_core.codec import check_bits
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
-from recast_core.messages import Hyperparameters
 from recast_core.methods import canonical, parse_method
 from recast_core.targets import patterns_of
+from recast_core.wire.codec import check_bits
+from recast_core.wire.messages import Hyperparameters
 
 ROUNDINGS = ("nearest", "stochastic")
 Value = bool | int | float | str

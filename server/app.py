@@ -16,12 +16,12 @@ from recast_core.errors import RecastError
 from recast_core.settings import Settings, parse_quorum
 from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
-from server.lock import hold, settle
-from server.observer import LogObserver, Observer
-from server.registry import Registry
-from server.resume import unfinished
-from server.start import keep_bank, kept_start, make_heads, make_start
-from server.strategy import LOOK_SECONDS, FedRecast
+from server.exchange.observer import LogObserver, Observer
+from server.prepare import keep_bank, kept_start, make_heads, make_start
+from server.record.lock import hold, settle
+from server.record.registry import Registry
+from server.record.resume import unfinished
+from server.rounds.strategy import LOOK_SECONDS, FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
 logger = logging.getLogger("recast.server")

@@ -10,8 +10,7 @@ import grpc.aio
 from cryptography import x509
 from grpc.experimental import session_cache
 
-from protos.link import CHANNEL_OPTIONS
-from protos.validity import out_of_date
+from protos.link import CHANNEL_OPTIONS, out_of_date
 from recast_core.errors import RecastError
 
 KEEPALIVE_TIMEOUT_MS = 20_000

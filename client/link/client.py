@@ -21,8 +21,8 @@ from client.link.memory import Memory
 from protos import link_v1_pb2 as link
 from protos import recast_v1_pb2 as pb
 from protos.link import SERVICE, TALK, unpack
-from recast_core.bank_file import remedy
 from recast_core.errors import RecastError
+from recast_core.files import remedy
 from recast_core.settings import Value
 
 logger = logging.getLogger("recast.link")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flwr.app import ConfigRecord, RecordDict
 
-from recast_core.bank_file import write_atomically
 from recast_core.errors import RecastError
+from recast_core.files import write_atomically
 from recast_core.settings import Value
 
 logger = logging.getLogger("recast.link")

@@ -1,114 +1,110 @@
-"""A grid around another whose clients are away, lose answers, and are late."""
+"""A fleet that is like one outside: clients away, answers lost, slow machines, slow links.
+
+Every decision hangs on the run's seed, the task, the round and the client alone, never on the order
+of messages.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import Any
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Literal
 
-from flwr.app import Error, Message
-from google.protobuf.message import DecodeError
+import numpy as np
 
-from experiments.engines.local import LocalGrid
-from experiments.fleet import Fleet
-from protos import recast_v1_pb2 as pb
-from protos.content import from_content
-from server.observer import LOST
+from experiments.engines.radio import Radio, radio
+from recast_core.errors import RecastError
 
-_CODES = {reason: code for code, reason in LOST.items()}
+Fate = Literal["away", "dropped", "straggler", "answers"]
 
 
-class FleetGrid(LocalGrid):
-    """Only messages that train are affected: greeting, bank and evaluation are reliable.
+@dataclass(frozen=True)
+class Fleet:
+    """What befalls simulated clients.
 
     Attributes:
-        lost: answers by reason.
-        round_seconds: simulated seconds by task and round.
-        airtime: seconds on air upwards, by task and client.
+        availability: probability that a client is there in a round.
+        drop_out: probability that a client which trained loses its answer.
+        stragglers: sigma of the lognormal spread of the clients' speeds; 0 makes all alike.
+        round_limit: simulated seconds after which an answer is lost; 0 for none.
+        radio: preset of `experiments.engines.radio`, or empty: transfers take no time.
+        image_seconds: simulated seconds that the median client trains on one image once.
     """
 
-    def __init__(self, inner: LocalGrid, fleet: Fleet, seed: int, epochs: int) -> None:
-        """Wrap ``inner``; a client trains ``epochs`` times on each of its images."""
-        super().__init__(len(list(inner.get_node_ids())), lambda: None)
-        self._inner, self._fleet, self._seed, self._epochs = inner, fleet, seed, epochs
-        self.lost: Counter[str] = Counter()
-        # A round that nobody answered is asked again, and chance has another say.
-        self._attempts: Counter[tuple[str, int, int]] = Counter()
-        self.round_seconds: dict[tuple[str, int], float] = {}
-        self.airtime: dict[tuple[str, int], float] = defaultdict(float)
+    availability: float = 1.0
+    drop_out: float = 0.0
+    stragglers: float = 0.0
+    round_limit: float = 0.0
+    radio: str = ""
+    image_seconds: float = 0.01
 
-    def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
-        """The inner grid's replies, or an error where one is lost."""
-        for message in messages:
-            if message.metadata.message_type == "train":
-                self._attempts[_about(message)] += 1
-        away = [self._away(message) for message in messages]
-        present = [message for message, gone in zip(messages, away, strict=True) if not gone]
-        replies = iter(self._inner.answers(present))
-        for message, gone in zip(messages, away, strict=True):
-            if gone:
-                yield self._lose(message, "away")
-            else:
-                yield self._after_training(message, next(replies))
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
 
-    def report(self) -> dict[str, Any]:
-        """What happened, as JSON values; seconds are simulated."""
-        tasks: dict[str, dict[str, Any]] = {}
-        for (task, round_), seconds in sorted(self.round_seconds.items()):
-            entry = tasks.setdefault(task, {"round_seconds": {}, "airtime": {}})
-            entry["round_seconds"][str(round_)] = seconds
-        for (task, client), seconds in sorted(self.airtime.items()):
-            tasks[task]["airtime"][str(client)] = seconds
-        return {"settings": asdict(self._fleet), "lost": dict(self.lost), "tasks": tasks}
+        Raises:
+            RecastError: a value out of range, or an unknown radio.
+        """
+        for name in ("availability", "drop_out"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecastError(f"{name.replace('_', '-')} {getattr(self, name)}: use 0 to 1")
+        for name in ("stragglers", "round_limit", "image_seconds"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise RecastError(f"{name.replace('_', '-')} {value}: use a number of 0 or more")
+        if self.radio:
+            radio(self.radio)
 
-    def _away(self, message: Message) -> bool:
-        task, round_, client = _about(message)
-        trains = message.metadata.message_type == "train"
-        return trains and self._fleet.away(
-            self._seed, task, round_, client, self._attempts[_about(message)] - 1
-        )
+    @property
+    def link(self) -> Radio | None:
+        """The uplink, or None."""
+        return radio(self.radio) if self.radio else None
 
-    def _after_training(self, message: Message, reply: Message) -> Message:
-        """The reply, or what is left of it; only updates are ever lost or late."""
-        body = None if reply.has_error() else from_content(reply)
-        examples = _examples(body)
-        if body is None or examples is None:
-            return reply
-        task, round_, client = _about(message)
-        images = self._epochs * examples
-        attempt = self._attempts[task, round_, client] - 1
-        fate = self._fleet.fate(self._seed, task, round_, client, images, len(body), attempt)
-        if self._fleet.link:
-            self.airtime[task, client] += self._fleet.link.seconds_on_air(len(body))
-        if fate != "answers":
-            return self._lose(message, fate)
-        self._passed(task, round_, self._fleet.seconds(self._seed, client, images, len(body)))
-        return reply
+    def away(self, seed: int, task: str, round_: int, client: int, attempt: int = 0) -> bool:
+        """Whether a client is away in a round, asked again for the ``attempt``-th time."""
+        return _draw(0, seed, task, round_, client, attempt).random() >= self.availability
 
-    def _lose(self, message: Message, reason: str) -> Message:
-        task, round_, _ = _about(message)
-        self.lost[reason] += 1
-        self._passed(task, round_, self._fleet.round_limit)
-        return Message(Error(code=_CODES[reason], reason="simulated fleet"), reply_to=message)
+    def drops(self, seed: int, task: str, round_: int, client: int, attempt: int = 0) -> bool:
+        """Whether the answer of a client that trained is lost."""
+        return _draw(1, seed, task, round_, client, attempt).random() < self.drop_out
 
-    def _passed(self, task: str, round_: int, seconds: float) -> None:
-        """A round lasts until its last answer, or its limit where one is awaited in vain."""
-        limit = self._fleet.round_limit
-        until = min(seconds, limit) if limit else seconds
-        key = task, round_
-        self.round_seconds[key] = max(self.round_seconds.get(key, 0.0), until)
+    def slowness(self, seed: int, client: int) -> float:
+        """The client's time per image over the median client's, in all tasks and rounds."""
+        return float(np.exp(self.stragglers * _draw(2, seed, "", 0, client).standard_normal()))
 
+    def seconds(self, seed: int, client: int, images: int, size: int) -> float:
+        """Simulated seconds from the question until ``size`` bytes of answer have arrived.
 
-def _examples(body: bytes | None) -> int | None:
-    """The images that an update says it learned from; ``None`` of anything else."""
-    try:
-        answer = pb.ToServer.FromString(body or b"")
-    except DecodeError:
-        return None
-    return answer.update.examples if answer.WhichOneof("body") == "update" else None
+        Args:
+            seed: of the run.
+            client: number, from 0.
+            images: trained on, counted once for each pass.
+            size: bytes of the answer's message.
+        """
+        work = images * self.image_seconds * self.slowness(seed, client)
+        return work + (self.link.seconds(size) if self.link else 0.0)
+
+    def fate(
+        self,
+        seed: int,
+        task: str,
+        round_: int,
+        client: int,
+        images: int,
+        size: int,
+        attempt: int = 0,
+    ) -> Fate:
+        """What becomes of a client's answer; being away comes first, then loss, then lateness."""
+        if self.away(seed, task, round_, client, attempt):
+            return "away"
+        if self.drops(seed, task, round_, client, attempt):
+            return "dropped"
+        late = self.round_limit and self.seconds(seed, client, images, size) > self.round_limit
+        return "straggler" if late else "answers"
 
 
-def _about(message: Message) -> tuple[str, int, int]:
-    task, _, round_ = message.metadata.group_id.rpartition("/")
-    return task, int(round_ or 0), message.metadata.dst_node_id - 1
+def _draw(
+    what: int, seed: int, task: str, round_: int, client: int, attempt: int = 0
+) -> np.random.Generator:
+    key = (seed, what, zlib.crc32(task.encode()), round_, client, attempt)
+    return np.random.default_rng(np.random.SeedSequence(key))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from experiments.relay import Relay
+from experiments.measure.relay import Relay
 from recast_core.settings import Settings
 
 

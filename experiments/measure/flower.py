@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.measure.certificates import Certificates, make_certificates, make_node_key
 from experiments.measure.processes import Child, Processes
-from experiments.relay import LOOPBACK, Relay, Relays, free_port
+from experiments.measure.relay import LOOPBACK, Relay, Relays, free_port
 from recast_core.errors import RecastError
 from recast_core.settings import Settings, Value
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import certs
+from experiments.command import certs
 from experiments.measure.processes import Child, Processes
+from experiments.measure.relay import LOOPBACK, Relay, Relays, free_port
 from experiments.measure.share import deal
-from experiments.relay import LOOPBACK, Relay, Relays, free_port
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.link.identity import node_id
@@ -123,7 +123,7 @@ class LinkDeployment:
         return ["--certs", str(self._certificates)] if self._secure else ["--insecure"]
 
     def _start(self, name: str, arguments: Sequence[str]) -> Child:
-        command = [sys.executable, "-m", "experiments.cli", *arguments]
+        command = [sys.executable, "-m", "experiments.command.cli", *arguments]
         return self._processes.start(name, command)
 
     @staticmethod

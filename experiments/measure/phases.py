@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.measure.deployment import Deployment
-from experiments.relay import Counted, Relay
+from experiments.measure.relay import Counted, Relay
 from recast_core.errors import RecastError
-from server.history import History
-from server.ledger import Kind, LedgerRow
-from server.registry import Registry
+from server.record.history import History
+from server.record.ledger import Kind, LedgerRow
+from server.record.registry import Registry
 
 LOOK_SECONDS = 0.001
 RUN = 1

@@ -16,18 +16,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from experiments.command.simulate import ENGINES, simulate
 from experiments.measure.deployment import Deployment
 from experiments.measure.flower import FlowerDeployment
 from experiments.measure.link import LinkDeployment
 from experiments.measure.phases import RUN, Phase, PhaseClock, record, watch
+from experiments.measure.relay import Relay, Relays
 from experiments.measure.table import print_tables, ratios
-from experiments.relay import Relay, Relays
-from experiments.simulate import ENGINES, simulate
 from recast_core.errors import RecastError
 from recast_core.methods import parse_method
 from recast_core.settings import Settings
-from server.ledger import Ledger
-from server.registry import Registry
+from server.record.ledger import Ledger
+from server.record.registry import Registry
 
 Opener = Callable[[Path, Relays, int, bool], Deployment]
 DEPLOYMENTS: dict[str, Opener] = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from experiments.report.compare import own_points, read_points
 from experiments.report.data import find_registry, report_data
-from recast_core.bank_file import write_atomically
+from experiments.report.points import own_points, read_points
+from recast_core.files import write_atomically
 
 
 def report(

@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import distinct, func, select
 
+from experiments.engines.radio import RADIOS
 from recast_core.errors import RecastError
-from recast_core.radio import RADIOS
 from recast_core.settings import Settings
-from server.ledger import Ledger
-from server.registry import Registry, Run
-from server.tables import LedgerEntry, Refusal
+from server.record.ledger import Ledger
+from server.record.registry import Registry, Run
+from server.record.tables import LedgerEntry, Refusal
 
 REGISTRY = "registry.sqlite"
 # The frames that a plot has room to mark.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.report.compare import Point
 from experiments.report.plots import (
     BAR_HEIGHT,
     COLOURS,
@@ -18,6 +17,7 @@ from experiments.report.plots import (
     make_spec,
     tip,
 )
+from experiments.report.points import Point
 
 KINDS = {
     "coefficients": "var(--c1)",

@@ -12,9 +12,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report.compare import Point
 from experiments.report.figures import accuracy_figure, forgetting_figure
 from experiments.report.figures_traffic import bytes_figure, refusals_figure, tradeoff_figure
+from experiments.report.points import Point
 from recast_core.errors import RecastError
 
 FOLDER = Path(__file__).parent

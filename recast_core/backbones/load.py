@@ -21,8 +21,8 @@ from recast_core.backbones.architectures import (
 )
 from recast_core.backbones.files import read_state
 from recast_core.backbones.preprocess import Preprocess, triple
+from recast_core.classifier import find_head
 from recast_core.errors import RecastError
-from recast_core.head import find_head
 
 DEFAULT_BACKBONE = "glyph_resnet20"
 
@@ -121,7 +121,7 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
 def _stored_preprocess(metadata: Mapping[str, str], size: int, path: Path) -> Preprocess:
     """What the file's metadata say (``size``, and ``mean`` and ``std`` as ``r,g,b``), or ImageNet.
 
-    ``experiments.pretrain_glyphs`` writes them.
+    ``experiments.studies.pretrain_glyphs`` writes them.
     """
     try:
         default = Preprocess(int(metadata.get("size", size)))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank
-from recast_core.bank_file import write_atomically
 from recast_core.errors import RecastError
+from recast_core.files import write_atomically
 from recast_core.library.mixed import mixed_features
 from recast_core.library.task import SUFFIX, Task, make_task
 from recast_core.model import RecastModel

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank
-from recast_core.bank_file import write_atomically
 from recast_core.errors import RecastError
+from recast_core.files import write_atomically
 
 _HEADER = "recast.task"
 _FORMAT = "recast.task/1"

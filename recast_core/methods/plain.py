@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from recast_core.classifier import find_head
 from recast_core.errors import RecastError
-from recast_core.head import find_head
 from recast_core.model import merge_layers, replace_module
 
 

@@ -22,7 +22,7 @@ from server.link.listen import Listener, ServerKeys
 from server.link.servicer import Servicer
 from server.link.session import Answer
 from server.link.sessions import Sessions
-from server.tables import Refusal
+from server.record.tables import Refusal
 
 logger = logging.getLogger("recast.link")
 RUN_ID = 1

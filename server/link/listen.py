@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from protos.link import CHANNEL_OPTIONS
-from protos.validity import out_of_date
+from protos.link import CHANNEL_OPTIONS, out_of_date
 from recast_core.errors import RecastError
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core import TemplateBank, mimic
 from recast_core.backbones import load_backbone
-from recast_core.messages import Hyperparameters, bank_ref, to_broadcast
 from recast_core.settings import Settings
+from recast_core.wire.messages import Hyperparameters, bank_ref, to_broadcast
 from server.flower import number, server_identity
 
 HYPER = Hyperparameters(epochs=1, batch=16, learning_rate=0.05)

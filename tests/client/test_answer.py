@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from client import answer
-from client import model as client_model
+from client import learners as client_model
 from client.data import load_dataset, parse_task
 from client.node import Node
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import load_backbone
-from recast_core.messages import from_update, to_broadcast
+from recast_core.wire.messages import from_update, to_broadcast
 
 if TYPE_CHECKING:
     from conftest import Caller

@@ -21,11 +21,11 @@ from experiments.engines.sequential import RUN_ID, SequentialGrid
 from experiments.measure import share
 from recast_core.settings import Settings
 from server.app import run_federation
+from server.exchange.observer import LogObserver
 from server.flower import server_identity
-from server.observer import LogObserver
-from server.registry import Registry
+from server.record.registry import Registry
 
-COMMAND = [sys.executable, "-m", "experiments.cli"]
+COMMAND = [sys.executable, "-m", "experiments.command.cli"]
 
 
 def environment() -> dict[str, str]:
@@ -106,7 +106,7 @@ class Process:
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "experiments.cli", *arguments],
+                [*before, sys.executable, "-m", "experiments.command.cli", *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from recast_core import RecastConfig, RecastError, TemplateBank, TemplateGroup, mimic
-from recast_core.bank_file import pack, write_atomically
+from recast_core.bank_file import pack
+from recast_core.files import write_atomically
 
 PINNED = "36a3f6e69c66bb3f88edf8931ce1a50b7ee6a3e860c8f938f7025b90a895c554"
 

@@ -11,7 +11,7 @@ from torchvision.models import VisionTransformer
 
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.folded import Chunking, FoldedClient, ImageStore
-from recast_core.folded.methods import FOLDABLE, train_method
+from recast_core.folded.vmapped import FOLDABLE, train_method
 from recast_core.methods import MethodModel, parse_method, train
 
 CLASSES, RATE = 4, 1e-3

@@ -147,7 +147,7 @@ def test_a_failed_write_leaves_the_saved_task_whole(
     def fail(source: object, target: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("recast_core.bank_file.os.replace", fail)
+    monkeypatch.setattr("recast_core.files.os.replace", fail)
     with pytest.raises(RecastError, match="cannot write"):
         tasks.save(tmp_path)
     assert (tmp_path / "a.safetensors").read_bytes() == before

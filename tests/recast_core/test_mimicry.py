@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
+from experiments.command.source_quality import compare_sources
 from recast_core import RecastConfig, TemplateBank, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
-from recast_core.compare import compare_sources
 from recast_core.mimicry import relative_error, seeded_bank
 from recast_core.sources import Gradient, Vae
 from recast_core.sources.closed_form import closed_form

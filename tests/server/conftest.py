@@ -19,13 +19,13 @@ from flwr.supercore.run import Run
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core import TemplateBank, TemplateGroup
-from recast_core.messages import Hyperparameters, to_update
-from server.collect import Collector
+from recast_core.wire.messages import Hyperparameters, to_update
+from server.exchange.collect import Collector
+from server.exchange.observer import LogObserver
 from server.flower import empty_run, number, server_identity
-from server.ledger import Ledger
-from server.observer import LogObserver
-from server.registry import Registry
-from server.strategy import FedRecast
+from server.record.ledger import Ledger
+from server.record.registry import Registry
+from server.rounds.strategy import FedRecast
 
 D = 6
 ALL = tuple(range(1, 10))
@@ -243,7 +243,7 @@ def federation(
     """
     clock = Clock()
     timed = partial(Collector, clock=clock, sleep=clock.sleep)
-    monkeypatch.setattr("server.strategy.Collector", timed)
+    monkeypatch.setattr("server.rounds.strategy.Collector", timed)
     with Registry(tmp_path / "registry.sqlite") as registry:
 
         def make(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from client import answer
-from client.model import pick_device, preprocess_of, with_method
+from client.learners import pick_device, preprocess_of, with_method
 from experiments.engines.folded.data import NodeRows, TaskImages, load_task
 from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, Options
 from experiments.engines.folded.nodes import Banks, SimulatedNode
@@ -18,11 +18,11 @@ from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.folded import split_model
-from recast_core.messages import RefusedError
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.settings import Settings
 from recast_core.start import MethodStart, Start
+from recast_core.wire.messages import RefusedError
 
 logger = logging.getLogger("recast.client")
 

@@ -9,12 +9,12 @@ from client import answer
 from experiments.engines.folded.held import Able
 from experiments.engines.folded.models import FoldedModel
 from protos import recast_v1_pb2 as pb
-from recast_core.codec import Vector
 from recast_core.folded import Judged
 from recast_core.folded import count_correct as count_with_ridge
 from recast_core.heads import head_kind
-from recast_core.heads.wire import TRAVELLING, count_correct, unpack_head_for
-from recast_core.messages import from_broadcast
+from recast_core.wire.codec import Vector
+from recast_core.wire.heads import TRAVELLING, count_correct, unpack_head_for
+from recast_core.wire.messages import from_broadcast
 
 
 class Judge:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from experiments.engines.folded.data import TaskImages
 from recast_core.backbones import Preprocess
-from recast_core.codec import Vector
 from recast_core.errors import RecastError
 from recast_core.fitting import EVALUATION_BATCH
 from recast_core.folded import (
@@ -24,11 +23,12 @@ from recast_core.folded import (
     features_at,
     train,
 )
-from recast_core.folded.methods import FOLDABLE, train_method
 from recast_core.folded.threads import on_each_core
+from recast_core.folded.vmapped import FOLDABLE, train_method
 from recast_core.learner import MethodLearner
-from recast_core.messages import Hyperparameters
 from recast_core.start import Start
+from recast_core.wire.codec import Vector
+from recast_core.wire.messages import Hyperparameters
 
 Finished = Callable[[int], None]
 

@@ -15,18 +15,18 @@ from experiments.engines.folded.judge import Judge
 from experiments.engines.folded.models import Options
 from experiments.engines.folded.nodes import Banks, SimulatedNode
 from protos import recast_v1_pb2 as pb
-from recast_core import feedback
-from recast_core.codec import CodecError, Vector
 from recast_core.errors import RecastError
 from recast_core.folded import FoldedClient
-from recast_core.messages import (
+from recast_core.settings import Settings
+from recast_core.wire import rounding as feedback
+from recast_core.wire.codec import CodecError, Vector
+from recast_core.wire.messages import (
     Hyperparameters,
     RefusedError,
     from_broadcast,
     hyperparameters,
     update_of,
 )
-from recast_core.settings import Settings
 
 logger = logging.getLogger("recast.client")
 

@@ -18,7 +18,7 @@ from flwr.app import Context, Message
 
 from client.link import ClientKeys, Endpoint, LinkClient
 from client.link.backoff import Backoff
-from experiments import certs
+from experiments.command import certs
 from protos.content import from_content, to_content
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys

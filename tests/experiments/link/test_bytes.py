@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
-from recast_core.codec import encode
+from recast_core.wire.codec import encode
 
 if TYPE_CHECKING:
     from conftest import Federation

@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from client.link import ClientKeys
-from experiments import certs
+from experiments.command import certs
 from protos import link_v1_pb2 as link
 from protos.link import FETCH, MAX_FRAME, SERVICE, TALK
 from recast_core.errors import RecastError

@@ -16,18 +16,17 @@ from flwr.app import Message
 
 from client.link import ClientKeys, Endpoint
 from client.link.fetch import PartFile
-from experiments import certs
+from experiments.command import certs
 from protos import link_v1_pb2 as link
 from protos.content import from_content, to_content
-from protos.link import SERVICE, TALK
-from protos.validity import out_of_date
+from protos.link import SERVICE, TALK, out_of_date
 from recast_core.errors import RecastError
-from server.ledger import Ledger
+from server.exchange.observer import LogObserver
+from server.exchange.traffic import Traffic
 from server.link import ServerKeys
 from server.link.identity import node_id
-from server.observer import LogObserver
-from server.registry import Registry
-from server.traffic import Traffic
+from server.record.ledger import Ledger
+from server.record.registry import Registry
 
 if TYPE_CHECKING:
     from conftest import Federation

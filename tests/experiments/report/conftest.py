@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.registry import Registry
-from server.tables import Direction, Kind, LedgerRow, Refusal
+from server.record.registry import Registry
+from server.record.tables import Direction, Kind, LedgerRow, Refusal
 
 NAMES = (
     "digits", "digits-inverted", "digits-rotated", "flowers102-0-19-noisy", "gtsrb",

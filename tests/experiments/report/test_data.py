@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from experiments.report import report
-from experiments.report.compare import read_points
 from experiments.report.data import find_registry, report_data, reproduce
 from experiments.report.page import plotting_library
+from experiments.report.points import read_points
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from server.ledger import Ledger
-from server.registry import Registry
+from server.record.ledger import Ledger
+from server.record.registry import Registry
 
 if TYPE_CHECKING:
     from conftest import Simulated

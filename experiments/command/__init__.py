@@ -1,0 +1,1 @@
+"""The ``recast`` command: its options, what it runs, and what it prints."""

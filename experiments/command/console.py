@@ -1,0 +1,163 @@
+"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from server.exchange.observer import LOST
+
+
+def stdout() -> Console:
+    """Standard output; wide where nobody's terminal sets the width, so that a file is not cut."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+class _Pace(ProgressColumn):
+    """Clients answered in a second of late, and the memory that this process has taken."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        speed = "" if task.speed is None else f"{task.speed:.1f} clients/s, "
+        return Text(f"{speed}{_peak_mib():.0f} MiB", style="dim")
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+class ProgressObserver:
+    """An observer that draws one bar for the run: a step for each client's round."""
+
+    def __init__(self, tasks: int) -> None:
+        self._tasks = tasks
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("client rounds"),
+            TimeElapsedColumn(),
+            _Pace(),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._bar = self._progress.add_task("greeting clients", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def answered(self) -> None:
+        """A client has answered."""
+        if self._progress.tasks[0].total is not None:
+            self._progress.advance(self._bar)
+
+    def joined(self, clients: int, delivered: int) -> None:
+        """Say who is there."""
+        self._line(f"{clients} clients ready, bank sent to {delivered}")
+
+    def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
+        """Move the bar's label on."""
+        if self._progress.tasks[0].total is None:
+            self._progress.update(self._bar, total=self._tasks * (rounds + 1) * clients)
+        self._progress.update(self._bar, description=f"{task} {round_}/{rounds}")
+
+    def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
+        """Say that a round is done."""
+        if not self._live:
+            pace = f"{updates / max(seconds, 1e-9):.1f} clients/s, {_peak_mib():.0f} MiB"
+            self._line(f"{task} round {round_}: {updates} updates, {seconds:.1f} s ({pace})")
+
+    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
+        """Say how well the task went."""
+        self._line(
+            f"{task}: accuracy {100 * accuracy:.1f} %, head only {_percent(head_only)}, "
+            f"on {clients} clients"
+        )
+
+    def refused(self, client: str, reason: str, detail: str) -> None:
+        """Warn of what was left out; a simulated fleet's losses are the closing table's."""
+        if reason in LOST.values():
+            return
+        self._line(f"client {client} left out ({reason}): {detail}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes_sent: int) -> None:
+    """The closing table of a run."""
+    table = Table(title="What each task gained, and cost one client")
+    columns = ("task", "accuracy", "head only", "update", "up", "down", "FedAvg*")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for task in report["tasks"]:
+        clients = max(task["clients"], 1)
+        table.add_row(
+            task["name"],
+            _percent(task["accuracy"]),
+            _percent(task["head_only_accuracy"]),
+            f"{task['update_bytes']} B",
+            f"{task['message_bytes_up'] / clients:,.0f} B",
+            f"{task['message_bytes_down'] / clients:,.0f} B",
+            f"{2 * task['rounds'] * model_bytes / 1e6:.1f} MB",
+        )
+    console = stdout()
+    console.print(table)
+    console.print(
+        "* computed, not sent: float32 weights without the classifier, both ways in every round",
+        style="dim",
+        highlight=False,
+    )
+    bank = report["bank"]
+    console.print(
+        f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "
+        f"{bank_bytes_sent:,} B to all clients, once | forgetting: "
+        f"{100 * report['forgetting']['max_abs_change']:.1f} points at most | "
+        f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
+        highlight=False,
+    )
+    if "fleet" in report:
+        console.print(_fleet_line(report["fleet"]), highlight=False)
+
+
+def _fleet_line(fleet: dict[str, Any]) -> str:
+    lost = ", ".join(f"{count} {reason}" for reason, count in sorted(fleet["lost"].items()))
+    rounds = [s for task in fleet["tasks"].values() for s in task["round_seconds"].values()]
+    line = f"fleet: answers lost: {lost or 'none'}"
+    if rounds:
+        line += f" | {sum(rounds) / len(rounds):.1f} s a round, simulated"
+    airtime = [s for task in fleet["tasks"].values() for s in task["airtime"].values()]
+    if airtime:
+        line += f" | {max(airtime):.2f} s on air at most for a client and task"
+    return line
+
+
+def _percent(fraction: float | None) -> str:
+    return "not measured" if fraction is None else f"{100 * fraction:.1f} %"

@@ -1,0 +1,136 @@
+"""The commands of a real federation. Imports are lazy, as in ``experiments.command.cli``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.command import options
+
+_folder = click.Path(path_type=Path, file_okay=False)
+_insecure = click.option("--insecure", is_flag=True, help="No TLS; on this machine only.")
+_force = click.option("--force-insecure", is_flag=True, hidden=True)
+_keepalive = click.option(
+    "--keepalive",
+    default=240.0,
+    show_default=True,
+    type=click.FloatRange(10, 7200),
+    help="Seconds of silence before the link is probed.",
+)
+_json_log = click.option("--json-log", is_flag=True, help="Log one JSON object per line.")
+
+
+@click.command()
+@click.option("--listen", default="127.0.0.1:9441", show_default=True, help="HOST:PORT.")
+@click.option("--clients", default=2, show_default=True, help="Wait for this many clients.")
+@click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
+@_insecure
+@_force
+@click.option(
+    "--grace",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that a round waits for a client that is away.",
+)
+@_keepalive
+@_json_log
+@click.option("--metrics", type=int, help="Serve Prometheus metrics at this port of 127.0.0.1.")
+@click.option("--begin", type=click.Path(path_type=Path), hidden=True)
+@options.settings
+@options.json_file
+@click.pass_context
+def serve(context: click.Context, /, **values: Any) -> None:
+    """Run a federation with clients that `recast join`.
+
+    Example: recast serve --listen 0.0.0.0:9441 --clients 3 --certs certs --tasks "digits"
+    """
+    from experiments.command.report_file import write
+    from experiments.command.serve import serve as run
+    from recast_core.settings import Settings
+
+    path = values.pop("json_path", None)
+    own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
+    own |= {"keepalive", "json_log", "metrics", "begin"}
+    link = {"metrics": None} | {name: values.pop(name) for name in own & values.keys()}
+    write(path, run(Settings.from_mapping(values), **link))
+
+
+@click.command()
+@click.argument("server")
+@click.option("--data", type=_folder, required=True, help="Folder with TASK.npz or TASK/.")
+@click.option("--name", required=True, help="This client's name, and its certificate's.")
+@click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
+@click.option("--cache", type=_folder, help="Where banks are kept; ~/.cache/recast/banks.")
+@click.option("--number", type=click.IntRange(min=0), help="Seeds this client; from the name.")
+@click.option("--backbone", help="Where the backbone is on this machine.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@_insecure
+@_force
+@_keepalive
+@_json_log
+def join(server: str, **values: Any) -> int:
+    """Take part in a federation until it is finished.
+
+    Example: recast join server.example:9441 --data ~/images --name edge-1 --certs certs
+    """
+    from experiments.command.join import join as run
+
+    return run(server, **values)
+
+
+@click.group()
+def certs() -> None:
+    """Make certificates for a federation, and revoke them.
+
+    Example: recast certs init certs --server server.example --client edge-1 --client edge-2
+    """
+
+
+@certs.command("init")
+@click.argument("folder", type=_folder)
+@click.option("--server", "hosts", multiple=True, help="Host or address of the server; repeat.")
+@click.option("--client", "names", multiple=True, help="Name of a client; repeat.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+def init(folder: Path, hosts: tuple[str, ...], names: tuple[str, ...], force: bool) -> None:
+    """Make an authority, a server certificate and client certificates in FOLDER.
+
+    Example: recast certs init certs --server 192.0.2.7 --client edge-1
+    """
+    from experiments.command.certs import init as run
+
+    for path in run(folder, hosts, names, force=force):
+        click.echo(path)
+
+
+@certs.command("add")
+@click.argument("folder", type=_folder)
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+def add(folder: Path, name: str, force: bool) -> None:
+    """Make a certificate for one more client.
+
+    Example: recast certs add certs edge-3
+    """
+    from experiments.command.certs import add as run
+
+    for path in run(folder, name, force=force):
+        click.echo(path)
+
+
+@certs.command("revoke")
+@click.argument("folder", type=_folder)
+@click.argument("name")
+def revoke(folder: Path, name: str) -> None:
+    """Refuse a client from now on, also by a server that is running.
+
+    Example: recast certs revoke certs edge-3
+    """
+    from experiments.command.certs import revoke as run
+
+    click.echo(run(folder, name))
+
+
+COMMANDS = (serve, join, certs)

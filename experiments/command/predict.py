@@ -1,0 +1,117 @@
+"""``recast predict``: the classes of some images by a learned task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from client.data.arrays import pixels
+from experiments.command.console import stdout
+from experiments.command.run_folder import learned, opened
+from experiments.command.tasks_export import fit_head
+from recast_core.backbones import Preprocess, load_backbone
+from recast_core.backbones.files import read_state
+from recast_core.errors import RecastError
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A model that takes images ``[N, 3, size, size]`` to scores ``[N, C]``."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+
+
+def predict(
+    images: Sequence[Path], task: str, run: Path | None, data: str, model: Path | None
+) -> dict[str, Any]:
+    """Print and return the class and score of each image.
+
+    Args:
+        images: files that Pillow reads.
+        task: of the run; its head is fitted on ``data``.
+        run: its folder.
+        data: a DATA specification; empty for the task's own, as the registry has it.
+        model: a file of ``recast tasks export --data`` instead of a task.
+
+    Raises:
+        RecastError: what is missing, or an image that cannot be read.
+    """
+    if bool(task) == bool(model):
+        raise RecastError("nothing to predict with: give either --task or --model")
+    classifier = _exported(model) if model else _attached(task, run, data)
+    scores = _scores(classifier, images)
+    best = scores.max(1)
+    found: list[dict[str, Any]] = [
+        {"image": str(path), "class": classifier.classes[int(index)], "score": float(score)}
+        for path, score, index in zip(images, best.values, best.indices, strict=True)
+    ]
+    table = Table(caption="score: of a ridge head, near 1 for a sure class", min_width=50)
+    table.add_column("image")
+    table.add_column("class")
+    table.add_column("score", justify="right")
+    for row in found:
+        table.add_row(row["image"], row["class"], f"{row['score']:.3f}")
+    stdout().print(table)
+    return {"task": task or None, "classes": list(classifier.classes), "images": found}
+
+
+def _attached(task: str, run: Path | None, data: str) -> Classifier:
+    with opened(run) as (registry, found):
+        model = learned(registry, found, task)
+    source = data or model.task.source
+    if not source:
+        raise RecastError(
+            f"task {task!r} was learned from the clients' own folders: name images to fit its head "
+            "on with --data"
+        )
+    fitted = fit_head(model, source)
+    model.net.head = fitted.head
+    return Classifier(model.net, model.backbone.preprocess, fitted.classes)
+
+
+def _exported(path: Path) -> Classifier:
+    state, about = read_state(path)
+    if about.get("format") != "recast.export/1":
+        raise RecastError(f"{path} is no exported task: make one with `recast tasks export`")
+    if about["head"] == "none":
+        raise RecastError(f"{path} has no classifier: export the task again with --data")
+    classes = tuple(json.loads(about["classes"]))
+    if ":" not in about["architecture"]:
+        backbone = load_backbone(f"file:{path}@{about['architecture']}")
+        return Classifier(backbone.model, backbone.preprocess, classes)
+    kind, _, name = about["architecture"].partition(":")
+    if kind != "torchvision":
+        raise RecastError(f"{path} is for a model of your own ({about['backbone']}): load it there")
+    from torchvision.models import get_model
+
+    model: nn.Module = get_model(name, num_classes=len(classes))
+    model.load_state_dict(state)
+    mean, std = (tuple(map(float, about[key].split(","))) for key in ("mean", "std"))
+    preprocess = Preprocess(int(about["size"]), mean, std)  # type: ignore[arg-type]
+    return Classifier(model.eval(), preprocess, classes)
+
+
+@torch.no_grad()
+def _scores(classifier: Classifier, images: Sequence[Path]) -> Tensor:
+    rows = [classifier.model(_read(path, classifier.preprocess)) for path in images]
+    return torch.cat(rows)
+
+
+def _read(path: Path, preprocess: Preprocess) -> Tensor:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return preprocess(pixels(ImageOps.exif_transpose(image), preprocess.size)[None].copy())
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise RecastError(f"cannot read image {path} ({reason}): give JPEG or PNG files") from error

@@ -1,0 +1,107 @@
+"""Find a run's folder, and open what it holds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from recast_core.backbones import Backbone, load_backbone
+from recast_core.bank import TemplateBank
+from recast_core.errors import RecastError
+from recast_core.model import RecastModel, attach
+from server.prepare import bank_path
+from server.record.lock import settle
+from server.record.registry import Registry, Run, Task
+
+REGISTRY = "registry.sqlite"
+
+
+@contextmanager
+def opened(run: Path | None) -> Iterator[tuple[Registry, Run]]:
+    """The registry of a run's folder (or the path of its file) and the last run in it.
+
+    Args:
+        run: ``None`` for the newest folder under ``runs/``.
+
+    Raises:
+        RecastError: there is none.
+    """
+    path = _newest() if run is None else run / REGISTRY if run.is_dir() else run
+    if not path.is_file():
+        raise RecastError(f"no run in {run}: name the folder that holds its {REGISTRY}")
+    with Registry(path) as registry:
+        settle(registry)
+        last = registry.last_run()
+        if last is None:
+            raise RecastError(f"no run has been started in {path}: name another folder")
+        yield registry, last
+
+
+def find_task(registry: Registry, run: Run, name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        RecastError: the run has none; names near ones.
+    """
+    tasks = {task.name: task for task in registry.tasks(run.id)}
+    if name in tasks:
+        return tasks[name]
+    near = difflib.get_close_matches(name, tasks, n=1, cutoff=0.4)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise RecastError(
+        f"run {run.id} in {registry.path.parent} has no task {name!r}{hint}: choose "
+        f"{', '.join(tasks) or 'another run'}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A task's model: the backbone with the run's bank and the task's coefficients.
+
+    Attributes:
+        net: attached, in evaluation mode, on the CPU.
+        backbone: what it was attached to.
+        bank: of the run.
+        task: as the registry has it.
+    """
+
+    net: RecastModel
+    backbone: Backbone
+    bank: TemplateBank
+    task: Task
+
+
+def learned(registry: Registry, run: Run, name: str) -> Learned:
+    """Put a task's model together from a run's folder.
+
+    Raises:
+        RecastError: no such task, no finished round of it, or a bank or backbone that is missing.
+    """
+    task = find_task(registry, run, name)
+    vector = registry.coefficients(run.id, task.number)
+    if (method := run.config.get("method", "recast")) != "recast":
+        raise RecastError(f"run {run.id} trained {method}: name a run of method recast")
+    path = bank_path(registry.path.parent, run.bank_sha256)
+    if not path.is_file():
+        raise RecastError(f"no bank at {path}: restore it, it was written when the run started")
+    bank = TemplateBank.load(path, run.bank_sha256)
+    backbone = load_backbone(str(run.config["backbone"]))
+    net = attach(backbone.model, bank, backbone.head)
+    net.coefficients.load(torch.from_numpy(vector))
+    return Learned(net, backbone, bank, task)
+
+
+def _newest() -> Path:
+    def changed(path: Path) -> float:
+        beside = path.with_name(f"{path.name}-wal")
+        return max(p.stat().st_mtime for p in (path, beside) if p.exists())
+
+    found = sorted(Path("runs").glob(f"*/{REGISTRY}"), key=changed)
+    if not found:
+        raise RecastError("no run under runs/: name a run's folder with --run")
+    return found[-1]

@@ -1,0 +1,155 @@
+"""``recast simulate``: the whole federation in this process, or on Flower's simulation."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from client.app import app as client_app
+from client.data import load_dataset, parse_scheme, parse_tasks, partition
+from client.learners import pick_device
+from experiments.command.caution import warn_of_many
+from experiments.command.console import ProgressObserver, print_summary
+from experiments.engines.fleet import Fleet
+from experiments.engines.fleet_grid import FleetGrid
+from experiments.engines.folded import FoldedGrid, Options
+from experiments.engines.local import RUN_ID, LocalGrid
+from experiments.engines.ray import run_on_ray
+from experiments.engines.sequential import SequentialGrid
+from experiments.report.summary import summarise
+from recast_core.backbones import load_backbone
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+from recast_core.start import Start
+from recast_core.task_spec import TaskSpec
+from server.app import run_federation, run_folder
+from server.flower import server_identity
+from server.record.ledger import Ledger
+from server.record.registry import Registry
+
+ENGINES = ("folded", "sequential", "ray")
+
+
+def simulate(
+    settings: Settings,
+    clients: int,
+    engine: str,
+    fleet: Fleet | None = None,
+    *,
+    bf16: bool = False,
+    compiled: bool = False,
+) -> dict[str, Any]:
+    """Run the federation, print its closing table and return its report.
+
+    Args:
+        settings: of the run.
+        clients: how many.
+        engine: one of ``ENGINES``.
+        fleet: what befalls the clients; ``None`` for nothing.
+        bf16: products of the folded engine in bfloat16.
+        compiled: ``torch.compile`` its model.
+
+    Raises:
+        RecastError: settings that cannot run. Finished rounds stay in the registry.
+    """
+    if clients < 1:
+        raise RecastError(f"{clients} clients: give at least 1")
+    if engine not in ENGINES:
+        near = difflib.get_close_matches(engine, ENGINES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise RecastError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}{hint}")
+    if fleet is not None and engine == "ray":
+        raise RecastError("a fleet on engine ray: use --engine folded or sequential")
+    if (bf16 or compiled) and engine != "folded":
+        raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
+    options = Options(half=bf16, compiled=compiled)
+    tasks = parse_tasks(settings.tasks)
+    parse_scheme(settings.partition)
+    pick_device(settings.device)
+    backbone = load_backbone(settings.backbone)
+    for task in tasks:
+        _check_data(task, backbone.preprocess.size, clients, settings)
+    model_bytes = 4 * sum(
+        parameter.numel()
+        for name, parameter in backbone.model.named_parameters()
+        if not name.startswith(f"{backbone.head}.")
+    )
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.getLogger("recast.client").setLevel(logging.ERROR)
+    folder = run_folder(settings)
+    began = time.monotonic()
+    made: list[tuple[Start, int]] = []
+
+    def started(bank: Start, run: int) -> None:
+        if bank.template_count:
+            warn_of_many(bank.trained)
+        made.append((bank, run))
+
+    wrapped: list[FleetGrid] = []
+
+    def within(grid: LocalGrid) -> LocalGrid:
+        if fleet is None:
+            return grid
+        wrapped.append(FleetGrid(grid, fleet, settings.seed, settings.epochs))
+        return wrapped[0]
+
+    with ProgressObserver(len(tasks)) as observer:
+
+        def federation(grid: Grid) -> None:
+            run_federation(
+                grid,
+                settings,
+                folder,
+                observer,
+                started,
+                extra={
+                    "clients": clients,
+                    "bf16": bf16 or None,
+                    "compile": compiled or None,
+                    "fleet": asdict(fleet) if fleet else None,
+                },
+                patience=0.0,
+            )
+
+        if engine == "ray":
+            run_on_ray(federation, client_app, clients, settings)
+        elif engine == "folded":
+            with server_identity(RUN_ID):
+                federation(within(FoldedGrid(clients, settings, observer.answered, options)))
+        else:
+            with (
+                tempfile.TemporaryDirectory(prefix="recast-") as caches,
+                server_identity(RUN_ID),
+            ):
+                federation(
+                    within(
+                        SequentialGrid(
+                            clients, client_app, settings, Path(caches), observer.answered
+                        )
+                    )
+                )
+    (bank, run) = made[0]
+    with Registry(folder / "registry.sqlite") as registry:
+        report = summarise(registry, run, bank, engine, settings.seed, time.monotonic() - began)
+        by_kind = Ledger(registry).totals(run, by=("kind", "layer"))
+    if wrapped:
+        report["fleet"] = wrapped[0].report()
+    print_summary(report, model_bytes, by_kind.get(("bank", "payload"), 0))
+    print(f"registry: {folder / 'registry.sqlite'}")
+    return report
+
+
+def _check_data(task: TaskSpec, size: int, clients: int, settings: Settings) -> None:
+    """Find out before anything is written what every client would find out for itself."""
+    data = load_dataset(task, size)
+    if len(np.unique(data.y_train)) < 2:
+        raise RecastError(f"task {task} has images of one class only: name at least two classes")
+    partition(data, 0, clients, scheme=settings.partition, seed=settings.seed)

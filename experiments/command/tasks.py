@@ -1,0 +1,168 @@
+"""``recast tasks``: what a run has learned, and what a running server is to learn next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from experiments.command.console import stdout
+from experiments.command.run_folder import find_task, opened
+from recast_core.task_spec import parse_task
+from server.record import control
+from server.record.ledger import Ledger
+from server.record.lock import is_held
+from server.record.registry import Accuracy, Registry, Run, Task
+
+
+def list_tasks(run: Path | None) -> dict[str, Any]:
+    """Print the tasks of a run and return them as JSON values."""
+    with opened(run) as (registry, found):
+        report: dict[str, Any] = {
+            "run": _run(registry, found),
+            "tasks": [_task(registry, found, task) for task in registry.tasks(found.id)],
+        }
+    about = report["run"]
+    table = Table(title=f"run {about['id']} in {about['folder']}: {about['status']}")
+    for name in ("task", "data", "status", "rounds", "clients", "accuracy", "head only"):
+        table.add_column(name, justify="left" if name in ("task", "data", "status") else "right")
+    for task in report["tasks"]:
+        table.add_row(
+            task["name"],
+            task["source"].partition("=")[2] or "the clients' own",
+            task["status"],
+            f"{task['rounds']}/{task['planned']}",
+            str(task["clients"]),
+            _percent(task["accuracy"]),
+            _percent(task["head_only_accuracy"]),
+        )
+    stdout().print(table)
+    return report
+
+
+def show(name: str, run: Path | None) -> dict[str, Any]:
+    """Print all about one task and return it as JSON values."""
+    with opened(run) as (registry, found):
+        task = find_task(registry, found, name)
+        rounds = registry.rounds(found.id, task.number)
+        totals = Ledger(registry).totals(found.id)
+        names = {other.number: other.name for other in registry.tasks(found.id)}
+        report: dict[str, Any] = {
+            **_task(registry, found, task),
+            "run": _run(registry, found),
+            "bytes": {
+                f"{layer}_{direction}": totals.get((name, direction, layer), 0)
+                for layer in ("payload", "message")
+                for direction in ("up", "down")
+            },
+            "history": [
+                {
+                    "round": entry.round,
+                    "clients": entry.clients,
+                    "examples": entry.examples,
+                    "seconds": entry.seconds,
+                    "recorded": entry.recorded,
+                }
+                for entry in rounds
+            ],
+            "evaluations": [
+                {
+                    "after_task": names[entry.after_task],
+                    "round": entry.round,
+                    "accuracy": entry.accuracy,
+                    "head_only_accuracy": entry.head_only_accuracy,
+                    "examples": entry.examples,
+                    "clients": entry.clients,
+                }
+                for entry in registry.accuracies(found.id)
+                if entry.task == task.number
+            ],
+            "coefficients": (
+                registry.coefficients(found.id, task.number).tolist() if rounds else None
+            ),
+        }
+    _print_task(report)
+    return report
+
+
+def add(run: Path, spec: str) -> dict[str, Any]:
+    """Ask a run's server to learn a further task."""
+    parsed = parse_task(spec)
+    with opened(run) as (registry, found):
+        number = control.add_task(registry, found.id, parsed)
+        running = is_held(registry.path.parent)
+    when = "from its next round on" if running else "when it is started again with its settings"
+    print(f"task {parsed.name} is number {number} of run {found.id}: the server learns it {when}")
+    return {"run": found.id, "task": parsed.name, "number": number, "running": running}
+
+
+def close(run: Path) -> dict[str, Any]:
+    """Tell a run's server that no further task will come."""
+    with opened(run) as (registry, found):
+        control.close(registry, found.id)
+    print(f"run {found.id} is closed: its server ends when all its tasks are learned")
+    return {"run": found.id, "closed": True}
+
+
+def _run(registry: Registry, run: Run) -> dict[str, Any]:
+    return {
+        "folder": str(registry.path.parent),
+        "id": run.id,
+        "status": run.status,
+        "closed": run.closed,
+        "started": run.started,
+        "finished": run.finished,
+        "backbone": run.config.get("backbone"),
+        "bank": run.bank_sha256.hex(),
+    }
+
+
+def _task(registry: Registry, run: Run, task: Task) -> dict[str, Any]:
+    done = registry.last_rounds(run.id).get(task.number, 0)
+    planned = int(run.config.get("rounds", done))
+    own: list[Accuracy] = [a for a in registry.accuracies(run.id) if a.task == task.number]
+    if done >= planned > 0:
+        status = "learned"
+    elif run.status != "running":
+        status = "stopped"
+    else:
+        status = "learning" if done else "waiting"
+    return {
+        "number": task.number,
+        "name": task.name,
+        "source": task.source,
+        "status": status,
+        "rounds": done,
+        "planned": planned,
+        "classes": task.classes,
+        "clients": task.clients,
+        "examples": task.examples,
+        "accuracy": own[0].accuracy if own else None,
+        "head_only_accuracy": own[0].head_only_accuracy if own else None,
+    }
+
+
+def _print_task(report: dict[str, Any]) -> None:
+    table = Table(title=f"task {report['name']}", show_header=False)
+    for label, value in (
+        ("data", report["source"].partition("=")[2] or "the clients' own"),
+        ("status", report["status"]),
+        ("rounds", f"{report['rounds']}/{report['planned']}"),
+        ("classes", str(report["classes"])),
+        ("clients", str(report["clients"])),
+        ("training images", f"{report['examples']:,}"),
+        ("message bytes up", f"{report['bytes']['message_up']:,}"),
+        ("message bytes down", f"{report['bytes']['message_down']:,}"),
+    ):
+        table.add_row(label, value)
+    for entry in report["evaluations"]:
+        table.add_row(
+            f"accuracy after {entry['after_task']}",
+            f"{_percent(entry['accuracy'])} (head only {_percent(entry['head_only_accuracy'])})",
+        )
+    stdout().print(table)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"

@@ -1,0 +1,139 @@
+"""``recast tasks export``: a learned task as a plain torch model in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from client.data import load_dataset, parse_task
+from experiments.command.run_folder import Learned, learned, opened
+from recast_core.backbones.architectures import (
+    complete,
+    infer_architecture,
+    looks_like_architecture,
+    parse_architecture,
+)
+from recast_core.errors import RecastError
+from recast_core.files import write_atomically
+from recast_core.fitting import features_of
+from recast_core.heads.ridge import ridge_head
+from recast_core.library import TaskLibrary
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A ridge head on a task's features.
+
+    Attributes:
+        head: ``Linear(d, C)``.
+        classes: the names of its C classes.
+        accuracy: on the data's own test images, a fraction.
+    """
+
+    head: nn.Linear
+    classes: tuple[str, ...]
+    accuracy: float
+
+
+def export(name: str, output: Path, data: str, run: Path | None) -> dict[str, Any]:
+    """Write the merged model of a task to ``output`` and return what it is as JSON values.
+
+    The heads of a federation stay with its clients, so the classifier is a ridge head fitted here
+    on the images of ``data``; without them the file holds the model up to its features.
+
+    Raises:
+        RecastError: no such run or task, data that cannot be used, or another suffix.
+    """
+    if output.suffix != ".safetensors":
+        raise RecastError(f"cannot export to {output}: name a file that ends in .safetensors")
+    with opened(run) as (registry, found):
+        model = learned(registry, found, name)
+    about = {
+        "format": "recast.export/1",
+        "task": name,
+        "backbone": model.backbone.spec,
+        "bank": model.bank.sha256.hex(),
+        "size": str(model.backbone.preprocess.size),
+        "mean": ",".join(map(str, model.backbone.preprocess.mean)),
+        "std": ",".join(map(str, model.backbone.preprocess.std)),
+        "head": "none",
+        "head_name": model.backbone.head,
+    }
+    accuracy = None
+    if data:
+        fitted = fit_head(model, data)
+        accuracy = fitted.accuracy
+        about |= {"head": "ridge", "classes": json.dumps(fitted.classes)}
+        library = TaskLibrary(model.bank)
+        vector = model.net.coefficients.sent()
+        library.add(name, vector, fitted.head, fitted.classes)
+        state = _state(library.export(model.net, name))
+    else:
+        # The classifier that the backbone came with knows other classes: it is left out below, and
+        # kept until then because it shows which architecture this is.
+        state = _state(model.net.merge())
+    about["architecture"] = architecture(model.backbone.spec, state)
+    if not data:
+        prefix = f"{model.backbone.head}."
+        state = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    write_atomically(output, safetensors.torch.save(state, about))
+    report = {
+        "path": str(output),
+        "bytes": output.stat().st_size,
+        "architecture": about["architecture"],
+        "head": about["head"],
+        "classes": list(fitted.classes) if data else None,
+        "test_accuracy": accuracy,
+    }
+    print(f"{output}: {report['bytes']:,} bytes, {about['architecture']}")
+    if accuracy is None:
+        print(
+            "no classifier: clients keep their heads to themselves, so this is the model up to its "
+            "features; give --data DATA to fit a ridge head on it"
+        )
+    else:
+        print(
+            f"ridge head of {len(fitted.classes)} classes: {accuracy:.1%} of {data}'s test images"
+        )
+    return report
+
+
+@torch.no_grad()
+def fit_head(model: Learned, data: str) -> FittedHead:
+    """Fit a ridge head on the training images of ``data``, a DATA specification."""
+    preprocess = model.backbone.preprocess
+    images = load_dataset(parse_task(data), preprocess.size)
+    labels = torch.from_numpy(images.y_train)
+    if len(labels.unique()) < 2:
+        raise RecastError(f"{data} has images of one class only: name at least two classes")
+    features = features_of(model.net, preprocess(images.x_train))
+    head = ridge_head(features, labels, len(images.classes))
+    predicted = head(features_of(model.net, preprocess(images.x_test))).argmax(1)
+    accuracy = float((predicted == torch.from_numpy(images.y_test)).float().mean())
+    return FittedHead(head, images.classes, accuracy)
+
+
+def architecture(spec: str, state: Mapping[str, Tensor]) -> str:
+    """What builds a model for ``state``: ``file:PATH@`` takes it, unless it has a colon.
+
+    ``torchvision:NAME`` is for ``torchvision.models.get_model``, ``module:...`` the user's own.
+    """
+    kind, _, rest = spec.partition(":")
+    given = rest.rpartition("@")[2]
+    if kind == "file" and looks_like_architecture(given) and not Path(rest).is_file():
+        return str(complete(parse_architecture(given), state))
+    try:
+        return str(infer_architecture(state))
+    except RecastError:
+        return spec if kind == "module" else f"torchvision:{kind}"
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {key: t.detach().cpu().contiguous().clone() for key, t in model.state_dict().items()}

@@ -1,0 +1,289 @@
+"""Time folded training on one device: against one client at a time, and by number of clients.
+
+No Flower here: this is ``recast_core.folded`` alone, on networks of random weights and images,
+whose values change no timing.
+
+Example: python -m experiments.studies.folded_speed --device cuda --json speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from recast_core.backbones import Preprocess
+from recast_core.backbones.cifar_resnet import CifarResNet
+from recast_core.bank import TemplateBank
+from recast_core.config import RecastConfig
+from recast_core.folded import Chunking, FoldedClient, ImageStore, SplitModel, split_model, train
+from recast_core.folded.vmapped import train_method
+from recast_core.learner import BankLearner, Learner, method_learner
+from recast_core.mimicry import mimic
+from recast_core.model import attach
+from recast_core.wire.messages import Hyperparameters
+
+CLASSES = 10
+LEARNING_RATE = 1e-2
+_IMAGES = 4096
+
+
+def networks() -> dict[str, tuple[Callable[[], nn.Module], RecastConfig, int]]:
+    """By name: how to build it, what of it is a target, and pixels a side."""
+    from torchvision.models import VisionTransformer
+
+    return {
+        "vit-d128x6": (
+            lambda: VisionTransformer(32, 4, 6, 4, 128, 512, num_classes=CLASSES),
+            RecastConfig("mlp", groups=3),
+            32,
+        ),
+        "vit-small": (
+            lambda: VisionTransformer(32, 4, 12, 6, 384, 1536, num_classes=CLASSES),
+            RecastConfig("mlp", groups=6),
+            32,
+        ),
+        "resnet20": (lambda: CifarResNet(20, CLASSES), RecastConfig("conv"), 16),
+    }
+
+
+class Bench:
+    """One network with clients of equal size on one device."""
+
+    def __init__(self, name: str, device: torch.device, images: int, batch: int) -> None:
+        build, config, size = networks()[name]
+        torch.manual_seed(0)
+        backbone = build()
+        bank: TemplateBank = mimic(backbone, config)
+        net = attach(backbone, bank).to(device)
+        self.pixels = torch.randint(0, 256, (_IMAGES, size, size, 3), dtype=torch.uint8)
+        self.model: SplitModel = split_model(net, size)
+        self.learner = BankLearner(self.model, Preprocess(size))
+        self.store = ImageStore(self.pixels, Preprocess(size), self.model.prefix, device)
+        self.images, self.batch, self.device, self.bank = images, batch, device, bank
+        generator = torch.Generator().manual_seed(1)
+        self.rows = torch.randint(0, _IMAGES, (20_000, images), generator=generator)
+        self.labels = torch.randint(0, CLASSES, (20_000, images), generator=generator)
+        self.store.ensure(torch.arange(_IMAGES))
+
+    def clients(self, count: int) -> list[FoldedClient]:
+        """The first ``count`` clients."""
+        return [FoldedClient(self.rows[i], self.labels[i], seed=i) for i in range(count)]
+
+    def alone(self, count: int) -> tuple[float, Tensor]:
+        """Seconds per client, and the coefficients, as the sequential engine trains them."""
+        return _one_by_one(self, self.learner, count)
+
+    def together(
+        self, count: int, chunk: int = 0, half: bool = False, compiled: bool = False
+    ) -> tuple[float, Tensor, Chunking]:
+        """Seconds per client, the coefficients, and how they were divided."""
+        chunking = Chunking(chunk or None)
+        began = self._now()
+        found = train(
+            self.model, self.store, self.clients(count), CLASSES,
+            epochs=1, batch=self.batch, learning_rate=LEARNING_RATE,
+            half=half, compiled=compiled, chunking=chunking,
+        )  # fmt: skip
+        return (self._now() - began) / count, found.coefficients, chunking
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def operations(self, clients: int) -> float:
+        """Floating-point operations of one client's training, counted on ``clients``."""
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self.together(clients, chunk=clients)
+        return counter.get_total_flops() / clients
+
+
+def _one_by_one(bench: Bench, learner: Learner, count: int) -> tuple[float, Tensor]:
+    found = []
+    start = learner.start.initial_vector.numpy()
+    hyper = Hyperparameters(learning_rate=LEARNING_RATE, epochs=1, batch=bench.batch)
+    began = bench._now()
+    for client in bench.clients(count):
+        images = bench.pixels[client.rows]
+        found.append(learner.fit(start, images, client.labels, CLASSES, hyper, client.seed))
+    return (bench._now() - began) / count, torch.from_numpy(np.stack(found))
+
+
+def method_ratio(
+    name: str, method: str, device: torch.device, *, count: int, alone: int
+) -> dict[str, Any]:
+    """One row for another method: its clients one at a time, and together."""
+    bench = Bench(name, device, images=64, batch=16)
+    build, _, size = networks()[name]
+    torch.manual_seed(0)
+    learner = method_learner(method, build(), Preprocess(size), device)
+    _one_by_one(bench, learner, min(2, alone))
+    reference, expected = _one_by_one(bench, learner, alone)
+    start = learner.start.initial_vector
+    store = ImageStore(bench.pixels, Preprocess(size), None, device)
+    store.ensure(torch.arange(len(store)))
+
+    def together() -> tuple[float, Tensor]:
+        began = bench._now()
+        found = train_method(
+            learner.model, store, bench.clients(count), CLASSES,
+            epochs=1, batch=bench.batch, learning_rate=LEARNING_RATE, start=start,
+            chunking=Chunking(count),
+        )  # fmt: skip
+        return (bench._now() - began) / count, found.coefficients
+
+    together()
+    seconds, found = min((together() for _ in range(2)), key=lambda run: run[0])
+    off = float((found[:alone] - expected).norm() / (expected - start).norm())
+    row = _row(name, method, count, seconds, reference, 0.0, count, off)
+    print(row, flush=True)
+    return row
+
+
+def plain_product(bench: Bench, clients: int, dtype: torch.dtype) -> float | None:
+    """TFLOP/s of a bare batched product of the first target layer's shape; ``None`` for convs."""
+    shape = bench.bank.groups[0].shape
+    if len(shape) != 2:
+        return None
+    tokens = 65 * bench.batch
+    x = torch.randn(clients, tokens, shape[1], device=bench.device, dtype=dtype)
+    w = torch.randn(clients, shape[1], shape[0], device=bench.device, dtype=dtype)
+    for _ in range(3):
+        torch.bmm(x, w)
+    began, runs = bench._now(), 20
+    for _ in range(runs):
+        torch.bmm(x, w)
+    return 2 * runs * x.numel() * shape[0] / (bench._now() - began) / 1e12
+
+
+def ratios(
+    name: str, device: torch.device, *, count: int, alone: int, variants: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One row for one client at a time and one for each variant of folding."""
+    bench = Bench(name, device, images=64, batch=16)
+    bench.alone(min(2, alone))
+    reference, expected = bench.alone(alone)
+    operations = bench.operations(min(8, count)) if device.type == "cuda" else 0.0
+    rows = [_row(name, "alone", count, reference, reference, operations, 0, 0.0)]
+    for variant in variants:
+        half, compiled = "bf16" in variant, "compile" in variant
+        bench.together(count, count, half, compiled)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds, found, chunking = min(
+            (bench.together(count, count if device.type == "cuda" else 0, half, compiled)
+             for _ in range(3)),
+            key=lambda run: run[0],
+        )  # fmt: skip
+        start = bench.bank.initial_vector
+        off = (found[:alone] - expected).norm() / (expected - start).norm()
+        row = _row(
+            name, variant, count, seconds, reference, operations, chunking.size or 0, float(off)
+        )
+        row["plain_tflops"] = plain_product(bench, count, torch.bfloat16 if half else torch.float32)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def _row(
+    name: str, variant: str, clients: int, seconds: float, reference: float,
+    operations: float, chunk: int, off: float,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "network": name,
+        "variant": variant,
+        "clients": clients,
+        "chunk": chunk,
+        "ms_per_client": 1e3 * seconds,
+        "times_faster": reference / seconds,
+        "tflops": operations / seconds / 1e12,
+        "relative_difference": off,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
+    }
+
+
+def by_count(
+    name: str, device: torch.device, counts: Sequence[int], half: bool, chunk: int = 0
+) -> list[dict[str, Any]]:
+    """Cost per client of rounds of growing size, 16 images and one step each."""
+    bench = Bench(name, device, images=16, batch=16)
+    bench.together(min(counts), chunk, half)
+    rows = []
+    for count in counts:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        seconds, _, chunking = bench.together(count, chunk, half)
+        rows.append(
+            {
+                "network": name,
+                "variant": "bf16" if half else "fp32",
+                "clients": count,
+                "chunk": chunking.size,
+                "halved": chunking.halved,
+                "ms_per_client": 1e3 * seconds,
+                "seconds": seconds * count,
+                "peak_gib": torch.cuda.max_memory_allocated() / 2**30
+                if device.type == "cuda"
+                else 0.0,
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--count", type=int, default=128, help="clients trained together")
+    parser.add_argument("--alone", type=int, default=8, help="clients timed one at a time")
+    parser.add_argument("--network", nargs="+", default=["vit-d128x6"])
+    parser.add_argument("--variant", nargs="*", default=["fp32"], help="fp32 bf16 bf16+compile")
+    parser.add_argument("--method", nargs="*", default=[], help="lora:1:attn norm-affine")
+    parser.add_argument("--counts", type=int, nargs="*", default=[], help="clients of a round")
+    parser.add_argument("--chunks", type=int, nargs="*", default=[], help="sizes to compare")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    device: str = given.device
+    where = torch.device(device)
+    torch.manual_seed(0)
+    # Parity is a matter of float32: cuDNN would round the inputs of convolutions to TF32.
+    torch.backends.cudnn.allow_tf32 = False
+    found: dict[str, Any] = {"torch": torch.__version__, "device": device}
+    if where.type == "cuda":
+        found["device"] = torch.cuda.get_device_name()
+    found["ratios"] = [
+        row
+        for name in given.network
+        for row in ratios(name, where, count=given.count, alone=given.alone, variants=given.variant)
+    ]
+    found["methods"] = [
+        method_ratio(name, method, where, count=given.count, alone=given.alone)
+        for name in given.network
+        for method in given.method
+    ]
+    half = any("bf16" in variant for variant in given.variant)
+    if given.counts:
+        found["by_count"] = by_count(given.network[0], where, given.counts, half)
+    if given.chunks:
+        found["by_chunk"] = [
+            by_count(given.network[0], where, [given.count], half, size)[0] for size in given.chunks
+        ]
+    if given.json is not None:
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

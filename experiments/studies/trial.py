@@ -1,0 +1,67 @@
+"""One federation for an experiment: nothing printed, nothing kept."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments.engines.folded import FoldedGrid
+from experiments.engines.local import RUN_ID
+from experiments.report.summary import summarise
+from recast_core.settings import Settings
+from recast_core.start import Start
+from server.app import run_federation
+from server.exchange.observer import LogObserver
+from server.flower import server_identity
+from server.record.ledger import Key, Ledger
+from server.record.registry import Registry
+
+
+def trial(settings: Settings, clients: int) -> dict[str, Any]:
+    """Run a federation of simulated clients and return what ``recast simulate --json`` writes.
+
+    Raises:
+        RecastError: settings that cannot run.
+    """
+    for name in ("recast", "flwr"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    made: list[tuple[Start, int]] = []
+    with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity(RUN_ID):
+        run_federation(
+            FoldedGrid(clients, settings),
+            replace(settings, run_dir=folder),
+            Path(folder),
+            LogObserver(),
+            lambda start, run: made.append((start, run)),
+            extra={"clients": clients},
+            patience=0.0,
+        )
+        start, run = made[0]
+        with Registry(Path(folder) / "registry.sqlite") as registry:
+            report = summarise(registry, run, start, "folded", settings.seed, 0.0)
+            for task in report["tasks"]:
+                task |= _of_the_method(registry, run, task["name"])
+            return report
+
+
+def _of_the_method(registry: Registry, run: int, task: str) -> dict[str, float]:
+    """One client's bytes that the method needs: coefficients and heads, not what reports need."""
+    by: tuple[Key, ...] = ("task", "client", "direction", "kind", "layer")
+    sums: Counter[str] = Counter()
+    clients = set()
+    for (name, client, way, kind, layer), size in Ledger(registry).totals(run, by=by).items():
+        if name == task:
+            clients.add(client)
+            if kind in ("coefficients", "head"):
+                sums[f"method_{layer}_{way}"] += size
+    names = [f"method_{layer}_{way}" for layer in ("payload", "message") for way in ("up", "down")]
+    return {name: sums[name] / max(len(clients), 1) for name in names}
+
+
+def tasks_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The report's tasks by name."""
+    return {task["name"]: task for task in report["tasks"]}

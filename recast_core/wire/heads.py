@@ -1,0 +1,249 @@
+"""Heads, and what they are made of, as bytes. One length, one form; everything else is refused.
+
+Little-endian. Both begin with version (1 byte), kind (1), feature width d (2) and classes C (2).
+
+Statistics go on with a bitmap of the P classes that the client has (C bits, most significant
+first), and their counts (4 bytes each); then, by kind:
+
+* means: P scales (float32), P x d integers of 8 bits;
+* ridge: the upper triangle of the Gram matrix about the mean, row by row, d (d + 1) / 2 float32;
+  P x d class means, float32;
+* shared: P x d weights and P biases, float32.
+
+A head goes on with one scale (float32), C x d weights relative to it (float16, 11 bits) and C
+biases (float32).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from protos import recast_v1_pb2 as pb
+from recast_core.errors import RecastError
+from recast_core.heads.base import Statistics, frozen_linear
+from recast_core.wire.messages import RefusedError
+
+VERSION = 1
+_HEADER = struct.Struct("<BBHH")
+_LARGEST = 65535
+# Features and weights of a sound network are far below; beyond it sums would lose the others' bits.
+MAX_MAGNITUDE = 1e6
+
+CODES = {
+    "local": pb.HEAD_LOCAL,
+    "means": pb.HEAD_MEANS,
+    "ridge": pb.HEAD_RIDGE,
+    "shared": pb.HEAD_SHARED,
+    "linear": pb.HEAD_LINEAR,
+}
+TRAVELLING = ("means", "ridge", "shared")
+
+
+def kind_of(code: int) -> str:
+    """The kind of head that a message names.
+
+    Raises:
+        RefusedError: ``malformed``, a number of a later version.
+    """
+    for name, known in CODES.items():
+        if known == code:
+            return name
+    raise RefusedError("malformed", f"no kind of head has the number {code}")
+
+
+def statistics_length(kind: str, classes: int, width: int, present: int) -> int:
+    """The bytes of statistics with ``present`` of ``classes`` classes."""
+    fixed = _HEADER.size + (classes + 7) // 8 + 4 * present
+    return fixed + sum(4 * n if four else n for _, n, four in _arrays(kind, width, present))
+
+
+def pack_statistics(kind: str, statistics: Statistics, classes: int) -> bytes:
+    """What a client sends of ``HeadKind.statistics``.
+
+    Raises:
+        RecastError: more classes or a wider feature than the form holds.
+    """
+    shape = statistics["weight" if kind == "shared" else "means"].shape
+    if max(shape[1], classes) > _LARGEST:
+        raise RecastError(
+            f"{classes} classes and features of width {shape[1]}: a head that travels holds "
+            f"{_LARGEST} at most, use --head local"
+        )
+    present = np.zeros(classes, np.uint8)
+    present[statistics["classes"].numpy().astype(np.uint16)] = 1
+    parts = [
+        _HEADER.pack(VERSION, CODES[kind], shape[1], classes),
+        np.packbits(present).tobytes(),
+        statistics["counts"].numpy().astype("<u4").tobytes(),
+    ]
+    for name, _, four in _arrays(kind, shape[1], shape[0]):
+        parts.append(statistics[name].numpy().astype("<f4" if four else "i1").tobytes())
+    return b"".join(parts)
+
+
+def unpack_statistics(kind: str, content: bytes, classes: int, width: int) -> Statistics:
+    """The statistics in a client's bytes, fit for ``HeadKind.merge``.
+
+    Args:
+        kind: that was asked for.
+        content: from a client.
+        classes: of the task.
+        width: of the features.
+
+    Raises:
+        RefusedError: ``wrong-version``, ``wrong-length``, ``malformed``, ``not-finite`` or
+            ``out-of-range``.
+    """
+    _header(content, CODES[kind], classes, width)
+    start = _HEADER.size + (classes + 7) // 8
+    bitmap = np.frombuffer(content[_HEADER.size : start], np.uint8)
+    if len(bitmap) < (classes + 7) // 8:
+        raise RefusedError("wrong-length", f"{len(content)} bytes end within the classes")
+    flags = np.unpackbits(bitmap)
+    if flags[classes:].any():
+        raise RefusedError("malformed", "a class beyond the last")
+    ids = flags.nonzero()[0]
+    wanted = statistics_length(kind, classes, width, len(ids))
+    if len(content) != wanted or not len(ids):
+        raise RefusedError(
+            "wrong-length", f"{len(content)} bytes of {len(ids)} classes: expected {wanted}"
+        )
+    counts = np.frombuffer(content, "<u4", len(ids), start)
+    if not counts.all() or counts.max() > np.iinfo(np.int32).max:
+        raise RefusedError("out-of-range", "a class with no examples, or too many to be true")
+    start += 4 * len(ids)
+    found: dict[str, Tensor] = {}
+    for name, length, four in _arrays(kind, width, len(ids)):
+        values = np.frombuffer(content, "<f4" if four else "i1", length, start)
+        start += values.nbytes
+        # Sums of squares grow with the examples, and with the square of a feature.
+        room = MAX_MAGNITUDE**2 * counts.sum() if name == "gram" else MAX_MAGNITUDE
+        _check_numbers(values, float(room))
+        found[name] = torch.from_numpy(values.astype(np.float32 if four else np.int8))
+    rows = "weight" if kind == "shared" else "means"
+    found[rows] = found[rows].view(len(ids), width)
+    if kind == "means":
+        if bool((found["scales"] <= 0).any()):
+            raise RefusedError("out-of-range", "a scale that is not positive")
+        found["width"] = torch.tensor(width, dtype=torch.int32)
+    if kind == "ridge":
+        _check_gram(found["gram"], width)
+    found["counts"] = torch.from_numpy(counts.astype(np.int32))
+    found["classes"] = torch.from_numpy(ids.astype(np.int64))
+    return found
+
+
+def pack_head(head: nn.Linear, kind: str) -> bytes:
+    """A merged head ``Linear(d, C)`` as clients are sent it.
+
+    Raises:
+        RecastError: weights that are not finite.
+    """
+    weight, bias = head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy()
+    scale = np.float32(np.abs(weight).max(initial=0.0))
+    if not (np.isfinite(scale) and np.isfinite(bias).all()):
+        raise RecastError("the merged head holds NaN or infinity: look for a client that diverged")
+    relative = weight / scale if scale else weight
+    return b"".join(
+        (
+            _HEADER.pack(VERSION, CODES[kind], head.in_features, head.out_features),
+            scale.astype("<f4").tobytes(),
+            relative.astype("<f2").tobytes(),
+            bias.astype("<f4").tobytes(),
+        )
+    )
+
+
+def unpack_head(content: bytes, kind: str) -> nn.Linear:
+    """The frozen head ``Linear(d, C)`` in a server's bytes.
+
+    Raises:
+        RefusedError: ``wrong-version``, ``wrong-length``, ``malformed`` or ``not-finite``.
+    """
+    width, classes = _header(content, CODES[kind])
+    if len(content) != _HEADER.size + 4 + classes * (2 * width + 4):
+        raise RefusedError("wrong-length", f"{len(content)} bytes of a head of {classes} classes")
+    scale = np.frombuffer(content, "<f4", 1, _HEADER.size)
+    relative = np.frombuffer(content, "<f2", classes * width, _HEADER.size + 4)
+    bias = np.frombuffer(content, "<f4", classes, _HEADER.size + 4 + relative.nbytes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weight = relative.astype(np.float32) * scale
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise RefusedError("not-finite", "the head holds NaN or infinity")
+    rows = torch.from_numpy(weight.reshape(classes, width))
+    return frozen_linear(rows, torch.from_numpy(bias.astype(np.float32)))
+
+
+def unpack_head_for(features: Tensor, content: bytes, kind: str) -> nn.Linear:
+    """The head in a server's bytes, for features ``[N, d]``, on their device.
+
+    Raises:
+        RefusedError: as ``unpack_head``, or ``malformed``: a head for another width.
+    """
+    found = unpack_head(content, kind)
+    if found.in_features != features.shape[1]:
+        raise RefusedError(
+            "malformed", f"a head for width {found.in_features}, features have {features.shape[1]}"
+        )
+    return found.to(features.device)
+
+
+@torch.no_grad()
+def count_correct(head: nn.Linear, features: Tensor, labels: Tensor) -> int:
+    """How many of features ``[N, d]`` a head classifies as ``labels [N]`` say."""
+    return int((head(features).argmax(1) == labels.to(features.device)).sum())
+
+
+def _arrays(kind: str, width: int, present: int) -> list[tuple[str, int, bool]]:
+    """Name, length and whether float32 of what a kind's statistics end with."""
+    match kind:
+        case "means":
+            return [("scales", present, True), ("means", present * width, False)]
+        case "ridge":
+            return [("gram", width * (width + 1) // 2, True), ("means", present * width, True)]
+        case "shared":
+            return [("weight", present * width, True), ("bias", present, True)]
+        case _:
+            raise ValueError(f"a {kind} head does not travel")
+
+
+def _header(
+    content: bytes, code: int, classes: int | None = None, width: int | None = None
+) -> tuple[int, int]:
+    if len(content) < _HEADER.size:
+        raise RefusedError("wrong-length", f"{len(content)} bytes are no head")
+    version, kind, its_width, its_classes = _HEADER.unpack(content[: _HEADER.size])
+    if version != VERSION:
+        raise RefusedError("wrong-version", f"a head of version {version}, this is {VERSION}")
+    if kind != code:
+        raise RefusedError("malformed", f"a head of kind {kind} in the place of {code}")
+    if not its_width or not its_classes:
+        raise RefusedError("malformed", "a head of no features or no classes")
+    if (classes or its_classes, width or its_width) != (its_classes, its_width):
+        raise RefusedError(
+            "wrong-length",
+            f"{its_classes} classes and width {its_width}: expected {classes} and {width}",
+        )
+    return its_width, its_classes
+
+
+def _check_numbers(values: NDArray[np.float32], room: float) -> None:
+    if not np.isfinite(values).all():
+        raise RefusedError("not-finite", "head statistics hold NaN or infinity")
+    if len(values) and float(np.abs(values.astype(np.float64)).max()) > room:
+        raise RefusedError("out-of-range", f"head statistics beyond {room:g}")
+
+
+def _check_gram(gram: Tensor, width: int) -> None:
+    row, column = torch.triu_indices(width, width)
+    diagonal = gram[row == column]
+    # No moment of real features exceeds the geometric mean of its two variances.
+    bound = (diagonal[row] * diagonal[column]).clamp_min(0).sqrt()
+    slack = 1e-3 * bound + 1e-6 * diagonal.abs().max()
+    if bool((diagonal < 0).any()) or bool((gram.abs() > bound + slack).any()):
+        raise RefusedError("out-of-range", "a Gram matrix that no features have")

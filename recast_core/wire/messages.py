@@ -1,0 +1,210 @@
+"""Build and check the messages that carry coefficients. Pure functions, no transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos import recast_v1_pb2 as pb
+from recast_core.start import Start
+from recast_core.wire.codec import WIDTHS, CodecError, Encoded, LengthError, Vector, decode, encode
+
+# Offsets from the bank's start; 11 bits of precision, half the bytes of float32.
+BROADCAST_BITS = 16
+# Whoever asks for more would keep a client busy for good.
+MAX_EPOCHS = 100_000
+_SNAPS = 16
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What every client trains with in a round.
+
+    Attributes:
+        epochs: passes over the client's data.
+        batch: images per step.
+        learning_rate: of the coefficients.
+        bits: width of an update's numbers.
+        seed: of the run; a client's own generator also depends on task, round and client.
+        stochastic: round updates at random instead of to nearest.
+        error_feedback: add to an update what rounding took from the one before.
+    """
+
+    epochs: int = 2
+    batch: int = 32
+    learning_rate: float = 1e-2
+    bits: int = 8
+    seed: int = 0
+    stochastic: bool = False
+    error_feedback: bool = False
+
+
+class RefusedError(ValueError):
+    """A message that is not acted upon.
+
+    Attributes:
+        reason: a stable short code, counted by the ledger.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def bank_ref(bank: Start, size: int) -> pb.BankRef:
+    """The reference to ``bank``, whose file has ``size`` bytes."""
+    return pb.BankRef(sha256=bank.sha256, size=size)
+
+
+def to_broadcast(
+    bank: Start,
+    task: int,
+    round_: int,
+    vector: Vector,
+    hyper: Hyperparameters | None = None,
+    bits: int = BROADCAST_BITS,
+) -> pb.Broadcast:
+    """The broadcast of coefficients ``vector [D]``; a vector at the bank's start travels as none.
+
+    Raises:
+        RefusedError: ``not-finite``, a vector that has diverged.
+    """
+    message = pb.Broadcast(bank=bank.prefix, task=task, round=round_)
+    offsets = vector - bank.initial_vector.numpy()
+    if offsets.any():
+        try:
+            encoded = encode(offsets, bits)
+        except CodecError as error:
+            raise RefusedError(
+                "not-finite", f"coefficients of task {task} diverged: {error}"
+            ) from error
+        # Neither where every offset is too small for the width: that is the start.
+        if encoded.scale or (bits >= 16 and any(encoded.data)):
+            message.coefficients, message.scale = encoded.data, encoded.scale
+            if bits != BROADCAST_BITS:
+                message.bits = bits
+    if hyper is not None:
+        message.hyperparameters.epochs = hyper.epochs
+        message.hyperparameters.batch = hyper.batch
+        message.hyperparameters.learning_rate = hyper.learning_rate
+        message.hyperparameters.bits = hyper.bits
+        message.hyperparameters.seed = hyper.seed
+        message.hyperparameters.stochastic = hyper.stochastic
+        message.hyperparameters.error_feedback = hyper.error_feedback
+    return message
+
+
+def from_broadcast(bank: Start, message: pb.Broadcast) -> Vector:
+    """The coefficients ``[D]`` that a broadcast stands for.
+
+    Raises:
+        RefusedError: ``wrong-bank``, ``wrong-length``, ``not-finite``, or ``malformed``: bits that
+            are no width, or that say what their absence says.
+    """
+    _same_bank(bank, message.bank)
+    initial = bank.initial_vector.numpy()
+    bits = message.bits or BROADCAST_BITS
+    if not message.coefficients:
+        if message.bits or message.scale:
+            raise RefusedError("malformed", "bits or scale of no coefficients")
+        return initial.copy()
+    if bits not in WIDTHS or message.bits == BROADCAST_BITS:
+        raise RefusedError("malformed", f"coefficients of {message.bits} bits")
+    return np.asarray(initial + _decode(message.coefficients, message.scale, bank.sent, bits))
+
+
+def snap(bank: Start, vector: Vector, bits: int = BROADCAST_BITS) -> Vector:
+    """``vector`` as its broadcast will arrive, so that both sides hold the same numbers.
+
+    Snapping again changes nothing: the sum of start and offset is rounded too, and may fall beside
+    the offset that it was made from, so this goes on until it does not.
+
+    Raises:
+        RefusedError: ``not-finite``, a vector that has diverged.
+    """
+    for _ in range(_SNAPS):
+        before, vector = vector, from_broadcast(bank, to_broadcast(bank, 0, 0, vector, None, bits))
+        if np.array_equal(vector, before):
+            break
+    return vector
+
+
+def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
+    """The hyper-parameters of a broadcast.
+
+    Raises:
+        RefusedError: ``malformed``, some that nothing can be trained with.
+    """
+    hyper = message.hyperparameters
+    rate = hyper.learning_rate
+    if not (
+        0 < hyper.epochs <= MAX_EPOCHS
+        and hyper.batch
+        and 0 < rate < float("inf")
+        and hyper.bits in WIDTHS
+    ):
+        raise RefusedError(
+            "malformed",
+            f"cannot train with epochs {hyper.epochs}, batch {hyper.batch}, "
+            f"learning rate {rate:g}, bits {hyper.bits}",
+        )
+    return Hyperparameters(
+        hyper.epochs,
+        hyper.batch,
+        hyper.learning_rate,
+        hyper.bits,
+        hyper.seed,
+        hyper.stochastic,
+        hyper.error_feedback,
+    )
+
+
+def to_update(
+    bank: Start, task: int, round_: int, examples: int, offsets: Vector, bits: int
+) -> pb.Update:
+    """The update that carries ``offsets [D]`` from the broadcast, in ``bits`` bits each.
+
+    Raises:
+        CodecError: NaN or infinity.
+    """
+    return update_of(bank, task, round_, examples, encode(offsets, bits))
+
+
+def update_of(bank: Start, task: int, round_: int, examples: int, encoded: Encoded) -> pb.Update:
+    """The update that carries offsets which are encoded already."""
+    return pb.Update(
+        bank=bank.prefix,
+        task=task,
+        round=round_,
+        examples=examples,
+        scale=encoded.scale,
+        coefficients=encoded.data,
+    )
+
+
+def from_update(bank: Start, message: pb.Update, bits: int) -> Vector:
+    """The offsets ``[D]`` that an update carries.
+
+    Raises:
+        RefusedError: ``wrong-bank``, ``wrong-length``, ``not-finite`` or ``no-examples``.
+    """
+    _same_bank(bank, message.bank)
+    if message.examples == 0:
+        raise RefusedError("no-examples", "an update from no examples has no weight")
+    return _decode(message.coefficients, message.scale, bank.sent, bits)
+
+
+def _same_bank(bank: Start, prefix: int) -> None:
+    if prefix != bank.prefix:
+        raise RefusedError(
+            "wrong-bank", f"bank {prefix:08x} was named, this one is {bank.prefix:08x}"
+        )
+
+
+def _decode(data: bytes, scale: float, count: int, bits: int) -> Vector:
+    try:
+        return decode(Encoded(data, scale), count, bits)
+    except CodecError as error:
+        reason = "wrong-length" if isinstance(error, LengthError) else "not-finite"
+        raise RefusedError(reason, str(error)) from error

@@ -1,0 +1,78 @@
+"""What a run starts from: its bank, or its method's start, and its kind of head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from recast_core.backbones import load_backbone
+from recast_core.bank import TemplateBank
+from recast_core.learner import method_learner
+from recast_core.methods.edits import opened
+from recast_core.mimicry import mimic
+from recast_core.model import attach
+from recast_core.settings import Settings
+from recast_core.start import MethodStart, Start
+from recast_core.wire.heads import TRAVELLING
+from server.rounds.gathering import Heads
+
+
+def make_bank(settings: Settings) -> TemplateBank:
+    """The bank that the settings describe, made or read.
+
+    Raises:
+        RecastError: no such bank, or one of another backbone.
+    """
+    backbone = load_backbone(settings.backbone).model
+    if not settings.bank:
+        return mimic(backbone, settings.recast())
+    bank = TemplateBank.load(settings.bank)
+    # Refuses a bank of another backbone now, where every client would later.
+    attach(backbone, bank)
+    return bank
+
+
+def make_start(settings: Settings) -> TemplateBank | MethodStart:
+    """The bank that the settings describe, or the start of the method that they name."""
+    method = settings.canonical_method()
+    if method == "recast":
+        return make_bank(settings)
+    loaded = load_backbone(settings.backbone)
+    return method_learner(method, loaded.model, loaded.preprocess, torch.device("cpu")).start
+
+
+def make_heads(settings: Settings) -> Heads:
+    """The kind of head that the settings name."""
+    width = 0
+    if settings.head in TRAVELLING:
+        backbone = load_backbone(settings.backbone)
+        size = backbone.preprocess.size
+        with torch.no_grad():
+            width = opened(backbone.model).features(torch.zeros(1, 3, size, size)).shape[1]
+    return Heads(settings.head, width, settings.baseline, settings.broadcast_bits)
+
+
+def bank_path(folder: Path, sha256: bytes) -> Path:
+    """Where a run's folder keeps the bank of this identity."""
+    return folder / f"bank-{sha256[:8].hex()}.safetensors"
+
+
+def keep_bank(start: Start, folder: Path) -> None:
+    """Save a bank in the run's folder; other methods' starts follow from the backbone.
+
+    Raises:
+        RecastError: the folder cannot be written.
+    """
+    if isinstance(start, TemplateBank):
+        start.save(bank_path(folder, start.sha256))
+
+
+def kept_start(folder: Path, sha256: bytes, settings: Settings) -> Start:
+    """The start of a run that is continued, which may be another than ``sha256`` by now.
+
+    Raises:
+        RecastError: the bank's file is damaged, or the start cannot be made.
+    """
+    path = bank_path(folder, sha256)
+    return TemplateBank.load(path, sha256) if path.exists() else make_start(settings)

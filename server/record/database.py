@@ -1,0 +1,99 @@
+"""Opening the registry's database file."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from recast_core.errors import RecastError
+from server.record.tables import SCHEMA, Base
+
+APPLICATION_ID = 0x52435354  # "RCST" in the header of an SQLite file
+LOCK_SECONDS = 30
+
+
+@contextmanager
+def plain_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn the database's errors into a ``RecastError`` that says what was being done."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        cause = next(
+            iter(str(getattr(error, "orig", None) or error).splitlines()), "no reason given"
+        )
+        if isinstance(error, IntegrityError):
+            remedy = "give a known run and task, and record each round once"
+        else:
+            remedy = "check that the disk has room and that it is recast's own, or name another"
+        raise RecastError(f"{doing} in {path}: {cause}; {remedy}") from error
+
+
+def open_database(path: Path) -> Engine:
+    """Open a registry's file, or create it; transactions with the option ``write`` take the lock.
+
+    Raises:
+        RecastError: the file is no registry, is of another schema or cannot be written.
+    """
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": LOCK_SECONDS},
+        json_serializer=lambda value: json.dumps(value, sort_keys=True, default=str),
+    )
+
+    # The driver's own transactions would begin at the first write and leave reads outside.
+    @event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    try:
+        with plain_errors(path, "opening the registry"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with engine.connect() as connection:
+                fresh = _is_fresh(connection, path)
+            if fresh:
+                _create(engine, path)
+    except RecastError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _create(engine: Engine, path: Path) -> None:
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA journal_mode = WAL")
+    finally:
+        raw.close()
+    with engine.execution_options(write=True).begin() as connection:
+        if _is_fresh(connection, path):  # not so where another process was faster
+            Base.metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _is_fresh(connection: Connection, path: Path) -> bool:
+    """Whether the file is empty; raises where it is neither empty nor a registry."""
+    owner = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+    schema = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
+    if owner == schema == tables == 0:
+        return True
+    if owner != APPLICATION_ID:
+        raise RecastError(f"{path} is another program's database: name another file")
+    if schema != SCHEMA:
+        remedy = "upgrade recast, or name another file" if schema > SCHEMA else "name another file"
+        raise RecastError(f"{path} has schema {schema} and this recast reads {SCHEMA}: {remedy}")
+    return False

@@ -1,0 +1,163 @@
+"""What a registry's file holds, to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from recast_core.errors import RecastError
+from server.record.database import open_database, plain_errors
+from server.record.tables import Accuracy, Refusal, RefusalEntry, Round, Run, ShareEntry, Task
+
+
+class History:
+    """A registry's file. Safe to use from several threads and processes at once.
+
+    What its methods return is detached from the database and may be kept. Every method raises
+    ``RecastError`` where the file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the registry at ``path``, or create it and its folder.
+
+        Raises:
+            RecastError: a file of another program or schema, or one that is no database.
+        """
+        self.path = path
+        self._engine = open_database(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A read transaction: one consistent view of the file."""
+        with plain_errors(self.path, "reading"), Session(self._engine) as session:
+            yield session
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
+        with self.reading() as session:
+            return list(session.scalars(select(Run).order_by(Run.id)))
+
+    def last_run(self) -> Run | None:
+        """The run that was started last."""
+        with self.reading() as session:
+            return session.scalar(select(Run).order_by(Run.id.desc()).limit(1))
+
+    def is_closed(self, run: int) -> bool:
+        """Whether the run has been told that no further task will come."""
+        with self.reading() as session:
+            return bool(session.scalar(select(Run.closed).where(Run.id == run)))
+
+    def tasks(self, run: int) -> list[Task]:
+        """The tasks of a run in the order of learning."""
+        with self.reading() as session:
+            return list(session.scalars(select(Task).where(Task.run == run).order_by(Task.number)))
+
+    def task(self, run: int, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            RecastError: the run has none of that name.
+        """
+        tasks = self.tasks(run)
+        for task in tasks:
+            if task.name == name:
+                return task
+        names = ", ".join(task.name for task in tasks) or "none"
+        raise RecastError(f"run {run} has no task {name!r}: name one of those it has ({names})")
+
+    def rounds(self, run: int, task: int) -> list[Round]:
+        """The finished rounds of a task, in order."""
+        query = select(Round).where(Round.run == run, Round.task == task).order_by(Round.round)
+        with self.reading() as session:
+            return list(session.scalars(query))
+
+    def latest(self, run: int) -> tuple[int, int] | None:
+        """Task number and round of the round recorded last, ``None`` before the first."""
+        query = select(Round.task, Round.round).where(Round.run == run).order_by(Round.id.desc())
+        with self.reading() as session:
+            row = session.execute(query.limit(1)).first()
+        return None if row is None else (row.task, row.round)
+
+    def last_rounds(self, run: int) -> dict[int, int]:
+        """The last finished round of each task that has one, by the task's number."""
+        query = select(Round.task, func.max(Round.round)).where(Round.run == run)
+        with self.reading() as session:
+            return {row[0]: row[1] for row in session.execute(query.group_by(Round.task))}
+
+    def coefficients(self, run: int, task: int, round: int | None = None) -> NDArray[np.float32]:
+        """The coefficients after a round, the last one where ``None``: float32 ``[D]``, exact bits.
+
+        Raises:
+            RecastError: no such round, or its coefficients were damaged in the file.
+        """
+        query = select(Round).where(Round.run == run, Round.task == task)
+        if round is not None:
+            query = query.where(Round.round == round)
+        with self.reading() as session:
+            found = session.scalar(query.order_by(Round.round.desc()).limit(1))
+        which = f"task {task} of run {run}"
+        if found is None:
+            wanted = "finished round" if round is None else f"finished round {round}"
+            raise RecastError(f"{which} has no {wanted} in {self.path}: train it first")
+        if len(found.coefficients) != 4 * found.count:
+            raise RecastError(
+                f"{self.path} is damaged: round {found.round} of {which} holds "
+                f"{len(found.coefficients)} bytes for {found.count} coefficients; restore a copy"
+            )
+        return np.frombuffer(found.coefficients, "<f4").astype(np.float32)
+
+    def accuracies(self, run: int) -> list[Accuracy]:
+        """All evaluations of a run in the order of recording."""
+        query = select(Accuracy).where(Accuracy.run == run).order_by(Accuracy.id)
+        with self.reading() as session:
+            return list(session.scalars(query))
+
+    def accuracy_matrix(self, run: int) -> NDArray[np.float64]:
+        """The forgetting matrix ``[T, T]``: row b, column a is task a after task b was learned.
+
+        Tasks in the order of their numbers. The last evaluation counts where there are several; NaN
+        where there is none.
+        """
+        count = len(self.tasks(run))
+        matrix = np.full((count, count), np.nan)
+        for entry in self.accuracies(run):
+            matrix[entry.after_task - 1, entry.task - 1] = entry.accuracy
+        return matrix
+
+    def refusals(self, run: int) -> list[Refusal]:
+        """All refusals of a run in the order of recording."""
+        query = select(RefusalEntry).where(RefusalEntry.run == run).order_by(RefusalEntry.id)
+        with self.reading() as session:
+            return [
+                Refusal(row.client, row.task, row.round, row.reason, row.detail)
+                for row in session.scalars(query)
+            ]
+
+    def shares(self, run: int) -> list[ShareEntry]:
+        """What clients announced of each task."""
+        query = select(ShareEntry).where(ShareEntry.run == run)
+        with self.reading() as session:
+            return list(session.scalars(query.order_by(ShareEntry.task, ShareEntry.client)))

@@ -1,0 +1,156 @@
+"""The ledger: who sent how many bytes, and which answers were refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from sqlalchemy import func, select
+
+from recast_core.errors import RecastError
+from recast_core.files import write_atomically
+from server.record.history import History
+from server.record.tables import (
+    Direction,
+    Kind,
+    Layer,
+    LedgerEntry,
+    LedgerRow,
+    Refusal,
+    RefusalEntry,
+)
+
+__all__ = ["Direction", "Kind", "Layer", "Ledger", "LedgerRow", "Refusal"]
+
+Key = Literal["task", "round", "client", "direction", "kind", "layer"]
+COLUMNS = ("run", "task", "round", "client", "direction", "kind", "layer", "bytes")
+
+
+class Ledger:
+    """A buffer of rows not yet recorded, and queries over those that are.
+
+    Whatever carries messages adds rows, from any thread; whoever ends a round drains them into
+    ``Registry.record_round``.
+    """
+
+    def __init__(self, registry: History) -> None:
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._rows: list[LedgerRow] = []
+        self._refusals: list[Refusal] = []
+
+    def add(self, *rows: LedgerRow) -> None:
+        """Buffer rows."""
+        with self._lock:
+            self._rows.extend(rows)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Buffer a refusal."""
+        with self._lock:
+            self._refusals.append(refusal)
+
+    def drain(self) -> list[LedgerRow]:
+        """The buffered rows, which leave the buffer."""
+        with self._lock:
+            rows, self._rows = self._rows, []
+        return rows
+
+    def refusals_since(self, mark: int = 0) -> list[Refusal]:
+        """The buffered refusals, which stay, without the first ``mark``."""
+        with self._lock:
+            return self._refusals[mark:]
+
+    def drain_refusals(self) -> list[Refusal]:
+        """The buffered refusals, which leave the buffer."""
+        with self._lock:
+            refusals, self._refusals = self._refusals, []
+        return refusals
+
+    def totals(
+        self, run: int, by: Sequence[Key] = ("task", "direction", "layer")
+    ) -> dict[tuple[str | int | None, ...], int]:
+        """Recorded bytes of a run, summed over rows that are equal in the columns ``by``.
+
+        Args:
+            run: the run.
+            by: the columns, ``layer`` among them: layers measure the same bytes, so that a sum over
+                layers would count them up to three times.
+
+        Returns:
+            The values of ``by`` in its order, to bytes; the task is a name or ``None``.
+
+        Raises:
+            ValueError: ``by`` lacks ``layer`` or names no column.
+        """
+        if "layer" not in by or not set(by) <= set(get_args(Key)):
+            raise ValueError(f"totals by {tuple(by)}: name 'layer' and others of {get_args(Key)}")
+        columns = [getattr(LedgerEntry, name) for name in by]
+        query = select(*columns, func.sum(LedgerEntry.bytes)).where(LedgerEntry.run == run)
+        with self._registry.reading() as session:
+            rows = session.execute(query.group_by(*columns).order_by(*columns)).all()
+        return {tuple(row[:-1]): row[-1] for row in rows}
+
+    def longest(self, run: int, kind: Kind, direction: Direction) -> dict[str | None, int]:
+        """The bytes of the longest recorded message of a kind, by task."""
+        query = (
+            select(LedgerEntry.task, func.max(LedgerEntry.bytes))
+            .where(LedgerEntry.run == run, LedgerEntry.layer == "message")
+            .where(LedgerEntry.kind == kind, LedgerEntry.direction == direction)
+            .group_by(LedgerEntry.task)
+        )
+        with self._registry.reading() as session:
+            return {row[0]: row[1] for row in session.execute(query)}
+
+    def refusals(self, run: int) -> dict[str, int]:
+        """How many recorded refusals of a run had each reason."""
+        query = select(RefusalEntry.reason, func.count()).where(RefusalEntry.run == run)
+        with self._registry.reading() as session:
+            rows = session.execute(query.group_by(RefusalEntry.reason)).all()
+        return {row[0]: row[1] for row in rows}
+
+    def export_csv(self, path: Path, run: int | None = None) -> None:
+        """Write the recorded rows, of every run where ``None``, as CSV; no task is an empty field.
+
+        Raises:
+            RecastError: the file cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(self._table(run))
+        write_atomically(path, text.getvalue().encode())
+
+    def export_parquet(self, path: Path, run: int | None = None) -> None:
+        """Write the recorded rows, of every run where ``None``, as Parquet; no task is null.
+
+        Raises:
+            RecastError: pyarrow is missing, or the file cannot be written.
+        """
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise RecastError(
+                "Parquet needs pyarrow: `pip install pyarrow`, or export CSV"
+            ) from error
+        types = [
+            pyarrow.int64() if name in ("run", "round", "bytes") else pyarrow.string()
+            for name in COLUMNS
+        ]
+        schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
+        rows = self._table(run)
+        columns = [[row[index] for row in rows] for index in range(len(COLUMNS))]
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def _table(self, run: int | None) -> list[tuple[str | int | None, ...]]:
+        query = select(*(getattr(LedgerEntry, name) for name in COLUMNS)).order_by(LedgerEntry.id)
+        if run is not None:
+            query = query.where(LedgerEntry.run == run)
+        with self._registry.reading() as session:
+            return [tuple(row) for row in session.execute(query)]

@@ -1,0 +1,75 @@
+"""One server in a run's folder at a time, and how others tell that it is alive.
+
+The kernel drops the lock of a process that dies, however it dies, so a run that is recorded as
+running in a folder that nobody has locked was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recast_core.errors import RecastError
+from server.record.registry import Registry
+
+LOCK = "server.lock"
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep every other server out of ``folder``, which is made if it is missing.
+
+    Raises:
+        RecastError: another server is in it, or it cannot be written.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise RecastError(
+            f"cannot write {path} ({error.strerror}): choose a folder that can be written"
+        ) from error
+    try:
+        if not _lock(descriptor):
+            owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise RecastError(
+                f"another server (process {owner}) is running in {folder}: stop it, or name "
+                "another --run-dir"
+            )
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a server is at work in ``folder``."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def settle(registry: Registry) -> None:
+    """Record runs that are ``running``, though no server is at work, as ``interrupted``."""
+    dead = [run.id for run in registry.runs() if run.status == "running"]
+    if dead and not is_held(registry.path.parent):
+        for run in dead:
+            registry.finish_run(run, "interrupted")
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

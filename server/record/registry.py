@@ -1,0 +1,319 @@
+"""The registry: runs, tasks, rounds and accuracies in one SQLite file, each write a transaction.
+
+A write that has returned is on the disk (WAL, ``synchronous=FULL``): a process killed at any moment
+loses no round that it had reported as finished.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from recast_core.errors import RecastError
+from server.record.database import plain_errors
+from server.record.history import History
+from server.record.tables import (
+    Accuracy,
+    Base,
+    FinishedRound,
+    LedgerEntry,
+    LedgerRow,
+    Measured,
+    Refusal,
+    RefusalEntry,
+    Round,
+    Run,
+    ShareEntry,
+    Task,
+)
+
+__all__ = ["Accuracy", "Registry", "Round", "Run", "Task"]
+
+DETAIL_CHARACTERS = 300
+
+# On the tables: the ORM's own bulk insert builds each row twice.
+_LEDGER = insert(Base.metadata.tables[LedgerEntry.__tablename__])
+_SHARES = insert(Base.metadata.tables[ShareEntry.__tablename__]).prefix_with("OR REPLACE")
+_REFUSALS = insert(Base.metadata.tables[RefusalEntry.__tablename__])
+
+
+class Registry(History):
+    """A registry's file, to read and to write."""
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[Session]:
+        """A write transaction, which holds the file's lock; ``what`` names it in an error."""
+        with (
+            plain_errors(self.path, f"recording {what}"),
+            Session(self._engine.execution_options(write=True), expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def start_run(
+        self,
+        config: Mapping[str, object],
+        bank_sha256: bytes,
+        versions: Mapping[str, str],
+        command: str | None = None,
+    ) -> int:
+        """Begin a run and return its id.
+
+        Args:
+            config: kept as JSON; values that JSON lacks are kept as their ``str``.
+            bank_sha256: 32 bytes.
+            versions: package name to version.
+            command: the command line, this process's own where ``None``.
+        """
+        run = Run(
+            status="running",
+            command=shlex.join(sys.argv) if command is None else command,
+            config=dict(config),
+            versions=dict(versions),
+            bank_sha256=bank_sha256,
+            started=_now(),
+        )
+        with self.writing("a run") as session:
+            session.add(run)
+        return run.id
+
+    def finish_run(self, run: int, status: Literal["finished", "interrupted", "failed"]) -> None:
+        """Record how a run ended, and when. A resumed run ends again."""
+        with self.writing(f"the end of run {run}") as session:
+            found = self.existing(session, run)
+            found.status, found.finished = status, _now()
+
+    def finish_with(self, run: int, tasks: int) -> bool:
+        """End a run as finished, unless more than ``tasks`` tasks have been added to it meanwhile.
+
+        Returns:
+            Whether it ended; what is added later is refused.
+        """
+        with self.writing(f"the end of run {run}") as session:
+            found = self.existing(session, run)
+            count = select(func.count()).select_from(Task).where(Task.run == run)
+            if (session.scalar(count) or 0) > tasks:
+                return False
+            found.status, found.finished = "finished", _now()
+        return True
+
+    def resume_run(self, run: int) -> None:
+        """A run that had ended, or had been killed, runs again."""
+        with self.writing(f"the resumption of run {run}") as session:
+            found = self.existing(session, run)
+            found.status, found.finished = "running", None
+
+    def existing(self, session: Session, run: int) -> Run:
+        """The run, for a transaction to change.
+
+        Raises:
+            RecastError: there is none of that number.
+        """
+        found = session.get(Run, run)
+        if found is None:
+            raise RecastError(f"{self.path} has no run {run}: `recast tasks list` shows them")
+        return found
+
+    def add_task(
+        self,
+        run: int,
+        name: str,
+        classes: int = 0,
+        examples: int = 0,
+        clients: int = 0,
+        source: str = "",
+    ) -> int:
+        """Add a task to a run and return its number, from 1 in the order of adding.
+
+        Args:
+            run: the run.
+            name: unique in the run, not empty.
+            classes: of the task as a whole, 0 until it is known.
+            examples: training examples over all clients.
+            clients: clients with data for it.
+            source: its DATA specification.
+        """
+        with self.writing(f"task {name!r} of run {run}") as session:
+            task = Task(
+                run=run,
+                number=next_number(session, run),
+                name=name,
+                classes=classes,
+                examples=examples,
+                clients=clients,
+                source=source,
+            )
+            session.add(task)
+        return task.number
+
+    def describe_task(
+        self, run: int, number: int, classes: int, shares: Mapping[str, tuple[int, int]]
+    ) -> None:
+        """Record what clients have announced of a task.
+
+        Args:
+            run: the run.
+            number: of the task.
+            classes: of the task as a whole.
+            shares: each client's training and test images. A client that announces a task again
+                replaces what it said before.
+        """
+        with self.writing(f"task {number} of run {run}") as session:
+            task = session.get_one(Task, (run, number))
+            task.classes, task.clients = classes, len(shares)
+            task.examples = sum(train for train, _ in shares.values())
+            rows = [
+                {
+                    "run": run,
+                    "task": number,
+                    "client": client,
+                    "train_examples": train,
+                    "test_examples": test,
+                }
+                for client, (train, test) in shares.items()
+            ]
+            session.execute(_SHARES, rows)
+
+    def record_round(
+        self,
+        run: int,
+        task: int,
+        round: int,
+        coefficients: NDArray[np.float32],
+        examples: int,
+        clients: int,
+        seconds: float,
+        accuracy: float | None,
+        ledger_rows: Sequence[LedgerRow],
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        """``record_rounds`` of one task."""
+        found = FinishedRound(task, round, coefficients, examples, clients, seconds, accuracy)
+        self.record_rounds(run, [found], ledger_rows, refusals)
+
+    def record_rounds(
+        self,
+        run: int,
+        rounds: Sequence[FinishedRound],
+        ledger_rows: Sequence[LedgerRow],
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        """Record tasks' finished rounds, their bytes and their refusals: all of it or nothing.
+
+        Args:
+            run: the run.
+            rounds: of one or more tasks.
+            ledger_rows: all bytes since the last record.
+            refusals: all refusals since the last record.
+
+        Raises:
+            RecastError: coefficients of another type or shape or not finite, or a round is
+                already recorded.
+        """
+        which = ", ".join(f"round {found.round} of task {found.task}" for found in rounds)
+        rows = [_round_row(run, found) for found in rounds]
+        with self.writing(f"{which} of run {run}") as session:
+            session.add_all(rows)
+            _add_traffic(session, run, ledger_rows, refusals)
+
+    def record_accuracy(
+        self,
+        run: int,
+        task: int,
+        round: int,
+        accuracy: float,
+        head_only_accuracy: float | None,
+        examples: int,
+        clients: int,
+        after_task: int | None = None,
+        ledger_rows: Sequence[LedgerRow] = (),
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        """``record_accuracies`` of one task; after itself where ``after_task`` is ``None``."""
+        after = task if after_task is None else after_task
+        found = Measured(task, round, accuracy, head_only_accuracy, examples, clients, after)
+        self.record_accuracies(run, [found], ledger_rows, refusals)
+
+    def record_accuracies(
+        self,
+        run: int,
+        found: Sequence[Measured],
+        ledger_rows: Sequence[LedgerRow] = (),
+        refusals: Sequence[Refusal] = (),
+    ) -> None:
+        """Record evaluations, their bytes and their refusals: all of it or nothing."""
+        tasks = ", ".join(f"task {one.task}" for one in found)
+        with self.writing(f"an accuracy of {tasks} of run {run}") as session:
+            session.add_all([Accuracy(run=run, **asdict(one)) for one in found])
+            _add_traffic(session, run, ledger_rows, refusals)
+
+    def record_traffic(
+        self, run: int, ledger_rows: Sequence[LedgerRow], refusals: Sequence[Refusal] = ()
+    ) -> None:
+        """Record bytes and refusals that belong to no round, such as a bank's delivery."""
+        with self.writing(f"traffic of run {run}") as session:
+            _add_traffic(session, run, ledger_rows, refusals)
+
+
+def next_number(session: Session, run: int) -> int:
+    """The number of the next task of a run."""
+    return (session.scalar(select(func.max(Task.number)).where(Task.run == run)) or 0) + 1
+
+
+def _round_row(run: int, found: FinishedRound) -> Round:
+    what, vector = f"round {found.round} of task {found.task} of run {run}", found.coefficients
+    if vector.dtype != np.float32 or vector.ndim != 1:
+        raise RecastError(
+            f"{what}: {vector.dtype} coefficients of shape {list(vector.shape)}: give float32 [D]"
+        )
+    if not np.isfinite(vector).all():
+        raise RecastError(f"{what} ended in NaN or infinity: lower the learning rate")
+    return Round(
+        run=run,
+        task=found.task,
+        round=found.round,
+        count=vector.size,
+        coefficients=vector.astype("<f4").tobytes(),
+        examples=found.examples,
+        clients=found.clients,
+        seconds=found.seconds,
+        accuracy=found.accuracy,
+        recorded=_now(),
+    )
+
+
+def _add_traffic(
+    session: Session, run: int, rows: Sequence[LedgerRow], refusals: Sequence[Refusal]
+) -> None:
+    if rows:
+        # Not asdict: it copies deeply, and rows come in tens of thousands.
+        values = [
+            {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__}
+            for row in rows
+        ]
+        session.execute(_LEDGER, values)
+    if refusals:
+        values = [
+            asdict(refusal) | {"run": run, "detail": _one_line(refusal.detail)}
+            for refusal in refusals
+        ]
+        session.execute(_REFUSALS, values)
+
+
+def _one_line(detail: str) -> str:
+    """The text of a client, which may be anything, as one short line."""
+    return " ".join(detail.split())[:DETAIL_CHARACTERS]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,118 @@
+"""What the phases of a round share: the run, its tasks and its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos import recast_v1_pb2 as pb
+from recast_core.start import Start
+from recast_core.wire.codec import Vector, encoded_length
+from recast_core.wire.messages import Hyperparameters, to_broadcast
+from server.exchange.collect import Collector
+from server.exchange.observer import Observer
+from server.exchange.roster import Roster, Share
+from server.exchange.traffic import Traffic
+from server.record.ledger import Ledger
+from server.record.registry import Registry
+from server.rounds.gathering import Heads
+
+
+@dataclass
+class TaskState:
+    """A task on the server.
+
+    Attributes:
+        number: from 1, as in the registry.
+        name: unique in the run.
+        vector: coefficients ``[D]`` after round ``round``.
+        round: the last finished one, 0 before the first.
+        attempts: at the next round, that brought no update.
+        evaluated: with the coefficients of its last round.
+        given_up: it is not tried again in this process.
+    """
+
+    number: int
+    name: str
+    vector: Vector
+    round: int = 0
+    attempts: int = 0
+    evaluated: bool = False
+    given_up: bool = False
+
+
+@dataclass(frozen=True)
+class Federation:
+    """The run, as each phase of a round sees it."""
+
+    bank: Start
+    rounds: int
+    hyper: Hyperparameters
+    heads: Heads
+    registry: Registry
+    run: int
+    observer: Observer
+    ledger: Ledger
+    traffic: Traffic
+    collector: Collector
+    roster: Roster
+
+    @property
+    def longest_update(self) -> int:
+        """Bytes that the message of an update may have."""
+        return encoded_length(self.bank.sent, self.hyper.bits) + 64
+
+    def shares(self, task: int) -> list[tuple[int, Share]]:
+        """The nodes that have data for a task, by node id, with what they have."""
+        return [
+            (node, shares[task])
+            for node, shares in sorted(self.roster.nodes.items())
+            if task in shares
+        ]
+
+    def is_learnable(self, task: int) -> bool:
+        """Whether a node that is ready can train a task."""
+        return any(
+            shares[task].can_train for shares in self.roster.nodes.values() if task in shares
+        )
+
+    def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
+        """The task's coefficients as a message."""
+        hyper = self.hyper if train else None
+        message = to_broadcast(
+            self.bank, state.number, round_, state.vector, hyper, self.heads.bits
+        )
+        if train:
+            return pb.ToClient(train=message)
+        return pb.ToClient(evaluate=self.heads.complete(message))
+
+
+def sample(
+    nodes: Sequence[tuple[int, int]], count: int, seed: int, task: int, round_: int
+) -> list[int]:
+    """Draw the nodes that train a task in a round; every order of ``nodes`` gives the same.
+
+    Each node draws a number of its own and the lowest win, so that a node that comes or goes moves
+    at most one other.
+
+    Args:
+        nodes: node ids, each with the number that the node goes by on any grid.
+        count: how many, 0 for all.
+        seed: of the run.
+        task: its number.
+        round_: from 1.
+
+    Returns:
+        Node ids, ascending.
+    """
+    if count == 0 or len(nodes) <= count:
+        return sorted(node for node, _ in nodes)
+
+    def lot(entry: tuple[int, int]) -> tuple[int, int]:
+        node, number = entry
+        sequence = np.random.SeedSequence([seed, task, round_, number])
+        return int(sequence.generate_state(1, np.uint64)[0]), node
+
+    return sorted(node for node, _ in sorted(nodes, key=lot)[:count])

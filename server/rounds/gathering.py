@@ -1,0 +1,174 @@
+"""Heads that travel: gather what the clients tell of their features, merge it, send the head."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from protos import recast_v1_pb2 as pb
+from recast_core.errors import RecastError
+from recast_core.heads import HeadKind, Statistics, head_kind
+from recast_core.start import Start
+from recast_core.wire.codec import Vector
+from recast_core.wire.heads import CODES, TRAVELLING, pack_head, statistics_length
+from recast_core.wire.messages import BROADCAST_BITS, RefusedError, to_broadcast
+from server.exchange.collect import Collector
+from server.exchange.roster import Share, agreed_classes
+from server.exchange.traffic import Topic, Traffic
+from server.rounds.checks import check_head
+
+logger = logging.getLogger("recast.server")
+Nodes = Mapping[int, Mapping[int, Share]]
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A task as it is after its last round: its number, name, round and coefficients ``[D]``."""
+
+    number: int
+    name: str
+    round: int
+    vector: Vector
+
+
+@dataclass
+class Heads:
+    """The heads of a run's tasks.
+
+    Attributes:
+        kind: one of ``recast_core.heads.HEADS``.
+        width: of the backbone's features; 0 for a kind that stays on its client.
+        baseline: also make a head on the backbone as it came, so that what the coefficients add
+            can be told. Its bytes are counted as ``metrics``: nothing but the report needs them.
+        bits: of a broadcast's coefficients.
+    """
+
+    kind: str = "local"
+    width: int = 0
+    baseline: bool = True
+    bits: int = BROADCAST_BITS
+    _merged: dict[tuple[int, bool], bytes] = field(default_factory=dict)
+
+    @property
+    def travel(self) -> bool:
+        """Whether the server makes the heads."""
+        return self.kind in TRAVELLING
+
+    def can_evaluate(self, task: int, share: Share) -> bool:
+        """Whether a client can measure a task: with a head that was sent, on any test images."""
+        if not self.travel:
+            return share.can_evaluate
+        return share.test_examples > 0 and (task, False) in self._merged
+
+    def measures_baseline(self, broadcast: pb.Broadcast) -> bool:
+        """Whether the answer to an evaluation says how good the head alone is."""
+        return not self.travel or bool(broadcast.start_head) or not broadcast.coefficients
+
+    def complete(self, broadcast: pb.Broadcast) -> pb.Broadcast:
+        """``broadcast``, which asks for an evaluation, with the head to evaluate with."""
+        broadcast.head_kind = CODES[self.kind]
+        if self.travel:
+            broadcast.head = self._merged.get((broadcast.task, False), b"")
+            if broadcast.coefficients:
+                broadcast.start_head = self._merged.get((broadcast.task, True), b"")
+        return broadcast
+
+    def gather(
+        self,
+        grid: Grid,
+        start: Start,
+        tasks: Sequence[Learned],
+        nodes: Nodes,
+        traffic: Traffic,
+        collector: Collector,
+    ) -> None:
+        """One exchange with every client that has images of a task, for ``complete`` to use.
+
+        A client that sends what cannot be is refused; the head is made without it. A task that has
+        its head is not asked for again.
+        """
+        for task in tasks if self.travel else ():
+            if (task.number, False) in self._merged:
+                continue
+            shares = {
+                node: shares[task.number]
+                for node, shares in sorted(nodes.items())
+                if task.number in shares and shares[task.number].train_examples
+            }
+            if not shares:
+                continue
+            classes = agreed_classes(shares.values())
+            topic = Topic(task.name, task.round)
+            asked, messages = self._ask(start, task, shares, traffic, topic)
+            replies = collector.ask(grid, messages)
+            told = self._receive(
+                start, replies, asked, task.number, shares, classes, traffic, topic
+            )
+            for of_start, statistics in told.items():
+                self._merge(task, of_start, statistics, classes)
+
+    def _ask(
+        self,
+        start: Start,
+        task: Learned,
+        shares: Iterable[int],
+        traffic: Traffic,
+        topic: Topic,
+    ) -> tuple[set[tuple[int, int]], list[Message]]:
+        requests = [to_broadcast(start, task.number, task.round, task.vector, None, self.bits)]
+        if self.baseline and requests[0].coefficients:
+            requests.append(pb.Broadcast(bank=start.prefix, task=task.number, round=0))
+        asked, messages = set(), []
+        for request in requests:
+            request.head_kind = CODES[self.kind]
+            for node in shares:
+                asked.add((node, request.round))
+                messages.append(traffic.send(node, pb.ToClient(head=request), topic))
+        return asked, messages
+
+    def _receive(
+        self,
+        start: Start,
+        replies: Iterable[Message],
+        asked: set[tuple[int, int]],
+        task: int,
+        shares: Mapping[int, Share],
+        classes: int,
+        traffic: Traffic,
+        topic: Topic,
+    ) -> dict[bool, list[Statistics]]:
+        longest = statistics_length(self.kind, classes, self.width, classes) + 64
+        told: dict[bool, list[Statistics]] = {False: [], True: []}
+        for answer in traffic.receive(replies, topic, "head", longest):
+            node, found = answer.node, answer.body.head
+            try:
+                if (node, found.round) not in asked:
+                    raise RefusedError("stale-round", f"round {found.round} was not asked for")
+                asked.remove((node, found.round))
+                share = shares.get(node)
+                told[found.round == 0].append(
+                    check_head(start, found, task, share, self.kind, classes, self.width)
+                )
+            except RefusedError as refused:
+                traffic.refuse(node, topic, refused.reason, str(refused))
+        return told
+
+    def _merge(
+        self, task: Learned, of_start: bool, statistics: Sequence[Statistics], classes: int
+    ) -> None:
+        self._merged.pop((task.number, of_start), None)
+        if not statistics:
+            logger.error("no head for task %s: nobody told of its features", task.name)
+            return
+        kind: HeadKind = head_kind(self.kind)
+        try:
+            merged = kind.merge(statistics, classes)
+            assert merged is not None
+            self._merged[task.number, of_start] = pack_head(merged, self.kind)
+        except (RecastError, RuntimeError) as error:
+            # Every number was in range, yet their sum has no solution: as if nobody had answered.
+            logger.error("no head for task %s: %s", task.name, error)

@@ -1,0 +1,320 @@
+"""The strategy of a federation: which tasks a round learns, and when the next one begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from protos import recast_v1_pb2 as pb
+from recast_core.errors import RecastError
+from recast_core.start import Start
+from recast_core.wire.messages import Hyperparameters
+from server.exchange.collect import Collector
+from server.exchange.observer import Observer
+from server.exchange.roster import Roster, agreed_classes
+from server.exchange.traffic import Traffic, is_answer
+from server.record.ledger import Ledger
+from server.record.registry import Registry
+from server.rounds.evaluation import Evaluating
+from server.rounds.federation import Federation, TaskState
+from server.rounds.gathering import Heads
+from server.rounds.training import RETRIES, Training
+
+LOOK_SECONDS = 1.0
+_UNLEARNABLE = (
+    "no client has two classes of training images for task {name!r}: use fewer clients, a less "
+    "skewed partition, or data folders that hold the task"
+)
+
+
+class FedRecast(Strategy):
+    """Federated averaging of coefficients, per task.
+
+    Each round trains the tasks that ``active`` names, on every node that has data for one or on a
+    sample of them; a task is evaluated after its last round. Tasks are those of the registry, which
+    is read before each round, and so are the rounds that are finished already: a strategy for a run
+    that was killed goes on where it had stopped. Arrays stay on the server: what travels are the
+    messages of ``protos/``.
+    """
+
+    def __init__(
+        self,
+        bank: Start,
+        tasks: Sequence[pb.Task],
+        rounds: int,
+        hyper: Hyperparameters,
+        registry: Registry,
+        run: int,
+        observer: Observer,
+        timeout: float = 3600.0,
+        *,
+        parallel: int = 1,
+        clients_per_round: int = 0,
+        quorum: int | float = 1.0,
+        patience: float = 30.0,
+        heads: Heads | None = None,
+    ) -> None:
+        """Prepare to learn ``tasks`` in their order, ``rounds`` rounds each.
+
+        Args:
+            bank: of the run.
+            tasks: to enter in the registry where it lacks them; every client must be able to learn
+                them, while those that are added later may wait for one.
+            rounds: for each task.
+            hyper: what clients train with.
+            registry: of the run.
+            run: its id.
+            observer: is told of every round.
+            timeout: seconds that a round, an evaluation or a greeting may take.
+            parallel: how many tasks a round trains.
+            clients_per_round: how many nodes train a task in a round, 0 for all.
+            quorum: updates that close a round early: a count, or a share (float) of those asked.
+            patience: seconds to wait for clients where there are none.
+            heads: how tasks' heads are made; ``None`` for heads that stay on their clients.
+        """
+        self.rounds = rounds
+        self.states: dict[int, TaskState] = {}
+        self._parallel = parallel
+        self._patience = patience
+        known = {task.name for task in registry.tasks(run)}
+        for task in tasks:
+            if task.name not in known:
+                registry.add_task(run, task.name, source=task.source)
+        ledger = Ledger(registry)
+        collector = Collector(timeout, quorum)
+        traffic = Traffic(ledger, observer, collector)
+        roster = Roster(bank, traffic, collector, observer)
+        self._made = Federation(
+            bank=bank,
+            rounds=rounds,
+            hyper=hyper,
+            heads=heads or Heads(),
+            registry=registry,
+            run=run,
+            observer=observer,
+            ledger=ledger,
+            traffic=traffic,
+            collector=collector,
+            roster=roster,
+        )
+        self._training = Training(self._made, clients_per_round, expendable=len(tasks))
+        self._evaluating = Evaluating(self._made)
+        self._required = len(tasks)
+        self._described: dict[int, dict[str, tuple[int, int]]] = {}
+        self._training_now: list[TaskState] = []
+        self._finishing: list[TaskState] = []
+        self.read_tasks()
+
+    def active(self, server_round: int) -> list[TaskState]:
+        """The tasks of a round: the first that have rounds left and a client to learn them."""
+        able = [state for state in self._unfinished() if self._made.is_learnable(state.number)]
+        return able[: self._parallel]
+
+    def rounds_left(self) -> int:
+        """An upper bound of the rounds that the present tasks still take, retries included."""
+        return (RETRIES + 1) * sum(self.rounds - state.round for state in self._unfinished())
+
+    def read_tasks(self) -> None:
+        """Take up tasks that are new in the registry; every node is greeted with the whole list."""
+        made = self._made
+        tasks = made.registry.tasks(made.run)
+        if len(tasks) == len(self.states):
+            return
+        evaluated = {
+            entry.task
+            for entry in made.registry.accuracies(made.run)
+            if entry.task == entry.after_task and entry.round >= self.rounds
+        }
+        finished = made.registry.last_rounds(made.run)
+        for task in tasks:
+            if task.number in self.states:
+                continue
+            vector, round_ = made.bank.initial_vector.numpy().copy(), finished.get(task.number, 0)
+            if round_:
+                vector = made.registry.coefficients(made.run, task.number, round_)
+            self.states[task.number] = TaskState(
+                task.number, task.name, vector, round_, evaluated=task.number in evaluated
+            )
+        made.roster.announce(
+            [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks]
+        )
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Learn until every task has its rounds, in at most ``num_rounds`` rounds of the server.
+
+        The other arguments are Flower's: what it would do with them is the registry's here, but for
+        ``evaluate_fn``, which is called after each round.
+
+        Raises:
+            RecastError: nobody is there, or a task cannot go on.
+        """
+        result, config, arrays = Result(), ConfigRecord(), initial_arrays
+        for server_round in range(num_rounds + 1):
+            if server_round:
+                messages = list(self.configure_train(server_round, arrays, config, grid))
+                if not self._training_now:
+                    break
+                replies = self._made.collector.ask(
+                    grid,
+                    messages,
+                    lambda reply: is_answer(reply, "update", self._made.longest_update),
+                )
+                arrays, metrics = self.aggregate_train(server_round, replies)
+                result.arrays, result.train_metrics_clientapp[server_round] = arrays, metrics
+            elif self._unevaluated():  # of a server that was killed before it came to that
+                self._made.roster.refresh(grid)
+            messages = list(self.configure_evaluate(server_round, arrays, config, grid))
+            found = self.aggregate_evaluate(server_round, self._made.collector.ask(grid, messages))
+            if found is not None:
+                result.evaluate_metrics_clientapp[server_round] = found
+            if evaluate_fn and (own := evaluate_fn(server_round, arrays)) is not None:
+                result.evaluate_metrics_serverapp[server_round] = own
+        return result
+
+    def initial_arrays(self) -> ArrayRecord:
+        """Every task's coefficients by name, for ``start``."""
+        return ArrayRecord({state.name: Array(state.vector) for state in self.states.values()})
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A broadcast of each active task to the nodes that train it; none when all is learned.
+
+        Raises:
+            RecastError: no node is there, or none has data for a task.
+        """
+        self.read_tasks()
+        self._training_now = []
+        if not self._unfinished():
+            return []
+        self._await_clients(grid)
+        self._describe()
+        self._training_now = self.active(server_round)
+        return self._training.questions(self._training_now)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Average each task's offsets, and record the round before anything else happens."""
+        examples = self._training.finish(self._training_now, replies)
+        return self.initial_arrays(), MetricRecord({"examples": examples})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """An evaluation of each task that has had its last round and none yet."""
+        self._finishing = self._unevaluated()
+        return self._evaluating.questions(grid, self._finishing)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """The accuracy over all test images of the clients, and that of the head alone."""
+        if not self._finishing:
+            return None
+        accuracies = self._evaluating.finish(self._finishing, replies)
+        for state in self._finishing:
+            # Nobody may have been there, as after a restart: it is asked for again.
+            state.evaluated = state.number in accuracies
+        found = accuracies.values()
+        return MetricRecord({"accuracy": fmean(found)}) if found else None
+
+    def evaluate_again(self, grid: Grid) -> None:
+        """Evaluate every task but the last once more: what learning the later ones changed.
+
+        What the registry has of that already is not asked for again.
+        """
+        learned = [state for state in self.states.values() if state.round]
+        if len(learned) < 2:
+            return
+        *earlier, last = learned
+        made = self._made
+        done = {(entry.task, entry.after_task) for entry in made.registry.accuracies(made.run)}
+        made.roster.refresh(grid)
+        for state in earlier:
+            if (state.number, last.number) in done:
+                continue
+            replies = made.collector.ask(grid, self._evaluating.questions(grid, [state]))
+            self._evaluating.finish([state], replies, after=last)
+
+    def unlearned(self) -> list[str]:
+        """The names of the tasks that were given up, or that no client can learn."""
+        return [state.name for state in self.states.values() if state.round < self.rounds]
+
+    def ready(self, grid: Grid) -> bool:
+        """Whether there is something to learn and somebody to learn it, without waiting."""
+        self.read_tasks()
+        if self._unfinished():
+            self._made.roster.refresh(grid)
+        return bool(self.active(0))
+
+    def record_rest(self, grid: Grid | None = None) -> None:
+        """Record bytes and refusals that no round or evaluation has taken, as of an early end."""
+        made = self._made
+        made.traffic.take_refusals(grid)
+        made.registry.record_traffic(made.run, made.ledger.drain(), made.ledger.drain_refusals())
+
+    def summary(self) -> None:
+        """Say nothing: the registry speaks."""
+
+    def _unfinished(self) -> list[TaskState]:
+        return [s for s in self.states.values() if s.round < self.rounds and not s.given_up]
+
+    def _unevaluated(self) -> list[TaskState]:
+        return [s for s in self.states.values() if s.round >= self.rounds and not s.evaluated]
+
+    def _await_clients(self, grid: Grid) -> None:
+        """Greet who is there, and wait for a while where that is not enough to go on.
+
+        Before the first round every task that must be learned needs a client, so that a mistake
+        shows before anyone's time is spent; later one task is enough.
+
+        Raises:
+            RecastError: nobody came.
+        """
+        ends = time.monotonic() + self._patience
+        while True:
+            self._made.roster.refresh(grid)
+            required = [
+                state
+                for state in self._unfinished()
+                if state.number <= self._required and not self._made.is_learnable(state.number)
+            ]
+            if self.active(0) if self._described else not required:
+                return
+            if time.monotonic() >= ends:
+                break
+            time.sleep(LOOK_SECONDS)
+        if required and not self._made.roster.nodes:
+            raise RecastError(
+                "no client is ready: start clients, and look for refusals in the log above"
+            )
+        if required:
+            raise RecastError(_UNLEARNABLE.format(name=required[0].name))
+
+    def _describe(self) -> None:
+        """Enter what clients have of each task in the registry."""
+        made = self._made
+        for state in self._unfinished():
+            shares = {str(node): share for node, share in made.shares(state.number)}
+            found = {
+                node: (share.train_examples, share.test_examples) for node, share in shares.items()
+            }
+            if found and self._described.get(state.number) != found:
+                classes = agreed_classes(shares.values())
+                made.registry.describe_task(made.run, state.number, classes, found)
+                self._described[state.number] = found

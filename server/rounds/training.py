@@ -1,0 +1,175 @@
+"""The train phase of a round: ask, check, average, record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+from flwr.app import Message
+
+from recast_core.errors import RecastError
+from recast_core.wire.messages import RefusedError, snap
+from server.exchange.observer import LOST
+from server.exchange.traffic import FORGETFUL, Topic
+from server.record.tables import FinishedRound
+from server.rounds.aggregation import Contribution, average
+from server.rounds.checks import check_update
+from server.rounds.federation import Federation, TaskState, sample
+
+logger = logging.getLogger("recast.server")
+
+# A round that brought no update is tried again this often, unless asking again cannot help.
+RETRIES = 2
+_PASSING = FORGETFUL | {"gone", "late"} | set(LOST.values())
+
+
+class Training:
+    """Trains a round of several tasks at once; each is aggregated for itself."""
+
+    def __init__(self, federation: Federation, clients_per_round: int, expendable: int) -> None:
+        """Prepare.
+
+        Args:
+            federation: the run.
+            clients_per_round: how many nodes train a task in a round, 0 for all.
+            expendable: tasks with numbers above this may fail without ending the run.
+        """
+        self._federation = federation
+        self._clients = clients_per_round
+        self._expendable = expendable
+        self._asked: dict[tuple[int, int], int] = {}
+        # The last round in which a node's update of a task counted.
+        self._counted: dict[tuple[int, int], int] = {}
+        self._began = 0.0
+        self._mark = 0
+
+    def questions(self, states: Sequence[TaskState]) -> list[Message]:
+        """A broadcast of each task to the nodes that train it in its next round."""
+        made = self._federation
+        self._began = time.monotonic()
+        self._mark = len(made.ledger.refusals_since())
+        self._asked = {}
+        messages = []
+        for state in states:
+            round_ = state.round + 1
+            nodes = self.nodes(state)
+            body = made.broadcast(state, round_, train=True)
+            made.observer.round_started(state.name, round_, made.rounds, len(nodes))
+            for node in nodes:
+                self._asked[node, state.number] = round_
+                if made.hyper.error_feedback:
+                    body.train.counted = self._counted.get((node, state.number), 0)
+                messages.append(made.traffic.send(node, body, Topic(state.name, round_)))
+        return messages
+
+    def nodes(self, state: TaskState) -> list[int]:
+        """The nodes that train a task in its next round; none where only a head is learned."""
+        made = self._federation
+        if not made.bank.sent:
+            return []
+        numbers = made.roster.numbers()
+        able = [
+            (node, numbers[node]) for node, share in made.shares(state.number) if share.can_train
+        ]
+        return sample(able, self._clients, made.hyper.seed, state.number, state.round + 1)
+
+    def finish(self, states: Sequence[TaskState], replies: Iterable[Message]) -> int:
+        """Average each task's offsets, and record all of the round before anything else happens.
+
+        Returns:
+            How many examples were trained on.
+
+        Raises:
+            RecastError: a task diverged, or nobody has sent an update of it that can be used.
+        """
+        made, seconds = self._federation, time.monotonic() - self._began
+        found = self._contributions(states, replies)
+        if made.hyper.error_feedback:
+            counted = {(node, number) for number, by in found.items() for node in by}
+            self._counted |= {key: self._asked[key] for key in counted}
+        rounds = []
+        lost: list[tuple[TaskState, str]] = []
+        for state in states:
+            contributions = list(found[state.number].values())
+            if not contributions and made.bank.sent:
+                if (reason := self._missed(state)) is not None:
+                    lost.append((state, reason))
+                continue
+            try:
+                vector = snap(made.bank, average(state.vector, contributions), made.heads.bits)
+            except RefusedError as refused:
+                lost.append((state, f"{refused}; lower the learning rate"))
+                continue
+            examples = sum(contribution.examples for contribution in contributions)
+            rounds.append(
+                FinishedRound(
+                    state.number, state.round + 1, vector, examples, len(contributions), seconds
+                )
+            )
+        # What was sent in vain is recorded with the round that succeeds, or at the end.
+        if rounds:
+            self._record(states, rounds)
+        for state, reason in lost:
+            if state.number <= self._expendable:
+                raise RecastError(reason)
+            logger.warning("task %s is given up: %s", state.name, reason)
+            state.given_up = True
+        return sum(row.examples for row in rounds)
+
+    def _record(self, states: Sequence[TaskState], rounds: Sequence[FinishedRound]) -> None:
+        """Commit the rounds, then let the tasks go on from them."""
+        made = self._federation
+        made.registry.record_rounds(
+            made.run, rounds, made.ledger.drain(), made.ledger.drain_refusals()
+        )
+        by_number = {state.number: state for state in states}
+        for row in rounds:
+            state = by_number[row.task]
+            state.vector, state.round, state.attempts = row.coefficients, row.round, 0
+            made.observer.round_finished(state.name, state.round, row.clients, row.seconds)
+
+    def _contributions(
+        self, states: Sequence[TaskState], replies: Iterable[Message]
+    ) -> dict[int, dict[int, Contribution]]:
+        """What each node contributes to each task, by the task's number."""
+        made = self._federation
+        topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
+        found: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
+        vectors = {state.number: state.vector for state in states}
+        for answer in made.traffic.receive(replies, topic, "update", made.longest_update):
+            node, update = answer.node, answer.body.update
+            try:
+                asked = self._asked.get((node, update.task))
+                share = made.roster.nodes.get(node, {}).get(update.task)
+                contribution = check_update(
+                    made.bank, update, asked, share, made.hyper.bits, vectors.get(update.task)
+                )
+                if node in found[update.task]:
+                    raise RefusedError("replayed", "a second update of one task")
+            except RefusedError as refused:
+                made.traffic.refuse(node, answer.topic, refused.reason, str(refused))
+            else:
+                found[update.task][node] = contribution
+        return found
+
+    def _missed(self, state: TaskState) -> str | None:
+        """Count a round without an update; why another try is pointless, or ``None``."""
+        state.attempts += 1
+        refusals = [
+            refusal
+            for refusal in self._federation.ledger.refusals_since(self._mark)
+            if refusal.task == state.name
+        ]
+        lasting = [refusal for refusal in refusals if refusal.reason not in _PASSING]
+        what = f"round {state.round + 1} of task {state.name!r}"
+        if not lasting and state.attempts <= RETRIES:
+            logger.warning("no update in %s: asking again", what)
+            return None
+        if refusals:
+            last = (lasting or refusals)[-1]
+            return f"no update was accepted in {what} ({last.reason}: {last.detail})"
+        return (
+            f"no client answered in {what}, {state.attempts} times: raise --deadline, or look at "
+            "the clients"
+        )

@@ -1,0 +1,183 @@
+"""Flower's deployment runtime with real processes: SuperLink, SuperNodes and `flwr run`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.measure.certificates import make_node_key
+from experiments.measure.flower import FlowerDeployment
+from experiments.measure.relay import Counted, Relays
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+from server.record.ledger import Ledger
+from server.record.registry import Registry
+
+OLDEST, CURRENT = "1.38.0", version("flwr")
+CLASSES = 3
+SECONDS = 240.0
+Deploy = Callable[..., FlowerDeployment]
+
+
+def programs_of(release: str, folder: Path) -> Path:
+    """Flower's programs of another release, in an environment that shares everything else."""
+    if release == CURRENT:
+        return Path(sys.executable).parent
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (own,) = folder.glob("lib/python*/site-packages")
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (own / "shared.pth").write_text("\n".join(shared) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install",
+         "--quiet", "--no-deps", f"flwr=={release}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"flwr {release} cannot be installed here: {done.stderr.strip()[-200:]}")
+    return folder / "bin"
+
+
+def own_data(folder: Path, name: str, seed: int) -> None:
+    """A client's own images of a task, in the folder that its SuperNode is given."""
+    random = np.random.default_rng(0)
+    patterns = random.integers(60, 200, (CLASSES, 8, 8))
+    arrays: dict[str, np.ndarray] = {"classes": np.array([f"c{i}" for i in range(CLASSES)])}
+    for part, count in (("train", 48), ("test", 24)):
+        labels = np.arange(count) % CLASSES
+        noise = np.random.default_rng([seed, count]).normal(0, 40, (count, 8, 8))
+        arrays[f"x_{part}"] = (patterns[labels] + noise).clip(0, 255).astype(np.uint8)
+        arrays[f"y_{part}"] = labels
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / f"{name}.npz", **arrays)
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Deploy]:
+    opened: list[FlowerDeployment] = []
+    with Relays() as relays:
+
+        def make(
+            clients: int, release: str = version("flwr"), **options: object
+        ) -> FlowerDeployment:
+            programs = programs_of(release, tmp_path / "environment")
+            deployment = FlowerDeployment(
+                tmp_path / "flower", relays, clients,
+                flwr=release, programs=programs, **options,  # type: ignore[arg-type]
+            )  # fmt: skip
+            opened.append(deployment)
+            return deployment
+
+        try:
+            yield make
+        finally:
+            for deployment in opened:
+                deployment.stop()
+
+
+def finish(deployment: FlowerDeployment) -> list[Counted]:
+    """Run to the end; what each relay counted meanwhile."""
+    before = [relay.counted() for relay in deployment.relays]
+    deployment.begin()
+    deadline = time.monotonic() + SECONDS
+    while deployment.running():
+        assert time.monotonic() < deadline, "the run takes too long"
+        time.sleep(0.1)
+    return [relay.counted() - then for relay, then in zip(deployment.relays, before, strict=True)]
+
+
+def banks_sent(run_dir: Path) -> int:
+    with Registry(run_dir / "registry.sqlite") as registry:
+        (run,) = registry.runs()
+        assert run.status == "finished"
+        assert Ledger(registry).refusals(run.id) == {}
+        return Ledger(registry).totals(run.id, by=("kind", "layer")).get(("bank", "payload"), 0)
+
+
+def test_the_bank_crosses_once_whatever_restarts(
+    deploy: Deploy, tiny: Callable[..., Settings], tmp_path: Path
+) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    own_data(data, "a", seed=1)
+    config = {"data-dir": str(data), "cache-dir": str(cache), "client-number": 0}
+    deployment = deploy(1, secure=True, node_config=[config])
+    deployment.start(tiny(tasks="a=digits", run_dir=str(tmp_path / "first")))
+    deployment.join(0)
+    (counted,) = finish(deployment)
+    (bank,) = (tmp_path / "first").glob("bank-*.safetensors")
+    size = bank.stat().st_size
+    assert banks_sent(tmp_path / "first") == size
+    assert counted.down > size
+    assert [path.stat().st_size for path in cache.iterdir()] == [size]
+
+    # Not killed: the SuperLink would refuse the node until it had missed its heartbeats.
+    deployment.stop_client(0)
+    deployment.stop_server(kill=True)
+    deployment.start(tiny(tasks="a=digits", run_dir=str(tmp_path / "second")))
+    deployment.join(0)
+    (counted,) = finish(deployment)
+    assert banks_sent(tmp_path / "second") == 0
+    assert counted.down < size / 4
+    with (
+        Registry(tmp_path / "first" / "registry.sqlite") as one,
+        Registry(tmp_path / "second" / "registry.sqlite") as other,
+    ):
+        np.testing.assert_allclose(
+            one.coefficients(1, 1), other.coefficients(1, 1), rtol=0, atol=1e-5
+        )
+        assert one.accuracies(1)[0].examples == 24
+
+
+def test_a_supernode_without_a_registered_key_is_not_let_in(
+    deploy: Deploy, tiny: Callable[..., Settings], tmp_path: Path
+) -> None:
+    deployment = deploy(1, secure=True)
+    deployment.start(tiny())
+    make_node_key(tmp_path / "flower" / "keys", "client-0")
+    with pytest.raises(RecastError, match="supernode-0 ended with code"):
+        deployment.join(0)
+
+
+@pytest.mark.parametrize("release", [OLDEST, CURRENT])
+def test_every_supported_flower_ends_in_the_coefficients_of_the_engines(
+    deploy: Deploy,
+    tiny: Callable[..., Settings],
+    deal: Callable[[Settings, int, Path], list[Path]],
+    coefficients: Callable[[Path], list[Any]],
+    alone: Callable[..., Path],
+    tmp_path: Path,
+    release: str,
+) -> None:
+    settings = tiny(rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
+    folders = deal(settings, 2, tmp_path / "data")
+    node_config = [
+        {
+            "data-dir": str(folder),
+            "cache-dir": str(tmp_path / f"cache-{number}"),
+            "client-number": number,
+        }
+        for number, folder in enumerate(folders)
+    ]
+    deployment = deploy(2, release=release, node_config=node_config)
+    deployment.start(settings)
+    for number in range(2):
+        deployment.join(number)
+    counted = finish(deployment)
+    for here, there in zip(
+        coefficients(tmp_path / "run"), coefficients(alone(settings, 2)), strict=True
+    ):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
+    with Registry(tmp_path / "run" / "registry.sqlite") as registry:
+        (run,) = registry.runs()
+        assert run.versions["flwr"] == release
+        assert [entry.clients for entry in registry.rounds(1, 1)] == [2, 2]
+        totals = Ledger(registry).totals(1, by=("direction", "layer"))
+    assert sum(one.up for one in counted) > totals["up", "message"]
+    assert sum(one.down for one in counted) > totals["down", "message"]

@@ -1,0 +1,157 @@
+"""A network that dies or falls silent between real processes: what had come is kept, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from experiments.measure.relay import free_port
+from recast_core.settings import Settings
+from server.record.registry import Registry
+
+if TYPE_CHECKING:
+    from conftest import Process
+
+# 60 is what the link is meant to bear; a few seconds show the same in every run of the tests.
+SILENCE = float(os.environ.get("RECAST_TEST_SILENCE", "5"))
+
+RELAY = """
+import os, signal, sys, time
+from experiments.measure.relay import Relays
+to, port, fatal = map(int, sys.argv[1:])
+with Relays() as relays:
+    relay = relays.open(("127.0.0.1", to), port)
+    relay.delay(0.03 if fatal else 0)
+    while True:
+        time.sleep(0.005)
+        print(relay.counted().down, flush=True)
+        if fatal and relay.counted().down > fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class RelayProcess:
+    """A relay that can be killed and stopped as a process; ``fatal`` bytes down kill it."""
+
+    def __init__(self, to: int, port: int, fatal: int = 0) -> None:
+        root = Path(__file__).parents[3]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RELAY, str(to), str(port), str(fatal)],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def end(self) -> int:
+        """Kill it; the bytes that it carried to the client."""
+        self.process.kill()
+        text, _ = self.process.communicate()
+        return int(text.split()[-1])
+
+
+@pytest.fixture
+def relay() -> Iterator[Callable[..., RelayProcess]]:
+    made: list[RelayProcess] = []
+
+    def go(to: int, port: int, fatal: int = 0) -> RelayProcess:
+        made.append(RelayProcess(to, port, fatal))
+        return made[-1]
+
+    yield go
+    for one in made:
+        one.process.kill()
+        one.process.wait()
+
+
+def serve(start: Callable[..., Process], options: list[str]) -> tuple[Process, int]:
+    server = start(
+        "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2", *options
+    )
+    return server, int(server.says(r"listening at 127\.0\.0\.1:(\d+)")[1])
+
+
+def join(start: Callable[..., Process], number: int, port: int) -> Process:
+    return start(
+        f"edge-{number}", "join", f"localhost:{port}", "--name", f"edge-{number}",
+        "--number", str(number), "--data", f"data/{number}", "--cache", f"cache/{number}",
+        "--device", "cpu", "--insecure",
+    )  # fmt: skip
+
+
+def same_as_alone(here: list[Any], there: list[Any]) -> None:
+    assert len(here) == len(there)
+    for mine, other in zip(here, there, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)
+
+
+def test_a_relay_killed_in_the_download_of_the_bank_costs_only_what_was_on_the_way(
+    tiny: Callable[..., Settings],
+    command_line: Callable[[Settings], list[str]],
+    start: Callable[..., Process],
+    deal: Callable[..., None],
+    coefficients: Callable[..., list[Any]],
+    alone: Callable[..., Path],
+    relay: Callable[..., RelayProcess],
+    tmp_path: Path,
+) -> None:
+    settings = tiny(
+        backbone="glyph_resnet20", target="conv", tasks=tiny().tasks.split()[0],
+        run_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    deal(settings, 2, tmp_path / "data")
+    server, port = serve(start, command_line(settings))
+    way = free_port()
+    first = relay(port, way, fatal=150_000)
+    edges = [join(start, 0, port), join(start, 1, way)]
+    assert first.process.wait(120) == -signal.SIGKILL
+    found = edges[1].says(r"fetched (\d+) of (\d+) bytes")
+    kept, size = int(found[1]), int(found[2])
+    second = relay(port, way)
+    assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
+    assert 0 < kept < size
+    assert second.end() < size - kept + 16_384, "the download began again"
+    same_as_alone(coefficients(tmp_path / "run"), coefficients(alone(settings, 2)))
+    assert edges[1].log.read_text().count("fetching") == 1
+
+
+def test_a_network_that_falls_silent_in_a_round_delays_the_run_and_loses_nothing(
+    tiny: Callable[..., Settings],
+    command_line: Callable[[Settings], list[str]],
+    start: Callable[..., Process],
+    deal: Callable[..., None],
+    coefficients: Callable[..., list[Any]],
+    alone: Callable[..., Path],
+    relay: Callable[..., RelayProcess],
+    tmp_path: Path,
+) -> None:
+    settings = tiny(rounds=4, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
+    deal(settings, 2, tmp_path / "data")
+    server, port = serve(start, command_line(settings))
+    way = free_port()
+    between = relay(port, way)
+    edges = [join(start, 0, port), join(start, 1, way)]
+    server.says("round 1: 2 updates")
+    between.process.send_signal(signal.SIGSTOP)
+    with Registry(tmp_path / "run" / "registry.sqlite") as registry:
+        done = registry.last_rounds(1)[1]
+    time.sleep(SILENCE)
+    assert server.process.poll() is None
+    between.process.send_signal(signal.SIGCONT)
+    assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
+    assert done < 4
+    same_as_alone(coefficients(tmp_path / "run"), coefficients(alone(settings, 2)))
+    with Registry(tmp_path / "run" / "registry.sqlite") as registry:
+        assert registry.refusals(1) == []
+        assert registry.last_rounds(1) == {1: 4}
+    assert "refused" not in server.log.read_text()

@@ -1,0 +1,150 @@
+"""What a server shows while it runs: figures for Prometheus, and a live table on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.measure.relay import free_port
+from recast_core.settings import Settings
+
+if TYPE_CHECKING:
+    from conftest import Process
+
+
+def join(start: Callable[..., Process], number: int, port: int) -> Process:
+    return start(
+        f"edge-{number}", "join", f"localhost:{port}", "--name", f"edge-{number}",
+        "--number", str(number), "--data", f"data/{number}", "--cache", f"cache/{number}",
+        "--device", "cpu", "--insecure",
+    )  # fmt: skip
+
+
+def figures(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return {name: float(value) for name, value in (x.rsplit(" ", 1) for x in lines if x[0] != "#")}
+
+
+def test_the_figures_for_prometheus_follow_a_run(
+    tiny: Callable[..., Settings],
+    command_line: Callable[[Settings], list[str]],
+    start: Callable[..., Process],
+    deal: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    settings = tiny(rounds=3, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
+    deal(settings, 2, tmp_path / "data")
+    page = free_port()
+    server = start(
+        "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2",
+        "--metrics", str(page), *command_line(settings),
+    )  # fmt: skip
+    port = int(server.says(r"listening at 127\.0\.0\.1:(\d+)")[1])
+    before = figures(page)
+    edges = [join(start, number, port) for number in (0, 1)]
+    server.says("round 1: 2 updates")
+    # Held, so that the run does not end before it was looked at.
+    edges[1].process.send_signal(signal.SIGSTOP)
+    during = figures(page)
+    edges[1].process.send_signal(signal.SIGCONT)
+    assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
+    assert before["recast_clients_connected"] == 0
+    assert during["recast_clients_connected"] == during["recast_clients_known"] == 2
+    assert before['recast_frame_bytes_total{direction="up"}'] == 0
+    assert during['recast_frame_bytes_total{direction="up"}'] > 100
+    assert during['recast_frame_bytes_total{direction="down"}'] > 1_000, "the bank went down"
+
+
+class Terminal:
+    """A command on a terminal of its own, and what it wrote there."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        master, slave = pty.openpty()
+        root = str(Path(__file__).parents[3])
+        own = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "120"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.command.cli", *arguments],
+            stdin=slave, stdout=slave, stderr=slave, cwd=folder, env={**os.environ, **own},
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self._master, self._raw = master, b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def raw(self) -> str:
+        return self._raw.decode(errors="replace")
+
+    @property
+    def text(self) -> str:
+        """Without colours and movements of the cursor."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
+
+    def shows(self, pattern: str, seconds: float = 120) -> re.Match[str]:
+        end = time.monotonic() + seconds
+        while (found := re.search(pattern, self.text)) is None:
+            assert time.monotonic() < end, self.text
+            assert self.process.poll() is None, self.text
+            time.sleep(0.02)
+        return found
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
+        os.close(self._master)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                content = os.read(self._master, 65536)
+            except OSError:
+                return
+            if not content:
+                return
+            self._raw += content
+
+
+def test_a_terminal_shows_who_is_there_and_is_left_as_it_was_found(
+    tiny: Callable[..., Settings],
+    command_line: Callable[[Settings], list[str]],
+    start: Callable[..., Process],
+    deal: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    settings = tiny(rounds=20, run_dir=str(tmp_path / "run"))
+    deal(settings, 2, tmp_path / "data")
+    server = Terminal(
+        tmp_path, "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2",
+        *command_line(settings),
+    )  # fmt: skip
+    try:
+        server.shows("waiting for clients")
+        port = int(server.shows(r"listening at\s+127\.0\.0\.1:(\d+)")[1])
+        edges = [join(start, number, port) for number in (0, 1)]
+        server.shows(r"a: round \d+ of 20, 2 clients \| 2 of 2 connected \| [\d,]+ B up")
+        server.shows(r"edge-0\s+(working|idle)\s+[\d,]+\s+[\d,]+")
+        server.shows(r"last: a \d+\.\d %")
+        server.process.terminate()
+        assert server.process.wait(60) in (0, 130)
+        server._reader.join(5)
+        assert server.raw.rfind("\x1b[?25h") > server.raw.rfind("\x1b[?25l") >= 0, "no cursor"
+        assert "Traceback" not in server.text
+        for edge in edges:
+            edge.process.terminate()
+            assert edge.ends() == 0
+    finally:
+        server.close()
