@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from recast_core.errors import RecastError
+from recast_core.shifts.table import PLAIN as TRANSFORMS
+from recast_core.shifts.table import SHIFTS, parse_shift
 
-GRAMMAR = "[NAME=]DATA[@A-B][+TRANSFORM...]"
+GRAMMAR = "[NAME=]DATA[[A%:B%]][@A-B][+TRANSFORM[:SEVERITY]...]"
 _PATH_KINDS = ("folder", "npz")
-TRANSFORMS = ("inverted", "rotated", "flipped", "noisy", "blurred")
 DATASETS = (
     "CIFAR10",
     "CIFAR100",
@@ -41,8 +42,10 @@ DATASETS = (
 )
 """What torchvision can download and has one class label per image."""
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,40}")
+_PART = re.compile(r"(?:(?P<first>\d{1,9})%)?:(?:(?P<last>\d{1,9})%)?")
 _SUFFIX = re.compile(
-    r"(?P<data>.*?)(?:@(?P<first>\d{1,9})-(?P<last>\d{1,9}))?(?P<transforms>(?:\+[A-Za-z0-9_-]*)*)",
+    r"(?P<data>.*?)(?:\[(?P<part>[0-9%:. -]*)\])?(?:@(?P<first>\d{1,9})-(?P<last>\d{1,9}))?"
+    r"(?P<transforms>(?:\+[A-Za-z0-9_-]*(?::[A-Za-z0-9_.-]*)?)*)",
     re.DOTALL,
 )
 
@@ -55,17 +58,23 @@ class TaskSpec:
         name: 1 to 40 of ``A-Z a-z 0-9 . _ -``, no leading dot (it becomes a file name).
         data: ``digits``, ``folder:PATH``, ``npz:PATH`` or a torchvision dataset's class name.
         class_range: first and last class id kept, inclusive, or None for all. Ids stay global.
-        transforms: names from `transforms.TRANSFORMS`, applied in this order.
+        transforms: applied in this order: names from `TRANSFORMS`, and shifts with their severity
+            (``fog:3``).
+        part: from which to which percentage of the training images, or None for all. The order
+            is a shuffled one that depends on the data alone; test images stay whole.
     """
 
     name: str
     data: str
     class_range: tuple[int, int] | None = None
     transforms: tuple[str, ...] = ()
+    part: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """Return the canonical text of this task."""
-        kept = "" if self.class_range is None else f"@{self.class_range[0]}-{self.class_range[1]}"
+        kept = "" if self.part is None else f"[{self.part[0]}%:{self.part[1]}%]"
+        if self.class_range is not None:
+            kept += f"@{self.class_range[0]}-{self.class_range[1]}"
         return f"{self.name}={self.data}{kept}" + "".join(f"+{name}" for name in self.transforms)
 
 
@@ -83,14 +92,15 @@ def check_task_name(name: str) -> str:
 
 
 def parse_task(text: str) -> TaskSpec:
-    """Read one task, ``[NAME=]DATA[@A-B][+TRANSFORM...]``.
+    """Read one task, ``[NAME=]DATA[[A%:B%]][@A-B][+TRANSFORM[:SEVERITY]...]``.
 
     Without NAME the name is that of the data (a path's last part, a dataset in lower case),
-    followed by the class range and the transforms: ``digits@0-4+inverted`` is
-    ``digits-0-4-inverted``.
+    followed by the part, the class range and the transforms: ``digits@0-4+inverted`` is
+    ``digits-0-4-inverted``, ``digits[50%:]+fog`` is ``digits-50-100pct-fog-3``.
 
     Raises:
-        RecastError: bad name, unknown data or transform, empty path or empty class range.
+        RecastError: bad name, unknown data or transform, a severity out of range, empty path, part
+            or class range.
     """
     text = text.strip()
     name, rest = _split_name(text)
@@ -102,15 +112,12 @@ def parse_task(text: str) -> TaskSpec:
         class_range = (int(match["first"]), int(match["last"]))
         if class_range[0] > class_range[1]:
             raise RecastError(f"empty class range in {text!r}: write @A-B with A <= B")
-    transforms = tuple(match["transforms"].lower().split("+")[1:])
-    for transform in transforms:
-        if transform not in TRANSFORMS:
-            raise RecastError(
-                f"unknown transform {transform!r} in {text!r}: {_near(transform, TRANSFORMS)}"
-            )
+    part = None if match["part"] is None else _read_part(match["part"], text)
+    written = match["transforms"].lower().split("+")[1:]
+    transforms = tuple(_read_transform(transform, text) for transform in written)
     if name is None:
-        name = _default_name(data, class_range, transforms)
-    return TaskSpec(check_task_name(name), data, class_range, transforms)
+        name = _default_name(data, part, class_range, transforms)
+    return TaskSpec(check_task_name(name), data, class_range, transforms, part)
 
 
 def parse_tasks(tasks: str | Iterable[str]) -> tuple[TaskSpec, ...]:
@@ -165,15 +172,51 @@ def _canonical_data(data: str, text: str) -> str:
     return found
 
 
-def _default_name(data: str, class_range: tuple[int, int] | None, transforms: Sequence[str]) -> str:
+def _read_transform(written: str, text: str) -> str:
+    """Return a transform's canonical text; a shift's has its severity."""
+    name, colon, _ = written.partition(":")
+    if name in SHIFTS:
+        return str(parse_shift(written))
+    if name not in TRANSFORMS:
+        raise RecastError(
+            f"unknown transform {name!r} in {text!r}: {_near(name, (*TRANSFORMS, *SHIFTS))}"
+        )
+    if colon:
+        raise RecastError(
+            f"transform {name!r} in {text!r} has no severity: leave out {written[len(name) :]!r}"
+        )
+    return name
+
+
+def _read_part(written: str, text: str) -> tuple[int, int]:
+    match = _PART.fullmatch(written.replace(" ", ""))
+    if match is None:
+        raise RecastError(
+            f"bad part [{written}] in {text!r}: write [A%:B%], whole percentages, "
+            "either may be left out"
+        )
+    first, last = int(match["first"] or 0), int(match["last"] or 100)
+    if not first < last <= 100:
+        raise RecastError(f"empty part [{written}] in {text!r}: write [A%:B%], 0 <= A < B <= 100")
+    return first, last
+
+
+def _default_name(
+    data: str,
+    part: tuple[int, int] | None,
+    class_range: tuple[int, int] | None,
+    transforms: Sequence[str],
+) -> str:
     kind, colon, path = data.partition(":")
     if not colon:
         base = data.lower()
     else:
         base = PurePath(path).stem if kind == "npz" else PurePath(path).name
     base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).lstrip(".") or kind
-    suffix = "" if class_range is None else f"-{class_range[0]}-{class_range[1]}"
-    suffix += "".join(f"-{name}" for name in transforms)
+    suffix = "" if part is None else f"-{part[0]}-{part[1]}pct"
+    if class_range is not None:
+        suffix += f"-{class_range[0]}-{class_range[1]}"
+    suffix += "".join(f"-{name.replace(':', '-')}" for name in transforms)
     return base[: max(1, 40 - len(suffix))] + suffix
 
 

@@ -17,6 +17,8 @@ from client.data.transforms import Part, apply_transforms
 from recast_core.errors import RecastError
 from recast_core.task_spec import TaskSpec
 
+_PART_SEED = 50
+
 
 def default_root() -> Path:
     """Return where downloads go: $RECAST_DATA, or ~/.cache/recast/data."""
@@ -32,12 +34,14 @@ def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = N
         size: side in pixels. Decoded images (folder, torchvision) that vary in size or whose
             shorter side exceeds `size` are scaled and centre-cropped to it; the arrays of digits
             and npz files, and smaller images of one size, stay as they are.
-        seed: of the 80/20 split of data that come without one and of `noisy`. It is part of the
-            task: keep it when only the run's seed changes. The split of `digits` is always seed 0.
+        seed: of the 80/20 split of data that come without one, of noise and of shifts. It is part
+            of the task: keep it when only the run's seed changes. The split of `digits` is always
+            seed 0.
         root: folder of torchvision's downloads; None: `default_root()`.
 
     Returns:
-        The data set; with a class range only the images of these classes, labels unchanged.
+        The data set; with a class range only the images of these classes, labels unchanged; with a
+        part only that part of the training images.
 
     Raises:
         RecastError: data absent, unreadable, or without images in the class range.
@@ -57,6 +61,17 @@ def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = N
         None if groups is None else groups[kept],
         None if test_groups is None else test_groups[kept_test],
     )
+
+
+def part_of(count: int, part: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Return the ascending places of a part of `count` images, from A % to B % of a fixed shuffle.
+
+    The shuffle depends on `count` alone, so that ``[:50%]`` on one machine and ``[50%:]`` on
+    another have no image in common and together have all.
+    """
+    shuffled = np.random.default_rng((_PART_SEED, count)).permutation(count)
+    first, last = (count * percent // 100 for percent in part)
+    return np.sort(shuffled[first:last])
 
 
 def _load_source(data: str, size: int, seed: int, root: Path | None) -> Dataset:
@@ -86,6 +101,8 @@ def _select(
 ) -> tuple[Images, Labels, npt.NDArray[np.int64]]:
     """Keep the classes of the range and transform what is left; say which rows that is."""
     indices: npt.NDArray[np.int64] = np.arange(len(y))
+    if spec.part is not None and part == "train":
+        indices = part_of(len(y), spec.part)
     if spec.class_range is not None:
         first, last = spec.class_range
         if last >= len(source.classes):
@@ -93,11 +110,13 @@ def _select(
                 f"classes @{first}-{last} of {spec.data}, which has {len(source.classes)}: "
                 f"stay within @0-{len(source.classes) - 1}"
             )
-        indices = np.flatnonzero((y >= first) & (y <= last))
+        indices = indices[(y[indices] >= first) & (y[indices] <= last)]
+    if len(indices) < len(y):
         x, y = x[indices], y[indices]
     if len(y) == 0:
         raise RecastError(
-            f"task {spec.name} has no {part} images: add some, or choose other classes"
+            f"task {spec.name} has no {part} images: add some, or choose other classes or a "
+            "larger part"
         )
     x = apply_transforms(x, spec.transforms, indices=indices, part=part, seed=seed)
     return x, y, indices

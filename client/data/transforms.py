@@ -2,6 +2,7 @@
 
 All work on uint8 arrays [N, H, W] or [N, H, W, 3] and return new ones of the same dtype. The shape
 stays the same too, but for `rotated` on images that are not square, where H and W change places.
+Five have one strength and are made here; those with a severity are made in `recast_core.shifts`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import Images
+from recast_core.shifts.table import Shift, parse_shift
 
 NOISE_SIGMA = 25.5
 """Standard deviation of `noisy` in grey levels: a tenth of the range."""
@@ -34,20 +36,43 @@ def apply_transforms(
 
     Args:
         images: uint8 [N, H, W] or [N, H, W, 3].
-        names: keys of `TRANSFORMS`.
-        indices: int64 [N], each image's place in its source. Noise hangs on it alone, so that an
-            image looks the same whichever client, partition or class range it is seen in.
+        names: keys of `TRANSFORMS`, or shifts with their severity (``fog:3``).
+        indices: int64 [N], each image's place in its source. What is random hangs on it alone, so
+            that an image looks the same whichever client, part or class range it is seen in.
         part: which of the two index spaces `indices` refers to.
-        seed: of the noise.
+        seed: of what is random.
 
     Returns:
         uint8, N images; `images` itself if `names` is empty.
+
+    Raises:
+        RecastError: no such shift or severity, or a shift of colours of grey images.
     """
     part_id = ("train", "test").index(part)
     keys = np.stack(np.broadcast_arrays(seed, part_id, indices), axis=1)
-    for name in names:
-        images = TRANSFORMS[name](images, keys)
+    for place, name in enumerate(names):
+        if name in TRANSFORMS:
+            images = TRANSFORMS[name](images, keys)
+        else:
+            images = _shifted(images, parse_shift(name), keys, names[:place])
     return images
+
+
+def _shifted(images: Images, shift: Shift, keys: _Seeds, before: Sequence[str]) -> Images:
+    """Apply a shift; one given for the second time draws other numbers than the first time."""
+    import torch
+
+    from recast_core.shifts.apply import shift as make
+    from recast_core.shifts.draws import seeds_of
+
+    turn = sum(name.partition(":")[0] == shift.name for name in before)
+    seed, part, index = (torch.from_numpy(column.copy()) for column in keys.T)
+    seeds = seeds_of(index, seed, part, turn)
+    grey = images.ndim == 3
+    planes = torch.from_numpy(images)
+    planes = planes[:, None] if grey else planes.permute(0, 3, 1, 2)
+    made = make(planes, shift.name, shift.severity, seeds)
+    return (made[:, 0] if grey else made.permute(0, 2, 3, 1).contiguous()).numpy()
 
 
 def _inverted(images: Images, _keys: _Seeds) -> Images:
@@ -90,4 +115,4 @@ TRANSFORMS: Mapping[str, Callable[[Images, _Seeds], Images]] = {
     "blurred": _blurred,
     "flipped": _flipped,
 }
-"""Name of each transform (`rotated`: 90 degrees counter-clockwise; `flipped`: left to right)."""
+"""The transforms of one strength (`rotated`: 90° counter-clockwise; `flipped`: left to right)."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recast_core.errors import RecastError
-from recast_core.task_spec import TRANSFORMS, TaskSpec, parse_task, parse_tasks
+from recast_core.task_spec import SHIFTS, TRANSFORMS, TaskSpec, parse_task, parse_tasks
 
 _names = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,39}", fullmatch=True)
 _paths = st.from_regex(r"[A-Za-z0-9._/=+ -]{0,20}/[A-Za-z0-9._=-]{1,10}", fullmatch=True)
@@ -21,12 +21,14 @@ _data = st.one_of(
 _ranges = st.none() | st.tuples(st.integers(0, 99), st.integers(0, 99)).map(
     lambda pair: (min(pair), max(pair))
 )
+_shifts = st.builds("{}:{}".format, st.sampled_from(SHIFTS), st.integers(1, 5))
 _specs = st.builds(
     TaskSpec,
     _names,
     _data,
     _ranges,
-    st.lists(st.sampled_from(sorted(TRANSFORMS)), max_size=3).map(tuple),
+    st.lists(st.sampled_from(sorted(TRANSFORMS)) | _shifts, max_size=3).map(tuple),
+    st.none() | st.tuples(st.integers(0, 49), st.integers(50, 100)),
 )
 
 
@@ -43,6 +45,10 @@ def test_text_of_a_spec_parses_back_to_it(spec: TaskSpec) -> None:
         ("digits@0-4+noisy+rotated", "digits-0-4-noisy-rotated", "digits"),
         ("npz:/x/flowers102.npz", "flowers102", "npz:/x/flowers102.npz"),
         ("folder:/x/My photos/", "My-photos", "folder:/x/My photos/"),
+        ("digits+fog", "digits-fog-3", "digits"),
+        ("digits[:50%]", "digits-0-50pct", "digits"),
+        ("npz:/x/d.npz[50%:]@1-2+far:5+noisy", "d-50-100pct-1-2-far-5-noisy", "npz:/x/d.npz"),
+        ("folder:/x/a[b]c", "a-b-c", "folder:/x/a[b]c"),
         ("cifar10", "cifar10", "CIFAR10"),
         ("a=FASHIONMNIST", "a", "FashionMNIST"),
         ("folder:/x/a=b", "a-b", "folder:/x/a=b"),
@@ -68,6 +74,16 @@ def test_default_name_of_a_long_path_stays_valid() -> None:
         ("digits+invrted", "did you mean inverted"),
         ("digits+", "unknown transform ''"),
         ("digits@5-2", "A <= B"),
+        ("digits+fog:6", "1 (faint) to 5 (severe)"),
+        ("digits+fog:0", "1 (faint) to 5 (severe)"),
+        ("digits+fog:", "1 (faint) to 5 (severe)"),
+        ("digits+fog:2.5", "1 (faint) to 5 (severe)"),
+        ("digits+fgo:2", "did you mean fog"),
+        ("digits+noisy:2", "has no severity"),
+        ("digits[50%:40%]", "0 <= A < B <= 100"),
+        ("digits[:101%]", "0 <= A < B <= 100"),
+        ("digits[:50]", "whole percentages"),
+        ("digits[]", "whole percentages"),
         ("npz:", "npz:PATH"),
         ("folder: ", "folder:PATH"),
         ("..=digits", "no leading dot"),

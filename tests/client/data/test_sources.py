@@ -245,3 +245,32 @@ def test_unreachable_set_names_the_remedies(
 def test_research_data_load() -> None:
     data = load_dataset(parse_task(f"npz:{_SHARED / 'omniglot_5_alphabets.npz'}"), 32)
     assert len(data.y_train) + len(data.y_test) == 2720
+
+
+def test_parts_of_the_training_images_are_disjoint_whole_and_fixed() -> None:
+    whole = load_dataset(parse_task("digits+gauss"), 32)
+    first, last = (load_dataset(parse_task(f"digits{p}+gauss"), 32) for p in ("[:40%]", "[40%:]"))
+    assert len(first.y_train) == len(whole.y_train) * 40 // 100
+    assert len(first.y_train) + len(last.y_train) == len(whole.y_train)
+    rows = np.concatenate([first.x_train, last.x_train]).reshape(len(whole.y_train), -1)
+    mine, all_ = (sorted(map(bytes, part)) for part in (rows, whole.x_train.reshape(len(rows), -1)))
+    assert mine == all_  # the same images with the same noise
+    for part in (first, last):
+        assert np.array_equal(part.x_test, whole.x_test)
+        assert set(part.y_train.tolist()) == set(range(10))
+    again = load_dataset(parse_task("digits[:40%]+gauss"), 32, 0)
+    assert np.array_equal(again.x_train, first.x_train)
+    some = load_dataset(parse_task("digits[:40%]@3-4+gauss"), 32)
+    assert np.array_equal(some.x_train, first.x_train[np.isin(first.y_train, [3, 4])])
+
+
+def test_a_part_without_images_is_refused(tmp_path: Path) -> None:
+    x, y = np.zeros((10, 4, 4), np.uint8), np.zeros(10, np.int64)
+    np.savez(tmp_path / "t.npz", x_train=x, y_train=y, x_test=x, y_test=y, classes=["a"])
+    with pytest.raises(RecastError, match="larger part"):
+        load_dataset(parse_task(f"npz:{tmp_path / 't.npz'}[:5%]"), 4)
+
+
+def test_a_shift_of_colours_of_grey_images_is_refused() -> None:
+    with pytest.raises(RecastError, match="changes nothing in grey images"):
+        load_dataset(parse_task("digits+colour"), 32)
