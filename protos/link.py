@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from protos import link_v1_pb2 as link
 
@@ -69,6 +70,21 @@ def unpack(frame: link.FromServer) -> tuple[str, bytes] | None:
     if which in _TYPES:
         return _TYPES[which], getattr(frame, which)
     return None
+
+
+def is_for_clients(certificate: x509.Certificate) -> bool:
+    """Whether a certificate says that it identifies a client, and is no authority's."""
+    extensions = certificate.extensions
+    try:
+        purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+    except x509.ExtensionNotFound:
+        pass
+    return ExtendedKeyUsageOID.CLIENT_AUTH in purposes
 
 
 def out_of_date(certificates: Mapping[str, bytes], now: datetime | None = None) -> str | None:

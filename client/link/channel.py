@@ -8,9 +8,13 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from grpc.experimental import session_cache
 
-from protos.link import CHANNEL_OPTIONS, out_of_date
+from client.link.diagnosis import Fault, diagnose
+from protos.link import CHANNEL_OPTIONS, is_for_clients, out_of_date
+from protos.link_address import Address
 from recast_core.errors import RecastError
 
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -47,14 +51,32 @@ class ClientKeys:
                 authority=(folder / "ca.pem").read_bytes(),
             )
             # A clock that is wrong now may be right in a minute; a file that is no certificate not.
-            x509.load_pem_x509_certificate(keys.certificate)
-            x509.load_pem_x509_certificate(keys.authority)
-        except (OSError, ValueError) as error:
+            doubt = keys._doubt()
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise RecastError(
                 f"no certificate for {name!r} ({error}): make one with `recast certs add "
                 f"{folder} {name}`, or copy ca.pem, {name}.pem and {name}.key there"
             ) from error
+        if doubt is not None:
+            raise RecastError(
+                f"{folder}: {doubt}; copy ca.pem, {name}.pem and {name}.key of one federation there"
+            )
         return keys
+
+    def _doubt(self) -> str | None:
+        """What keeps any server from accepting these files together."""
+        own = x509.load_pem_x509_certificate(self.certificate)
+        authority = x509.load_pem_x509_certificate(self.authority)
+        key = serialization.load_pem_private_key(self.key, None)
+        if key.public_key() != own.public_key():
+            return f"{self.name}.key is not the key of {self.name}.pem"
+        try:
+            own.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            return f"{self.name}.pem is not signed by the authority in ca.pem"
+        if not is_for_clients(own):
+            return f"{self.name}.pem is not made for clients"
+        return None
 
 
 class Endpoint:
@@ -67,8 +89,17 @@ class Endpoint:
             target: the server.
             keys: ``None`` for no TLS.
             keepalive: seconds of silence after which the server is asked whether it is there.
+
+        Raises:
+            RecastError: ``target`` is no ``HOST:PORT``.
         """
-        self.target = target
+        try:
+            self.address = Address.parse(target)
+        except ValueError as error:
+            raise RecastError(str(error)) from error
+        if not self.address.port:
+            raise RecastError(f"{target!r}: 0 is no port to join; give the server's")
+        self.target = str(self.address)
         self._keys = keys
         self._credentials = None if keys is None else _credentials(keys)
         self._cache: object = session_cache.ssl_session_cache_lru(1)  # type: ignore[no-untyped-call]
@@ -80,6 +111,7 @@ class Endpoint:
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.ssl_session_cache", self._cache),
+            ("grpc.enable_http_proxy", int(not self.address.is_loopback)),
         ]
 
     def claim(self, name: str) -> str:
@@ -93,6 +125,10 @@ class Endpoint:
         return out_of_date(
             {f"{self._keys.name}.pem": self._keys.certificate, "ca.pem": self._keys.authority}
         )
+
+    def diagnose(self) -> Fault | None:
+        """What keeps a connection from being made, looked for with one; blocks for seconds."""
+        return diagnose(self.address, None if self._keys is None else self._keys.authority)
 
     def connect(self) -> grpc.aio.Channel:
         """A new channel."""

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from client.link.application import Application, ClientCall, NodeConfig
 from client.link.backoff import Backoff
 from client.link.channel import Endpoint
+from client.link.complaints import Complaints
 from client.link.fetch import PartFile, fetch
 from client.link.memory import Memory
 from protos import link_v1_pb2 as link
@@ -28,11 +29,6 @@ from recast_core.settings import Value
 logger = logging.getLogger("recast.link")
 WELCOME_SECONDS = 30.0
 KEPT_ANSWERS = 256
-_FINAL = {
-    grpc.StatusCode.PERMISSION_DENIED: "ask the federation's operator for a certificate",
-    grpc.StatusCode.UNIMPLEMENTED: "use the same version of recast as the server",
-    grpc.StatusCode.INVALID_ARGUMENT: "use the same version of recast as the server",
-}
 Call = grpc.aio.StreamStreamCall
 
 
@@ -69,6 +65,7 @@ class LinkClient:
         self._folder = cache / "link"
         self._overrides = overrides or {}
         self._backoff = backoff or Backoff()
+        self._complaints = Complaints(endpoint, name)
         self._heard = heard
         self._memory = Memory.load(self._folder / f"{name}.json")
         self._application = Application(app, node_config, self._memory, self._answered)
@@ -122,6 +119,7 @@ class LinkClient:
                 await call.code()
                 raise grpc.aio.UsageError("no Welcome")
             self._backoff.reset()
+            self._complaints.connected()
             self._heard("connected")
             self._channel.set_result(channel)
             sender = asyncio.create_task(self._send(call))
@@ -132,7 +130,7 @@ class LinkClient:
                 self._take(frame)
             logger.warning("the server ended the stream; joining again")
         except grpc.aio.AioRpcError as error:
-            self._complain(error)
+            await self._complaints.about(error)
         except (TimeoutError, DecodeError, grpc.aio.UsageError) as error:
             logger.warning("no sense from %s: %s", self._endpoint.target, error or "silence")
         finally:
@@ -243,26 +241,6 @@ class LinkClient:
                 del self._unsent[0]
             await self._wake.wait()
             self._wake.clear()
-
-    def _complain(self, error: grpc.aio.AioRpcError) -> None:
-        """Log why a connection ended.
-
-        Raises:
-            RecastError: trying again would not help.
-        """
-        remedy = _FINAL.get(error.code())
-        if remedy is not None:
-            raise RecastError(
-                f"{self._endpoint.target} refused {self.name!r} ({error.details()}): {remedy}"
-            ) from error
-        logger.warning(
-            "no link to %s (%s: %s); trying again",
-            self._endpoint.target,
-            error.code().name.lower().replace("_", " "),
-            (error.details() or "")[:200],
-        )
-        if error.code() == grpc.StatusCode.UNAVAILABLE and (doubt := self._endpoint.doubt()):
-            logger.warning("%s", doubt)
 
 
 def _unwritten(number: int, folder: Path, error: OSError) -> bytes:

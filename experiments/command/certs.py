@@ -167,7 +167,7 @@ def _subject(name: str) -> x509.Name:
 
 def _alternative(host: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
         pass
     if not host.isascii() or not host or any(letter in host for letter in ":/@ "):

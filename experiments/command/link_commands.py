@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 
     Example: recast serve --listen 0.0.0.0:9441 --clients 3 --certs certs --tasks "digits"
     """
+    _silence_grpc()
     from experiments.command.report_file import write
     from experiments.command.serve import serve as run
     from recast_core.settings import Settings
@@ -76,6 +78,7 @@ def join(server: str, **values: Any) -> int:
 
     Example: recast join server.example:9441 --data ~/images --name edge-1 --certs certs
     """
+    _silence_grpc()
     from experiments.command.join import join as run
 
     return run(server, **values)
@@ -131,6 +134,11 @@ def revoke(folder: Path, name: str) -> None:
     from experiments.command.certs import revoke as run
 
     click.echo(run(folder, name))
+
+
+def _silence_grpc() -> None:
+    """Keep gRPC's own lines, one for each stranger that knocks, out of the log."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 COMMANDS = (serve, join, certs)

@@ -7,9 +7,8 @@ import logging
 import sys
 import time
 
+from protos.link_address import Address
 from recast_core.errors import RecastError
-
-LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 
 
 class JsonLines(logging.Formatter):
@@ -47,11 +46,22 @@ def check_insecure(address: str, *, forced: bool) -> None:
     """Plain text is for one machine.
 
     Raises:
-        RecastError: another address than loopback, and nobody insisted.
+        RecastError: no ``HOST:PORT``, or another address than loopback, and nobody insisted.
     """
-    host = address.rpartition(":")[0]
-    if host not in LOOPBACK and not forced:
+    if not address_of(address).is_loopback and not forced:
         raise RecastError(
             f"--insecure at {address} would let anyone on the way read and change everything: "
             "make certificates with `recast certs init`, or insist with --force-insecure"
         )
+
+
+def address_of(text: str) -> Address:
+    """The address that a user wrote.
+
+    Raises:
+        RecastError: it is no ``HOST:PORT``.
+    """
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise RecastError(str(error)) from error

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from experiments.command.caution import warn_of_many
 from experiments.command.console import print_summary
-from experiments.command.link_log import check_insecure, set_up
+from experiments.command.link_log import address_of, check_insecure, set_up
 from experiments.command.link_view import LinkView
 from experiments.command.metrics import serve_metrics
 from experiments.report.summary import summarise
@@ -58,6 +58,7 @@ def serve(
     if clients < 1:
         raise RecastError(f"{clients} clients: wait for at least 1")
     parse_tasks(settings.tasks)
+    address_of(listen)
     if insecure:
         check_insecure(listen, forced=force_insecure)
     keys = None if insecure else ServerKeys.load(certs)

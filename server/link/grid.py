@@ -14,6 +14,8 @@ from flwr.app import Error, Message
 from protos import link_v1_pb2 as link
 from protos.content import from_content, to_content
 from protos.link import MAX_STREAM_BODY, pack, refer
+from protos.link_address import Address
+from recast_core.errors import RecastError
 from recast_core.settings import Value
 from server.flower import OwnGrid, number
 from server.link.bodies import Bodies
@@ -58,9 +60,13 @@ class LinkGrid(OwnGrid):
             keepalive: seconds of silence after which a stream is probed.
 
         Raises:
-            RecastError: the address cannot be listened at.
+            RecastError: the address is none, or cannot be listened at.
         """
         super().__init__(RUN_ID)
+        try:
+            where = Address.parse(address)
+        except ValueError as error:
+            raise RecastError(str(error)) from error
         self._deadline, self._grace = deadline, grace
         self._questions: dict[str, tuple[Message, bytes | None]] = {}
         self.sessions = Sessions(secrets.randbelow(2**32 - 1) + 1, json.dumps(dict(settings)))
@@ -71,9 +77,8 @@ class LinkGrid(OwnGrid):
             Revocations(keys.revoked if keys else None),
             certificates=keys is not None,
         )
-        self._listener = Listener(address, keys, self._servicer.handler(), keepalive)
-        host = address.rpartition(":")[0]
-        self.address = f"{host}:{self._listener.port}"
+        self._listener = Listener(str(where), keys, self._servicer.handler(), keepalive)
+        self.address = str(Address(where.host, self._listener.port))
 
     def __enter__(self) -> Self:
         return self

@@ -188,10 +188,10 @@ class Client:
 class Federation:
     """A grid, its certificates, and whatever joined it; everything ends with the test."""
 
-    def __init__(self, folder: Path, tls: bool, **options: float) -> None:
+    def __init__(self, folder: Path, tls: bool, *, made: bool = False, **options: float) -> None:
         self.folder, self.tls = folder, tls
         self.certs = folder / "certs"
-        if tls:
+        if tls and not made:
             certs.init(self.certs, ["localhost", "127.0.0.1"], ["one", "two"], force=False)
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(server_identity(RUN_ID))
@@ -245,7 +245,7 @@ class Federation:
 def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
     made: list[Federation] = []
 
-    def make(tls: bool = True, **options: float) -> Federation:
+    def make(tls: bool = True, **options: Any) -> Federation:
         made.append(Federation(tmp_path, tls, **options))
         return made[-1]
 

@@ -81,7 +81,8 @@ def test_certificates_of_another_authority_and_none_at_all_are_refused(
     known = ClientKeys.load(here.certs, "one")
     forged = ClientKeys("one", stranger.key, stranger.certificate, known.authority)
     # The server's certificate is for servers: whoever has it cannot be a client.
-    server = ClientKeys.load(here.certs, "server")
+    parts = [(here.certs / name).read_bytes() for name in ("server.key", "server.pem", "ca.pem")]
+    server = ClientKeys("server", *parts)
     for keys in (stranger, forged, server, None):
         heard, error = say(raw(here, keys), join("one"))
         assert not heard

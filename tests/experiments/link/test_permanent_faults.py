@@ -1,0 +1,173 @@
+"""Faults that no waiting mends end the client with cause and remedy; others it waits out."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from client.link import ClientKeys, Endpoint
+from client.link.complaints import PATIENCE
+from client.link.diagnosis import proxy_in_force
+from experiments.command import certs
+from experiments.command.cli import main
+from protos.link_address import Address
+from recast_core.errors import RecastError
+
+if TYPE_CHECKING:
+    from conftest import Client, Federation
+
+NOWHERE = "http://user:secret@127.0.0.1:9"
+
+
+def ending(client: Client) -> str:
+    error = client.wait()
+    assert isinstance(error, RecastError), error
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def test_a_server_with_another_authority_is_not_tried_again(
+    federation: Callable[..., Federation], tmp_path: Path
+) -> None:
+    here = federation()
+    certs.init(tmp_path / "other", ["localhost"], ["one"], force=False)
+    here.certs = tmp_path / "other"
+    said = ending(here.join("one"))
+    assert "not signed by the authority in ca.pem" in said
+    assert "copy the federation's own ca.pem" in said
+
+
+def test_a_certificate_for_another_host_names_the_hosts_that_it_is_for(
+    federation: Callable[..., Federation], tmp_path: Path
+) -> None:
+    certs.init(tmp_path / "certs", ["fl.example", "192.0.2.7"], ["one"], force=False)
+    here = federation(made=True)
+    said = ending(here.join("one"))
+    assert "is not for localhost but for fl.example, 192.0.2.7: join by one of these" in said
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_one_end_with_tls_and_one_without_is_told_which(
+    federation: Callable[..., Federation], tmp_path: Path, tls: bool
+) -> None:
+    here = federation(tls)
+    if not tls:
+        certs.init(here.certs, ["localhost"], ["one"], force=False)
+    here.tls = not tls
+    said = ending(here.join("one"))
+    if tls:
+        assert "the server speaks TLS: join with a certificate (--certs)" in said
+    else:
+        assert "does not speak TLS" in said
+
+
+def test_what_has_worked_is_tried_some_times_more(
+    federation: Callable[..., Federation], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = federation()
+    relay = here.relay()
+    one = here.join("one", port=relay.port)
+    here.grid.wait_for_clients(1)
+    certs.init(tmp_path / "other", ["localhost"], [], force=False)
+    here.certs = tmp_path / "other"
+    with caplog.at_level(logging.WARNING, "recast.link"):
+        here.restart()
+        relay.to = here.port
+        assert "not signed by the authority in ca.pem" in ending(one)
+    tries = [r for r in caplog.records if "not signed by the authority" in r.getMessage()]
+    assert len(tries) == PATIENCE - 1
+
+
+def test_nobody_there_and_no_such_host_are_named_and_waited_for(
+    federation: Callable[..., Federation], caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    here = federation(tls=False)
+    with caplog.at_level(logging.WARNING, "recast.link"):
+        one = here.join("one", port=port)
+        for _ in range(200):
+            if "nobody listens there; trying again" in caplog.text:
+                break
+            threading.Event().wait(0.05)
+    assert "nobody listens there; trying again" in caplog.text
+    assert one.ended is None
+    fault = Endpoint("nosuch.invalid:9441", None).diagnose()
+    assert fault is not None
+    assert fault.text.startswith("no address is known of nosuch.invalid")
+    assert not fault.permanent
+
+
+def test_loopback_goes_through_no_proxy_and_the_rest_names_the_variable(
+    federation: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", NOWHERE)
+    here = federation()
+    here.join("one")
+    here.grid.wait_for_clients(1)
+    assert here.ask(b"abc") == [b"cba"]
+    fault = Endpoint("fl.example:9441", None).diagnose()
+    assert fault is not None
+    assert "https_proxy sends this through the proxy 127.0.0.1" in fault.text
+    assert "no_proxy" in fault.text
+    assert "secret" not in fault.text
+    away = Address("fl.example", 1)
+    for exempt, found in (("other.org, .example", None), ("*", None), ("other", "https_proxy")):
+        monkeypatch.setenv("no_proxy", exempt)
+        assert proxy_in_force(away) == found
+
+
+def test_files_that_do_not_belong_together_are_told_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    for folder in ("a", "b"):
+        certs.init(tmp_path / folder, ["localhost"], ["one", "two"], force=False)
+    mixed = {
+        "one.pem is not signed by the authority in ca.pem": {"ca.pem": tmp_path / "b/ca.pem"},
+        "one.key is not the key of one.pem": {"one.key": tmp_path / "a/two.key"},
+        "no certificate for 'one'": {"one.pem": tmp_path / "a/one.key"},
+        "one.pem is not made for clients": {
+            "one.pem": tmp_path / "a/server.pem",
+            "one.key": tmp_path / "a/server.key",
+        },
+    }
+    for number, (says, other) in enumerate(mixed.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in ("ca.pem", "one.pem", "one.key"):
+            source = other.get(name, tmp_path / "a" / name)
+            (folder / name).write_bytes(source.read_bytes())
+        with pytest.raises(RecastError, match=says):
+            ClientKeys.load(folder, "one")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("join localhost:99999 --data . --name one", "'99999' is no port"),
+        ("join http://localhost:1 --data . --name one", "leave http:// out"),
+        ("join localhost --data . --name one", "has no port"),
+        ("join localhost:0 --data . --name one", "0 is no port to join"),
+        ("serve --listen ::1:9441 --tasks digits", "in brackets"),
+        ("serve --listen localhost:99999 --tasks digits", "'99999' is no port"),
+    ],
+)
+def test_the_command_ends_with_2_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, says: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["recast", *command.split(), "--insecure"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
