@@ -1,177 +1,122 @@
-"""Answer one message of the server. Nothing here knows what carried it."""
+"""What a client decides, written once for all engines: see `client.turn`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
+from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from client.bank_cache import BankCache
-from client.data import ClientData
-from client.learners import learner, preprocess_of, with_method
-from client.node import Node
-from client.residuals import FileStore, Residuals
+from client.learners import own_start
+from client.residuals import Residuals
+from client.turn import D, Exam, Holdings, Lesson, Look, M, Turn
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
-from recast_core.learner import Learner
-from recast_core.mimicry import mimic
-from recast_core.wire import rounding as feedback
+from recast_core.start import Start
 from recast_core.wire.codec import CodecError, Vector
-from recast_core.wire.heads import (
-    TRAVELLING,
-    count_correct,
-    kind_of,
-    pack_statistics,
-    unpack_head_for,
+from recast_core.wire.heads import TRAVELLING, kind_of, pack_statistics
+from recast_core.wire.messages import (
+    Hyperparameters,
+    RefusedError,
+    from_broadcast,
+    hyperparameters,
+    update_of,
 )
-from recast_core.wire.messages import RefusedError, from_broadcast, hyperparameters, update_of
+from recast_core.wire.rounding import client_seed, round_update
 
 logger = logging.getLogger("recast.client")
-Tasks = Mapping[int, pb.Task]
-_Images = tuple[Tensor, Tensor]
 
 
-def hello(request: pb.HelloRequest, node: Node) -> pb.Hello:
-    """Which bank and which data this client has."""
-    size = preprocess_of(node.settings.backbone).size
-    answer = pb.Hello(holds_bank=_holds(request, node), client=node.number + 1)
-    for task in request.tasks:
-        try:
-            data = node.data(task.name, task.source, size)
-        except RecastError as error:
-            logger.error("no data for task %s: %s", task.name, error)
-            continue
-        if data is not None and len(data.y_train):
-            answer.tasks.add(
-                task=task.id,
-                train_examples=len(data.y_train),
-                test_examples=len(data.y_test),
-                classes=data.num_classes,
-                local_classes=len(np.unique(data.y_train)),
-            )
-    return answer
+class Asked:
+    """A message of the server, read once however many clients it went to."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._read: tuple[Start, Vector] | None = None
+
+    @cached_property
+    def request(self) -> pb.ToClient:
+        """The message.
+
+        Raises:
+            DecodeError: bytes that are none of ours.
+        """
+        return pb.ToClient.FromString(self._content)
+
+    @cached_property
+    def tasks(self) -> dict[int, pb.Task]:
+        """The tasks of a hello, by number."""
+        return {task.id: task for task in self.request.hello.tasks}
+
+    @cached_property
+    def broadcast(self) -> pb.Broadcast | None:
+        """What a message that trains, evaluates or asks for a head is about."""
+        kind = self.request.WhichOneof("body")
+        found = getattr(self.request, kind) if kind in ("train", "head", "evaluate") else None
+        return found if isinstance(found, pb.Broadcast) else None
+
+    @cached_property
+    def hyper(self) -> Hyperparameters:
+        """What to train with.
+
+        Raises:
+            RefusedError: nothing can be trained with that.
+        """
+        return hyperparameters(self.request.train)
+
+    def vector(self, start: Start) -> Vector:
+        """The vector ``[D]`` that the broadcast stands for; do not write into it.
+
+        Raises:
+            RefusedError: as ``from_broadcast``.
+        """
+        if self._read is None or self._read[0] is not start:
+            assert self.broadcast is not None
+            self._read = start, from_broadcast(start, self.broadcast)
+        return self._read[1]
 
 
-def store_bank(delivery: pb.BankDelivery, node: Node) -> pb.ToServer:
-    """Keep the bank that was sent, if it is what it says."""
+class UnpreparedError(RefusedError):
+    """A refusal with its code of the wire."""
+
+    def __init__(self, code: pb.Refusal.Reason, detail: str) -> None:
+        super().__init__(pb.Refusal.Reason.Name(code), detail)
+        self.code = code
+
+
+def answer(asked: Asked, me: Holdings[M, D]) -> Turn[M, D]:
+    """A client's turn to answer a message of the server; whatever it says, there is a reply."""
+    broadcast = None
     try:
-        BankCache(node.cache).store(delivery.content, delivery.bank.sha256)
+        request, broadcast = asked.request, asked.broadcast
+        match request.WhichOneof("body"):
+            case "hello":
+                me.remember(asked.tasks)
+                return _hello(request.hello, me)
+            case "bank":
+                return _store_bank(request.bank, me)
+            case "train":
+                return (yield from _train(asked, request.train, me))
+            case "head":
+                return (yield from _head(asked, request.head, me))
+            case "evaluate":
+                return (yield from _evaluate(asked, request.evaluate, me))
+            case _:
+                raise UnpreparedError(pb.Refusal.REASON_MALFORMED, "an empty message")
+    except DecodeError:
+        return refusal(pb.Refusal.REASON_MALFORMED, "bytes that are no message of ours")
+    except UnpreparedError as error:
+        return refusal(error.code, str(error), broadcast)
+    except CodecError as error:
+        return refusal(pb.Refusal.REASON_NOT_FINITE, str(error), broadcast)
+    except RefusedError as error:
+        return refusal(pb.Refusal.REASON_MALFORMED, str(error), broadcast)
     except RecastError as error:
-        unwritten = isinstance(error.__cause__, OSError)
-        code = pb.Refusal.REASON_FAILED if unwritten else pb.Refusal.REASON_BANK_MISMATCH
-        return refusal(code, str(error))
-    prefix = int.from_bytes(delivery.bank.sha256[:4], "big")
-    return pb.ToServer(bank=pb.BankReceipt(bank=prefix))
-
-
-def train(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
-    """Fit the coefficients of the broadcast's task on this client's images."""
-    try:
-        model, data = _prepare(broadcast, tasks, node)
-        hyper = hyperparameters(broadcast)
-        start = from_broadcast(model.start, broadcast)
-        images, labels = _train_set(data)
-        seed = client_seed(hyper.seed, broadcast, node)
-        offsets = model.fit(start, images, labels, data.num_classes, hyper, seed) - start
-        kept = None
-        if hyper.error_feedback:
-            kept = Residuals.of(
-                FileStore(node.cache), broadcast, tasks[broadcast.task], node.number
-            )
-        encoded = feedback.round_update(offsets, kept, broadcast, hyper, seed)
-        update = update_of(model.start, broadcast.task, broadcast.round, len(labels), encoded)
-        return pb.ToServer(update=update)
-    except (RefusedError, CodecError, RecastError) as error:
-        return declined(error, broadcast)
-
-
-def head(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
-    """Tell of this client's features what the server makes a head from."""
-    try:
-        model, data = _prepare(broadcast, tasks, node, classes=1)
-        kind = travelling(broadcast)
-        images, labels = _train_set(data)
-        features = model.features(images, from_broadcast(model.start, broadcast))
-        return head_answer(broadcast, kind, features, labels, data.num_classes)
-    except (RefusedError, RecastError) as error:
-        return declined(error, broadcast)
-
-
-def evaluate(broadcast: pb.Broadcast, tasks: Tasks, node: Node) -> pb.ToServer:
-    """Measure a head on this client's test images, with the coefficients and without.
-
-    The head is the one that the broadcast brings, or one fitted on this client's own features.
-    """
-    try:
-        model, data = _prepare(broadcast, tasks, node, classes=1 if broadcast.head else 2)
-        vector = from_broadcast(model.start, broadcast)
-        kind = evaluated_kind(broadcast)
-        if kind in TRAVELLING:
-            correct, head_only = _with_heads(model, broadcast, vector, kind, _test_set(data))
-        else:
-            head_only = _with_local(model, kind, None, data)
-            correct = _with_local(model, kind, vector, data)
-        return evaluation(broadcast, len(data.y_test), correct, head_only)
-    except (RefusedError, RecastError) as error:
-        return declined(error, broadcast)
-
-
-def travelling(broadcast: pb.Broadcast) -> str:
-    """The kind of head that a broadcast asks statistics for.
-
-    Raises:
-        RefusedError: ``malformed``, one that does not travel.
-    """
-    kind = kind_of(broadcast.head_kind)
-    if kind not in TRAVELLING:
-        raise RefusedError("malformed", f"a {kind} head does not travel")
-    return kind
-
-
-def evaluated_kind(broadcast: pb.Broadcast) -> str:
-    """The kind of head that a broadcast asks to evaluate.
-
-    Raises:
-        RefusedError: ``malformed``, one that should have come with it, or should not have.
-    """
-    kind = kind_of(broadcast.head_kind)
-    if (kind in TRAVELLING) != bool(broadcast.head):
-        raise RefusedError("malformed", f"an evaluation of a {kind} head, which is not there")
-    return kind
-
-
-def head_answer(
-    broadcast: pb.Broadcast, kind: str, features: Tensor, labels: Tensor, classes: int
-) -> pb.ToServer:
-    """What a client with these features ``[N, d]`` and labels ``[N]`` tells the server."""
-    statistics = head_kind(kind).statistics(features, labels.to(features.device), classes)
-    return pb.ToServer(
-        head=pb.HeadStatistics(
-            bank=broadcast.bank,
-            task=broadcast.task,
-            round=broadcast.round,
-            content=pack_statistics(kind, statistics, classes),
-        )
-    )
-
-
-def evaluation(broadcast: pb.Broadcast, examples: int, correct: int, head_only: int) -> pb.ToServer:
-    """What a client says of its test images."""
-    return pb.ToServer(
-        evaluation=pb.Evaluation(
-            bank=broadcast.bank,
-            task=broadcast.task,
-            round=broadcast.round,
-            examples=examples,
-            correct=correct,
-            head_only_correct=head_only,
-        )
-    )
+        return refusal(pb.Refusal.REASON_FAILED, str(error), broadcast)
 
 
 def refusal(
@@ -185,117 +130,146 @@ def refusal(
     return pb.ToServer(refusal=message)
 
 
-def client_seed(seed: int, broadcast: pb.Broadcast, node: Node) -> int:
-    """The seed of one client in one round of one task, whatever carries the message."""
-    return feedback.client_seed(seed, broadcast.task, broadcast.round, node.number)
+def _hello(request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToServer:
+    """Which bank and which data this client has."""
+    reply = pb.Hello(holds_bank=_has_bank(request, me), client=me.number + 1)
+    for task in request.tasks:
+        try:
+            data = me.data(task)
+        except RecastError as error:
+            logger.error("no data for task %s: %s", task.name, error)
+            continue
+        if data is not None and len(data.labels):
+            reply.tasks.add(
+                task=task.id,
+                train_examples=len(data.labels),
+                test_examples=data.test_examples,
+                classes=data.classes,
+                local_classes=data.local_classes,
+            )
+    return pb.ToServer(hello=reply)
 
 
-def _holds(request: pb.HelloRequest, node: Node) -> bool:
-    cache, sha256 = BankCache(node.cache), request.bank.sha256
-    if request.method:
-        return _derives(request.method, sha256, node)
-    if cache.holds(sha256):
+def _has_bank(request: pb.HelloRequest, me: Holdings[M, D]) -> bool:
+    """Whether the bank, or the method's start, is here or can be made here."""
+    method, sha256 = request.method, request.bank.sha256
+    if not method and me.holds(sha256):
         return True
-    if node.settings.source != "seeded":
-        return False
-    # A seeded bank follows from the backbone and the settings, so it need not cross the network.
-    bank = mimic(load_backbone(node.settings.backbone).model, node.settings.recast())
-    if bank.sha256 != sha256:
-        return False
-    cache.store(bank.to_bytes(), sha256)
-    return True
-
-
-def _derives(method: str, sha256: bytes, node: Node) -> bool:
-    """Whether this client's backbone gives the method the start that was announced."""
     try:
-        found = with_method(node.settings.backbone, method, node.settings.device)
+        start = own_start(me.settings, method)
     except RecastError as error:
+        if not method:
+            raise
         logger.error("method %s: %s", method, error)
         return False
-    if found.start.sha256 != sha256:
-        logger.error("method %s starts elsewhere here: another backbone or version", method)
+    if start is None or start.sha256 != sha256:
+        if method:
+            logger.error("method %s starts elsewhere here: another backbone or version", method)
         return False
-    BankCache(node.cache).store_method(method, sha256)
+    me.keep(start, method)
     return True
 
 
-class UnpreparedError(RefusedError):
-    """A refusal with its code of the wire."""
+def _store_bank(delivery: pb.BankDelivery, me: Holdings[M, D]) -> pb.ToServer:
+    """Keep the bank that was sent, if it is what it says."""
+    try:
+        me.store(delivery.content, delivery.bank.sha256)
+    except RecastError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise UnpreparedError(pb.Refusal.REASON_BANK_MISMATCH, str(error)) from error
+    prefix = int.from_bytes(delivery.bank.sha256[:4], "big")
+    return pb.ToServer(bank=pb.BankReceipt(bank=prefix))
 
-    def __init__(self, code: pb.Refusal.Reason, detail: str) -> None:
-        super().__init__(pb.Refusal.Reason.Name(code), detail)
-        self.code = code
 
+def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M, D]:
+    """What this client takes part with, if its images are of so many classes.
 
-def _prepare(
-    broadcast: pb.Broadcast, tasks: Tasks, node: Node, classes: int = 2
-) -> tuple[Learner, ClientData]:
-    path = BankCache(node.cache).find(broadcast.bank)
-    if path is None:
+    Raises:
+        UnpreparedError: it cannot.
+    """
+    model = me.model(broadcast.bank)
+    if model is None:
         raise UnpreparedError(
-            pb.Refusal.REASON_BANK_MISSING, f"bank {broadcast.bank:08x} is not in {node.cache}"
+            pb.Refusal.REASON_BANK_MISSING, f"bank {broadcast.bank:08x} is not here"
         )
-    task = tasks.get(broadcast.task)
+    task = me.tasks.get(broadcast.task)
     if task is None:
         raise UnpreparedError(
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
-    try:
-        model = learner(node.settings.backbone, path, node.settings.device)
-    except RecastError as error:
-        if BankCache(node.cache).holds(bytes.fromhex(path.stem)):
-            raise
-        raise UnpreparedError(pb.Refusal.REASON_BANK_MISSING, str(error)) from error
-    data = node.data(task.name, task.source, preprocess_of(node.settings.backbone).size)
-    if data is None or not len(data.y_train):
+    data = me.data(task)
+    if data is None or not len(data.labels):
         raise UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
-    if len(np.unique(data.y_train)) < classes:
+    if data.local_classes < classes:
         raise UnpreparedError(
             pb.Refusal.REASON_ONE_CLASS, f"the images of task {task.name} are of one class"
         )
     return model, data
 
 
-def _train_set(data: ClientData) -> _Images:
-    return torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
+    """Fit the vector of the broadcast's task on this client's images."""
+    model, data = _ready(broadcast, me, classes=2)
+    hyper, start = asked.hyper, asked.vector(model.start)
+    seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
+    trained: Vector = yield Lesson(model, data, start, hyper, seed)
+    if not np.isfinite(trained).all():
+        raise RecastError("training ended in NaN or infinity: lower the learning rate")
+    kept = None
+    if hyper.error_feedback:
+        kept = Residuals.of(me.residuals, broadcast, me.tasks[broadcast.task], me.number)
+    encoded = round_update(trained - start, kept, broadcast, hyper, seed)
+    update = update_of(model.start, broadcast.task, broadcast.round, len(data.labels), encoded)
+    return pb.ToServer(update=update)
 
 
-def _test_set(data: ClientData) -> _Images:
-    return torch.from_numpy(data.x_test), torch.from_numpy(data.y_test)
+def _head(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
+    """Tell of this client's features what the server makes a head from."""
+    model, data = _ready(broadcast, me, classes=1)
+    kind = kind_of(broadcast.head_kind)
+    if kind not in TRAVELLING:
+        raise RefusedError("malformed", f"a {kind} head does not travel")
+    features: Tensor = yield Look(model, data, _unless_start(asked, model.start))
+    labels = data.labels.to(features.device)
+    statistics = head_kind(kind).statistics(features, labels, data.classes)
+    content = pack_statistics(kind, statistics, data.classes)
+    return pb.ToServer(head=pb.HeadStatistics(content=content, **_about(broadcast)))
 
 
-def _with_local(model: Learner, kind: str, vector: Vector | None, data: ClientData) -> int:
-    """Right answers of a head fitted here, with a vector or the start's."""
-    (images, labels), (test_images, test_labels) = _train_set(data), _test_set(data)
-    features = model.features(images, vector)
-    found = head_kind(kind).fit(features, labels.to(features.device), data.num_classes)
-    return count_correct(found, model.features(test_images, vector), test_labels)
+def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
+    """Measure a head on this client's test images, with the coefficients and without.
+
+    The head is the one that the broadcast brings, or one fitted on this client's own features.
+    """
+    model, data = _ready(broadcast, me, classes=1 if broadcast.head else 2)
+    vector = _unless_start(asked, model.start)
+    kind = kind_of(broadcast.head_kind)
+    if (kind in TRAVELLING) != bool(broadcast.head):
+        raise RefusedError("malformed", f"an evaluation of a {kind} head, which is not there")
+    correct: int = yield Exam(model, data, vector, kind, broadcast.head)
+    if vector is None:
+        head_only = correct
+    elif broadcast.head and not broadcast.start_head:
+        head_only = 0
+    else:
+        start_head = broadcast.start_head if broadcast.head else b""
+        head_only = yield Exam(model, data, None, kind, start_head)
+    return pb.ToServer(
+        evaluation=pb.Evaluation(
+            examples=data.test_examples,
+            correct=correct,
+            head_only_correct=head_only,
+            **_about(broadcast),
+        )
+    )
 
 
-def _with_heads(
-    model: Learner, broadcast: pb.Broadcast, vector: Vector, kind: str, test_set: _Images
-) -> tuple[int, int]:
-    """Right answers of the head that was sent, and of the one for the start: 0 if there is none."""
-    images, labels = test_set
-    features = model.features(images, vector)
-    correct = count_correct(unpack_head_for(features, broadcast.head, kind), features, labels)
-    if not broadcast.coefficients:
-        return correct, correct
-    if not broadcast.start_head:
-        return correct, 0
-    features = model.features(images)
-    found = unpack_head_for(features, broadcast.start_head, kind)
-    return correct, count_correct(found, features, labels)
+def _unless_start(asked: Asked, start: Start) -> Vector | None:
+    """The broadcast's vector, or ``None`` for the start's."""
+    vector = asked.vector(start)
+    return vector if asked.broadcast and asked.broadcast.coefficients else None
 
 
-def declined(error: Exception, broadcast: pb.Broadcast) -> pb.ToServer:
-    """The refusal that ``error`` amounts to."""
-    code = pb.Refusal.REASON_FAILED
-    if isinstance(error, UnpreparedError):
-        code = error.code
-    elif isinstance(error, CodecError):
-        code = pb.Refusal.REASON_NOT_FINITE
-    elif isinstance(error, RefusedError):
-        code = pb.Refusal.REASON_MALFORMED
-    return refusal(code, str(error), broadcast)
+def _about(broadcast: pb.Broadcast) -> dict[str, Any]:
+    return {"bank": broadcast.bank, "task": broadcast.task, "round": broadcast.round}

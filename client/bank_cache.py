@@ -13,6 +13,21 @@ from recast_core.files import write_atomically
 BANK, METHOD = ".safetensors", ".method"
 
 
+def verified(content: bytes, sha256: bytes) -> TemplateBank:
+    """The bank in the bytes that were sent.
+
+    Raises:
+        RecastError: they are no bank, or another bank than was announced.
+    """
+    bank = TemplateBank.from_bytes(content, name="the bank that was sent")
+    if bank.sha256 != sha256:
+        raise RecastError(
+            f"the bank that was sent is {bank.prefix:08x}, {sha256[:4].hex()} was announced: "
+            "check the server's version"
+        )
+    return bank
+
+
 class BankCache:
     """A folder of banks. Files are complete or absent; a damaged one counts as absent."""
 
@@ -49,12 +64,7 @@ class BankCache:
         Raises:
             RecastError: they are no bank, another bank, or cannot be written.
         """
-        bank = TemplateBank.from_bytes(content, name="the bank that was sent")
-        if bank.sha256 != sha256:
-            raise RecastError(
-                f"the bank that was sent is {bank.prefix:08x}, {sha256[:4].hex()} was announced: "
-                "check the server's version"
-            )
+        verified(content, sha256)
         path = self.path(sha256)
         write_atomically(path, content)
         return path

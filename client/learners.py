@@ -13,7 +13,10 @@ from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.folded import SplitModel, split_model
 from recast_core.learner import BankLearner, Learner, MethodLearner, method_learner
+from recast_core.mimicry import mimic
 from recast_core.model import attach
+from recast_core.settings import Settings
+from recast_core.start import Start
 
 _methods: dict[tuple[str, str, str], MethodLearner] = {}
 _loaded: dict[tuple[str, str, str], tuple[SplitModel, Preprocess]] = {}
@@ -45,14 +48,14 @@ def learner(backbone: str, path: Path, device: str) -> Learner:
     """
     if path.suffix != METHOD:
         return BankLearner(*attached(backbone, path, device))
-    found = with_method(backbone, path.read_text("utf-8", "replace"), device)
+    found = learner_with(backbone, path.read_text("utf-8", "replace"), device)
     if found.start.sha256.hex() != path.stem:
         path.unlink(missing_ok=True)
         raise RecastError(f"{path} names another method or backbone: greet this client again")
     return found
 
 
-def with_method(backbone: str, method: str, device: str) -> MethodLearner:
+def learner_with(backbone: str, method: str, device: str) -> MethodLearner:
     """The backbone as a method learns with it; the last one is kept.
 
     Raises:
@@ -65,6 +68,22 @@ def with_method(backbone: str, method: str, device: str) -> MethodLearner:
         _methods.clear()
         _methods[key] = made
     return _methods[key]
+
+
+def own_start(settings: Settings, method: str) -> Start | None:
+    """What a client can make without being sent it: a method's start, or a seeded bank.
+
+    Raises:
+        RecastError: an unknown method, or a backbone that the method or the bank does not fit.
+    """
+    if method:
+        return learner_with(settings.backbone, method, settings.device).start
+    return _seeded_bank(settings) if settings.source == "seeded" else None
+
+
+@lru_cache(maxsize=1)
+def _seeded_bank(settings: Settings) -> TemplateBank:
+    return mimic(load_backbone(settings.backbone).model, settings.recast())
 
 
 @lru_cache(maxsize=2)

@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from flwr.app import Context
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Context, RecordDict
 
+from client.bank_cache import BankCache
 from client.data import ClientData, folder_task_data, load_dataset, parse_task, partition
+from client.learners import learner, preprocess_of
+from client.residuals import FileStore
+from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.learner import Learner
 from recast_core.settings import Settings, Value
+from recast_core.start import Start
+
+logger = logging.getLogger("recast.client")
+_STATE = "recast"
+
+
+class OwnData:
+    """A client's images of a task, in memory.
+
+    Attributes:
+        images: uint8 ``[n, H, W]`` or ``[n, H, W, 3]``.
+        labels: int64 ``[n]``, global class ids.
+        test_images: uint8 ``[m, ...]``.
+        test_labels: int64 ``[m]``.
+        classes: of the task as a whole.
+    """
+
+    def __init__(self, data: ClientData) -> None:
+        self.images, self.labels = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+        self.test_images = torch.from_numpy(data.x_test)
+        self.test_labels = torch.from_numpy(data.y_test)
+        self.classes = data.num_classes
+
+    @property
+    def test_examples(self) -> int:
+        """How many test images there are."""
+        return len(self.test_labels)
+
+    @property
+    def local_classes(self) -> int:
+        """Classes among the training images."""
+        return len(np.unique(self.labels.numpy()))
 
 
 @dataclass(frozen=True)
 class Node:
-    """A client as its node config describes it.
+    """A client as its node config describes it: `client.turn.Holdings` on a disk of its own.
 
     Attributes:
         number: a stable number that its random generator depends on: the partition's, or one given
@@ -26,6 +66,8 @@ class Node:
         data_dir: a folder with its own data, one file or folder for each task, or ``None``.
         share: which partition out of how many, or ``None``.
         settings: of the run.
+        state: what Flower keeps between the messages of a run; a node that lost it answers
+            "unknown task" and is greeted again.
     """
 
     number: int
@@ -33,6 +75,7 @@ class Node:
     data_dir: Path | None
     share: tuple[int, int] | None
     settings: Settings
+    state: RecordDict = field(default_factory=RecordDict)
 
     @classmethod
     def from_context(cls, context: Context) -> Node:
@@ -64,25 +107,68 @@ class Node:
             data_dir=None if data_dir is None else Path(str(data_dir)).expanduser(),
             share=share,
             settings=Settings.from_mapping(run_config),
+            state=context.state,
         )
 
-    def data(self, name: str, source: str, size: int) -> ClientData | None:
-        """The client's images of a task, or ``None`` if it has none.
+    @property
+    def tasks(self) -> Mapping[int, pb.Task]:
+        """See ``Holdings``."""
+        record = self.state.config_records.get(_STATE)
+        known = b"" if record is None else record["tasks"]
+        assert isinstance(known, bytes)
+        return {task.id: task for task in pb.HelloRequest.FromString(known).tasks}
 
-        Args:
-            name: the task's name, which its own folder goes by.
-            source: where partitions come from.
-            size: pixels a side, for images that come in many sizes.
-        """
+    @property
+    def residuals(self) -> FileStore:
+        """See ``Holdings``."""
+        return FileStore(self.cache)
+
+    def remember(self, tasks: Mapping[int, pb.Task]) -> None:
+        """See ``Holdings``."""
+        known = pb.HelloRequest(tasks=tasks.values()).SerializeToString()
+        self.state[_STATE] = ConfigRecord({"tasks": known})
+
+    def holds(self, sha256: bytes) -> bool:
+        """See ``Holdings``."""
+        return BankCache(self.cache).holds(sha256)
+
+    def store(self, content: bytes, sha256: bytes) -> None:
+        """See ``Holdings``."""
+        BankCache(self.cache).store(content, sha256)
+
+    def keep(self, start: Start, method: str) -> None:
+        """See ``Holdings``."""
+        if method:
+            BankCache(self.cache).store_method(method, start.sha256)
+        else:
+            self.store(start.to_bytes(), start.sha256)
+
+    def model(self, prefix: int) -> Learner | None:
+        """See ``Holdings``; a damaged file counts as absent."""
+        cache = BankCache(self.cache)
+        path = cache.find(prefix)
+        if path is None:
+            return None
+        try:
+            return learner(self.settings.backbone, path, self.settings.device)
+        except RecastError as error:
+            if cache.holds(bytes.fromhex(path.stem)):
+                raise
+            logger.error("%s", error)
+            return None
+
+    def data(self, task: pb.Task) -> OwnData | None:
+        """See ``Holdings``; a folder of its own goes by the task's name, a partition by source."""
+        size = preprocess_of(self.settings.backbone).size
         if self.data_dir is not None:
-            return folder_task_data(self.data_dir, name, size)
-        if self.share is None or not source:
+            found = folder_task_data(self.data_dir, task.name, size)
+            return None if found is None else OwnData(found)
+        if self.share is None or not task.source:
             return None
         index, count = self.share
-        dataset = load_dataset(parse_task(source), size)
-        return partition(
-            dataset, index, count, scheme=self.settings.partition, seed=self.settings.seed
-        )
+        scheme, seed = self.settings.partition, self.settings.seed
+        dataset = load_dataset(parse_task(task.source), size)
+        return OwnData(partition(dataset, index, count, scheme=scheme, seed=seed))
 
 
 def _default_cache(run_id: int, share: tuple[int, int] | None) -> Path:

@@ -20,7 +20,7 @@ from experiments.command.caution import warn_of_many
 from experiments.command.console import ProgressObserver, print_summary
 from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
-from experiments.engines.folded import FoldedGrid, Options
+from experiments.engines.folded import FoldedGrid, FoldedOptions
 from experiments.engines.local import RUN_ID, LocalGrid
 from experiments.engines.ray import run_on_ray
 from experiments.engines.sequential import SequentialGrid
@@ -70,7 +70,7 @@ def simulate(
         raise RecastError("a fleet on engine ray: use --engine folded or sequential")
     if (bf16 or compiled) and engine != "folded":
         raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
-    options = Options(half=bf16, compiled=compiled)
+    options = FoldedOptions(half=bf16, compiled=compiled)
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
     pick_device(settings.device)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from client import answer
 from client import learners as client_model
+from client.answer import Asked, answer
 from client.data import load_dataset, parse_task
 from client.node import Node
+from client.turn import Lesson
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import load_backbone
-from recast_core.wire.messages import from_update, to_broadcast
+from recast_core.wire.messages import Hyperparameters, from_update, to_broadcast
 
 if TYPE_CHECKING:
     from conftest import Caller
 
+HYPER = Hyperparameters(epochs=1, batch=16, learning_rate=0.05)
 Reason = pb.Refusal
 
 
@@ -189,13 +191,18 @@ def test_an_evaluation_counts_test_images_and_changes_nothing(ready: Caller) -> 
     assert at_start.correct > 12, "patterns of three classes are told apart"
 
 
-def test_seeds_differ_between_clients_tasks_and_rounds(ready: Caller, tmp_path: Path) -> None:
-    def node(number: int) -> Node:
-        return Node(number, tmp_path, None, None, ready.settings)
+def test_seeds_differ_between_clients_tasks_and_rounds(ready: Caller) -> None:
+    def seed_of(seed: int, task: int, round_: int, number: int) -> int:
+        hyper = replace(HYPER, seed=seed)
+        message = to_broadcast(ready.bank, task, round_, ready.bank.initial_vector.numpy(), hyper)
+        me = Node(number, ready.cache, None, (0, 2), ready.settings)
+        me.remember({task: pb.Task(id=task, name="a", source=ready.tasks[0].source)})
+        work = next(answer(Asked(pb.ToClient(train=message).SerializeToString()), me))
+        assert isinstance(work, Lesson)
+        return work.seed
 
-    start = ready.bank.initial_vector.numpy()
     seeds = {
-        answer.client_seed(seed, to_broadcast(ready.bank, task, round_, start), node(number))
+        seed_of(seed, task, round_, number)
         for seed in (0, 1)
         for task in (1, 2)
         for round_ in (1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,18 +19,30 @@ class NodeRows:
     """One node's share of a task: rows of its images, and their labels.
 
     Attributes:
+        task: whose images they are.
         learn: int64 ``[n]`` rows of the training images.
-        learn_labels: int64 ``[n]``, global class ids.
+        labels: int64 ``[n]``, global class ids.
         judge: int64 ``[m]`` rows of the test images, which follow all training images.
         judge_labels: int64 ``[m]``.
         local_classes: classes among the training images.
     """
 
+    task: TaskImages
     learn: Tensor
-    learn_labels: Tensor
+    labels: Tensor
     judge: Tensor
     judge_labels: Tensor
     local_classes: int
+
+    @property
+    def test_examples(self) -> int:
+        """How many test images there are."""
+        return len(self.judge)
+
+    @property
+    def classes(self) -> int:
+        """Of the task as a whole."""
+        return self.task.classes
 
 
 @dataclass(eq=False)
@@ -47,7 +59,7 @@ class TaskImages:
 
     images: Tensor
     classes: int
-    nodes: tuple[NodeRows, ...]
+    nodes: Sequence[NodeRows] = ()
     store: ImageStore | None = None
     head_only: Tensor | None = None
     _of: object = field(default=None, repr=False)
@@ -80,18 +92,14 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
     """
     dataset = load_dataset(parse_task(source), size)
     learn, judge = shares(dataset, nodes, settings.partition, settings.seed)
-    learn_labels, judge_labels = (torch.from_numpy(y) for y in (dataset.y_train, dataset.y_test))
-    rows_of = []
+    labels, judge_labels = (torch.from_numpy(y) for y in (dataset.y_train, dataset.y_test))
+    images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
+    task = TaskImages(images, len(dataset.classes))
+    nodes_rows = []
     for mine, held_out in zip(learn, judge, strict=True):
         rows, test = torch.from_numpy(mine.copy()), torch.from_numpy(held_out)
-        rows_of.append(
-            NodeRows(
-                rows,
-                learn_labels[rows],
-                test + len(dataset.y_train),
-                judge_labels[test],
-                len(np.unique(dataset.y_train[mine])),
-            )
-        )
-    images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
-    return TaskImages(images, len(dataset.classes), tuple(rows_of))
+        present = len(np.unique(dataset.y_train[mine]))
+        judged = test + len(dataset.y_train)
+        nodes_rows.append(NodeRows(task, rows, labels[rows], judged, judge_labels[test], present))
+    task.nodes = nodes_rows
+    return task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,7 +19,6 @@ from recast_core.folded import (
     FoldedClient,
     ImageStore,
     SplitModel,
-    Trained,
     features_at,
     train,
 )
@@ -34,20 +33,18 @@ Finished = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class FoldedOptions:
     """How folded training runs; the defaults keep parity with the sequential engine to 1e-5.
 
     Attributes:
         chunk: clients trained at once; 0 chooses.
         half: bfloat16 products.
         compiled: ``torch.compile``.
-        memory: bytes for what is kept of each image; ``None`` chooses.
     """
 
     chunk: int = 0
     half: bool = False
     compiled: bool = False
-    memory: int | None = None
 
 
 class FoldedModel(Protocol):
@@ -64,8 +61,15 @@ class FoldedModel(Protocol):
         hyper: Hyperparameters,
         vector: Vector,
         finished: Finished,
-    ) -> Trained:
-        """Every client trained from ``vector``; ``finished`` is told how many are done.
+    ) -> Sequence[Vector | RecastError]:
+        """Every client's vector, trained from ``vector``, or what went wrong with it alone.
+
+        Args:
+            task: whose images.
+            clients: their shares and seeds.
+            hyper: of the round.
+            vector: float32 ``[D]``.
+            finished: is told how many more are done.
 
         Raises:
             RecastError: images that nothing can be learned from.
@@ -84,14 +88,12 @@ class FoldedBank:
         preprocess: of its backbone.
         options: how it trains.
         workers: threads on a CPU, a client each.
-        chunking: how the last training was divided.
     """
 
     split: SplitModel
     preprocess: Preprocess
-    options: Options
+    options: FoldedOptions
     workers: int
-    chunking: Chunking = field(default_factory=Chunking)
 
     @property
     def start(self) -> Start:
@@ -105,10 +107,9 @@ class FoldedBank:
         hyper: Hyperparameters,
         vector: Vector,
         finished: Finished,
-    ) -> Trained:
+    ) -> Sequence[Vector | RecastError]:
         """See ``FoldedModel``."""
-        self.chunking = Chunking(self.options.chunk or None)
-        return train(
+        found = train(
             self.split,
             self._store(task),
             clients,
@@ -119,10 +120,11 @@ class FoldedBank:
             start=torch.from_numpy(vector),
             half=self.options.half,
             compiled=self.options.compiled,
-            chunking=self.chunking,
+            chunking=Chunking(self.options.chunk or None),
             workers=self.workers,
             finished=finished,
         )
+        return list(found.coefficients.numpy())
 
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """See ``FoldedModel``."""
@@ -132,7 +134,7 @@ class FoldedBank:
         prefix, device = self.split.prefix, self.split.net.device
         return task.on(
             self,
-            lambda images: ImageStore(images, self.preprocess, prefix, device, self.options.memory),
+            lambda images: ImageStore(images, self.preprocess, prefix, device),
         )
 
 
@@ -144,7 +146,7 @@ class FoldedMethod:
     """
 
     learner: MethodLearner
-    options: Options
+    options: FoldedOptions
     workers: int
 
     @property
@@ -159,11 +161,11 @@ class FoldedMethod:
         hyper: Hyperparameters,
         vector: Vector,
         finished: Finished,
-    ) -> Trained:
+    ) -> Sequence[Vector | RecastError]:
         """See ``FoldedModel``."""
         learner = self.learner
         if learner.device.type == "cuda" and learner.start.method.split(":")[0] in FOLDABLE:
-            return train_method(
+            found = train_method(
                 learner.model,
                 self._store(task),
                 clients,
@@ -175,23 +177,22 @@ class FoldedMethod:
                 chunking=Chunking(self.options.chunk or None),
                 finished=finished,
             )
+            return list(found.coefficients.numpy())
 
-        def alone(own: MethodLearner, client: FoldedClient) -> Tensor | None:
+        def alone(own: MethodLearner, client: FoldedClient) -> Vector | RecastError:
             images = task.images[client.rows]
             try:
-                found = own.fit(vector, images, client.labels, task.classes, hyper, client.seed)
-            except RecastError:
-                return None
-            return torch.from_numpy(found)
+                return own.fit(vector, images, client.labels, task.classes, hyper, client.seed)
+            except RecastError as error:
+                return error
 
         workers = self.workers if learner.device.type == "cpu" else 0
         make = (lambda: copy.deepcopy(learner)) if workers else (lambda: learner)
-        vectors, finite = [], []
-        for found in on_each_core(clients, workers, make, alone):
-            finite.append(found is not None)
-            vectors.append(torch.zeros(len(vector)) if found is None else found)
+        vectors = []
+        for one in on_each_core(clients, workers, make, alone):
+            vectors.append(one)
             finished(1)
-        return Trained(torch.stack(vectors), torch.zeros(len(clients)), torch.tensor(finite))
+        return vectors
 
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """See ``FoldedModel``."""
@@ -205,7 +206,5 @@ class FoldedMethod:
         learner = self.learner
         return task.on(
             self,
-            lambda images: ImageStore(
-                images, learner.preprocess, None, learner.device, self.options.memory
-            ),
+            lambda images: ImageStore(images, learner.preprocess, None, learner.device),
         )

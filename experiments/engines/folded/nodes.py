@@ -1,78 +1,153 @@
-"""What simulated clients remember between messages, each thing held once for all of them."""
+"""What simulated clients hold: each thing once for all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
+from client.bank_cache import verified
+from client.learners import learner_with, pick_device, preprocess_of
+from experiments.engines.folded.data import NodeRows, TaskImages, load_task
+from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, FoldedOptions
 from protos import recast_v1_pb2 as pb
+from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
-from recast_core.errors import RecastError
-from recast_core.start import Start
+from recast_core.folded import split_model
+from recast_core.model import attach
+from recast_core.settings import Settings
+from recast_core.start import MethodStart, Start
+
+
+class Held:
+    """Images, banks and the model, each once however many nodes have it.
+
+    Attributes:
+        settings: of the run.
+        tasks: images by the task's source.
+    """
+
+    def __init__(self, clients: int, settings: Settings, options: FoldedOptions) -> None:
+        self.settings = settings
+        self.tasks: dict[str, TaskImages] = {}
+        self._clients = clients
+        self._options = options
+        # One thread for each client, as on the other engines: its last bits depend on that.
+        self._workers = torch.get_num_threads()
+        self._starts: dict[bytes, Start] = {}
+        self._received: tuple[bytes, bytes] | None = None
+        self._model: FoldedModel | None = None
+
+    def receive(self, content: bytes, sha256: bytes) -> None:
+        """Keep a bank that was sent; the same bytes are verified once.
+
+        Raises:
+            RecastError: they are no bank, or another bank.
+        """
+        if self._received != (content, sha256):
+            self.hold(verified(content, sha256))
+            self._received = content, sha256
+
+    def hold(self, start: Start) -> None:
+        """Keep what was made here."""
+        self._starts[start.sha256] = start
+
+    def images(self, source: str) -> TaskImages:
+        """The images of a task, divided among all nodes.
+
+        Raises:
+            RecastError: they cannot be read or divided.
+        """
+        if source not in self.tasks:
+            size = preprocess_of(self.settings.backbone).size
+            self.tasks[source] = load_task(source, size, self._clients, self.settings)
+        return self.tasks[source]
+
+    def model(self, sha256: bytes) -> FoldedModel:
+        """The model with the bank or method of this identity; the last one is kept.
+
+        Raises:
+            RecastError: it is for another backbone.
+        """
+        if self._model is None or self._model.start.sha256 != sha256:
+            self._model = self._make(self._starts[sha256])
+        return self._model
+
+    def _make(self, start: Start) -> FoldedModel:
+        name, device = self.settings.backbone, self.settings.device
+        if isinstance(start, MethodStart):
+            learner = learner_with(name, start.method, device)
+            return FoldedMethod(learner, self._options, self._workers)
+        assert isinstance(start, TemplateBank)
+        loaded = load_backbone(name)
+        net = attach(loaded.model, start, loaded.head).to(pick_device(device))
+        split = split_model(net, loaded.preprocess.size)
+        return FoldedBank(split, loaded.preprocess, self._options, self._workers)
 
 
 @dataclass
 class HeldStore:
-    """What ``client.residuals`` keeps, in memory."""
+    """A `client.residuals.Store` in memory."""
 
     content: dict[str, bytes] = field(default_factory=dict)
 
     def read(self, name: str) -> bytes:
-        """See ``client.residuals.Store``."""
+        """See ``Store``."""
         return self.content.get(name, b"")
 
     def write(self, name: str, content: bytes) -> None:
-        """See ``client.residuals.Store``."""
+        """See ``Store``."""
         self.content[name] = content
 
 
 @dataclass
 class SimulatedNode:
-    """One simulated client.
+    """One simulated client: `client.turn.Holdings` in memory.
 
     Attributes:
         number: of its partition.
+        held: what it shares with the others.
         banks: the identities of the banks that it has.
         tasks: those that it was told of, by number; shared by nodes that were told the same.
         residuals: what its updates have not said yet.
     """
 
     number: int
+    held: Held
     banks: set[bytes] = field(default_factory=set)
-    tasks: dict[int, pb.Task] = field(default_factory=dict)
+    tasks: Mapping[int, pb.Task] = field(default_factory=dict)
     residuals: HeldStore = field(default_factory=HeldStore)
 
+    @property
+    def settings(self) -> Settings:
+        """See ``Holdings``."""
+        return self.held.settings
 
-@dataclass
-class Banks:
-    """Every bank, and method's start, that any node has, held once."""
+    def remember(self, tasks: Mapping[int, pb.Task]) -> None:
+        """See ``Holdings``."""
+        self.tasks = tasks
 
-    _by_identity: dict[bytes, Start] = field(default_factory=dict)
-    _last: tuple[bytes, bytes] | None = None
+    def holds(self, sha256: bytes) -> bool:
+        """See ``Holdings``."""
+        return sha256 in self.banks
 
-    def receive(self, content: bytes, sha256: bytes) -> Start:
-        """Verify a bank as ``client.bank_cache`` does; the same bytes are verified once.
+    def store(self, content: bytes, sha256: bytes) -> None:
+        """See ``Holdings``."""
+        self.held.receive(content, sha256)
+        self.banks.add(sha256)
 
-        Raises:
-            RecastError: they are no bank, or another bank.
-        """
-        if self._last != (content, sha256):
-            bank = TemplateBank.from_bytes(content, name="the bank that was sent")
-            if bank.sha256 != sha256:
-                raise RecastError(
-                    f"the bank that was sent is {bank.prefix:08x}, {sha256[:4].hex()} was "
-                    "announced: check the server's version"
-                )
-            self.hold(bank)
-            self._last = content, sha256
-        return self._by_identity[sha256]
+    def keep(self, start: Start, method: str) -> None:
+        """See ``Holdings``."""
+        self.held.hold(start)
+        self.banks.add(start.sha256)
 
-    def hold(self, bank: Start) -> None:
-        """Keep what was made here."""
-        self._by_identity[bank.sha256] = bank
+    def model(self, prefix: int) -> FoldedModel | None:
+        """See ``Holdings``."""
+        wanted = prefix.to_bytes(4, "big")
+        found = sorted(sha256 for sha256 in self.banks if sha256.startswith(wanted))
+        return self.held.model(found[0]) if found else None
 
-    def of(self, node: SimulatedNode, prefix: int) -> Start | None:
-        """The node's bank whose identity starts with ``prefix``."""
-        for sha256 in sorted(node.banks):
-            if int.from_bytes(sha256[:4], "big") == prefix:
-                return self._by_identity[sha256]
-        return None
+    def data(self, task: pb.Task) -> NodeRows | None:
+        """See ``Holdings``."""
+        return self.held.images(task.source).nodes[self.number] if task.source else None

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from client.app import app
-from experiments.engines.folded import FoldedGrid, Options
+from experiments.engines.folded import FoldedGrid, FoldedOptions
 from experiments.engines.local import RUN_ID
 from experiments.engines.sequential import SequentialGrid
 from protos import recast_v1_pb2 as pb
@@ -83,7 +83,9 @@ class Talk:
         return to_broadcast(self.bank, task, 1, vector, HYPER)
 
 
-def both(settings: Settings, tmp_path: Path, options: Options | None = None) -> tuple[Talk, Talk]:
+def both(
+    settings: Settings, tmp_path: Path, options: FoldedOptions | None = None
+) -> tuple[Talk, Talk]:
     return (
         Talk(SequentialGrid(CLIENTS, app, settings, tmp_path), settings),
         Talk(FoldedGrid(CLIENTS, settings, options=options), settings),
@@ -198,7 +200,7 @@ def test_training_that_diverges_is_refused_as_by_a_client(tiny: Make, tmp_path: 
 
 def test_the_chunk_changes_no_answer(tiny: Make, tmp_path: Path) -> None:
     _, whole = both(tiny(), tmp_path)
-    _, single = both(tiny(), tmp_path, Options(chunk=1))
+    _, single = both(tiny(), tmp_path, FoldedOptions(chunk=1))
     talks = whole, single
     ready(*talks)
     request = pb.ToClient(train=whole.broadcast())
@@ -269,7 +271,7 @@ def test_no_file_is_written_and_images_are_held_once(
     ready(talk)
     talk.say(pb.ToClient(train=talk.broadcast()))
     assert isinstance(talk.grid, FoldedGrid)
-    (first, _) = talk.grid._round.held._tasks.values()
+    (first, _) = talk.grid.held.tasks.values()
     rows = torch.cat([part for n in first.nodes for part in (n.learn, n.judge)])
     assert sorted(rows.tolist()) == list(range(len(first.images)))
     assert not list(tmp_path.iterdir())

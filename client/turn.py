@@ -1,0 +1,205 @@
+"""A client's turn: what a client holds, what it wants computed, and who computes it.
+
+What a client decides is written once, in `client.answer`, as a generator for each message: it
+yields the work that takes time and is sent what came of it. An `Engine` does that work for one
+client or for many at once, and decides nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from torch import Tensor
+
+from client.residuals import Store
+from protos import recast_v1_pb2 as pb
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+from recast_core.start import Start
+from recast_core.wire.codec import Vector
+from recast_core.wire.messages import Hyperparameters, RefusedError
+
+
+class Model(Protocol):
+    """What learns by one vector."""
+
+    @property
+    def start(self) -> Start:
+        """Where its vector counts from."""
+
+
+class TaskData(Protocol):
+    """A client's images of a task, wherever they lie."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the training images: int64 ``[n]``, global class ids."""
+
+    @property
+    def test_examples(self) -> int:
+        """How many test images there are."""
+
+    @property
+    def classes(self) -> int:
+        """Of the task as a whole."""
+
+    @property
+    def local_classes(self) -> int:
+        """Among the training images."""
+
+
+M = TypeVar("M", bound=Model)
+D = TypeVar("D", bound=TaskData)
+M_co = TypeVar("M_co", bound=Model, covariant=True)
+D_co = TypeVar("D_co", bound=TaskData, covariant=True)
+
+
+class Holdings(Protocol[M_co, D_co]):
+    """What a client has and remembers between messages."""
+
+    @property
+    def number(self) -> int:
+        """A stable number that its random generator depends on."""
+
+    @property
+    def settings(self) -> Settings:
+        """Of the run."""
+
+    @property
+    def tasks(self) -> Mapping[int, pb.Task]:
+        """The tasks that were last announced, by number."""
+
+    @property
+    def residuals(self) -> Store:
+        """Where what its updates have not said yet is kept."""
+
+    def remember(self, tasks: Mapping[int, pb.Task]) -> None:
+        """Remember the tasks, so that rounds need not repeat their names."""
+
+    def holds(self, sha256: bytes) -> bool:
+        """Whether the bank with this identity is here and sound."""
+
+    def store(self, content: bytes, sha256: bytes) -> None:
+        """Keep a bank that was sent.
+
+        Raises:
+            RecastError: it is not what it says, or cannot be written.
+        """
+
+    def keep(self, start: Start, method: str) -> None:
+        """Keep what this client made for itself: a method's start, or a bank if ``method`` is "".
+
+        Raises:
+            RecastError: it cannot be written.
+        """
+
+    def model(self, prefix: int) -> M_co | None:
+        """The model with the bank or method whose identity starts with ``prefix``, if it is here.
+
+        Raises:
+            RecastError: it is for another backbone.
+        """
+
+    def data(self, task: pb.Task) -> D_co | None:
+        """The client's images of a task, or ``None`` if it has none.
+
+        Raises:
+            RecastError: data that cannot be read or divided.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson(Generic[M, D]):
+    """Work: train the model on the data, from a vector to a vector ``[D]``."""
+
+    model: M
+    data: D
+    vector: Vector
+    hyper: Hyperparameters
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Look(Generic[M, D]):
+    """Work: features ``[N, d]`` of the training images; with the start's vector where ``None``."""
+
+    model: M
+    data: D
+    vector: Vector | None
+
+
+@dataclass(frozen=True, eq=False)
+class Exam(Generic[M, D]):
+    """Work: the right answers among the test images.
+
+    Attributes:
+        vector: the start's where ``None``.
+        kind: of head.
+        head: as the server sent it; empty where it is to be fitted on the training images.
+    """
+
+    model: M
+    data: D
+    vector: Vector | None
+    kind: str
+    head: bytes
+
+
+Work: TypeAlias = Lesson[M, D] | Look[M, D] | Exam[M, D]
+# A lesson is answered by a vector, a look by features, an exam by a count.
+Turn: TypeAlias = Generator[Work[M, D], Any, pb.ToServer]
+
+
+class Engine(ABC, Generic[M, D]):
+    """Does the work of clients that answer the same message.
+
+    What a method raises is raised in each of the clients; an error in the place of a vector in one.
+    """
+
+    @abstractmethod
+    def train(self, lessons: Sequence[Lesson[M, D]]) -> Iterable[Vector | RecastError]:
+        """Each client's vector afterwards."""
+
+    @abstractmethod
+    def features(self, looks: Sequence[Look[M, D]]) -> Iterable[Tensor]:
+        """Each client's features."""
+
+    @abstractmethod
+    def examine(self, exams: Sequence[Exam[M, D]]) -> Iterable[int]:
+        """Each client's right answers."""
+
+
+def take(turns: Sequence[Turn[M, D]], engine: Engine[M, D]) -> list[pb.ToServer]:
+    """The replies of clients that answer one message; what all want next is done together."""
+    replies = [pb.ToServer()] * len(turns)
+    going = list(enumerate(turns))
+    found: Iterable[Any] = [None] * len(turns)
+    while going:
+        waiting, works = [], []
+        for (place, turn), one in zip(going, found, strict=True):
+            try:
+                failed = isinstance(one, Exception)
+                work = turn.throw(one.with_traceback(None)) if failed else turn.send(one)
+            except StopIteration as end:
+                replies[place] = end.value
+            else:
+                waiting.append((place, turn))
+                works.append(work)
+        going, found = waiting, _done(works, engine) if works else ()
+    return replies
+
+
+def _done(works: Sequence[Any], engine: Engine[M, D]) -> Iterable[Any]:
+    try:
+        match works[0]:
+            case Lesson():
+                return engine.train(works)
+            case Look():
+                return engine.features(works)
+            case _:
+                return engine.examine(works)
+    except (RefusedError, RecastError) as error:
+        return [error] * len(works)

@@ -1,0 +1,125 @@
+"""The engine of many clients at once: one batch to train, each image once to evaluate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from client.turn import Engine, Exam, Lesson, Look
+from experiments.engines.folded.data import NodeRows
+from experiments.engines.folded.models import FoldedModel
+from recast_core.errors import RecastError
+from recast_core.folded import FoldedClient, Judged
+from recast_core.folded import count_correct as count_with_ridge
+from recast_core.heads import head_kind
+from recast_core.wire.codec import Vector
+from recast_core.wire.heads import count_correct, unpack_head_for
+
+
+@dataclass
+class TimeSplit:
+    """Where the time of the messages pushed so far went, in seconds.
+
+    Attributes:
+        training: in ``recast_core.folded``.
+        evaluating: likewise.
+        grid: everything else: parsing, partitions, building replies.
+        clients: messages answered.
+    """
+
+    training: float = 0.0
+    evaluating: float = 0.0
+    grid: float = 0.0
+    clients: int = 0
+
+
+class Together(Engine[FoldedModel, NodeRows]):
+    """Does what clients want that answer the same message, and keeps the time.
+
+    They have the model, the vector and the task in common.
+    """
+
+    def __init__(self, spent: TimeSplit, finished: Callable[[int], None]) -> None:
+        """Add to ``spent``; ``finished`` is told how many clients are done while others train."""
+        self._spent, self._finished = spent, finished
+
+    def train(
+        self, lessons: Sequence[Lesson[FoldedModel, NodeRows]]
+    ) -> Iterable[Vector | RecastError]:
+        """See ``Engine``."""
+        first = lessons[0]
+        clients = [FoldedClient(one.data.learn, one.data.labels, one.seed) for one in lessons]
+        with self._timed("training"):
+            return first.model.train(
+                first.data.task, clients, first.hyper, first.vector, self._finished
+            )
+
+    def features(self, looks: Sequence[Look[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
+        """See ``Engine``."""
+        with self._timed("evaluating"):
+            table = _table(looks)
+        return (_at(table, one.data.learn) for one in looks)
+
+    def examine(self, exams: Sequence[Exam[FoldedModel, NodeRows]]) -> Iterable[int]:
+        """See ``Engine``."""
+        with self._timed("evaluating"):
+            table, kind, shares = _table(exams), exams[0].kind, [one.data for one in exams]
+            if exams[0].head:
+                head = unpack_head_for(table, exams[0].head, kind)
+                return [
+                    count_correct(head, _at(table, share.judge), share.judge_labels)
+                    for share in shares
+                ]
+            if kind == "local":
+                return count_with_ridge(
+                    table, [Judged(s.learn, s.labels, s.judge, s.judge_labels) for s in shares]
+                )
+            return [_with_own(kind, table, share) for share in shares]
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self._spent, what, getattr(self._spent, what) + time.monotonic() - began)
+
+
+def _with_own(kind: str, table: Tensor, share: NodeRows) -> int:
+    labels = share.labels.to(table.device)
+    head = head_kind(kind).fit(_at(table, share.learn), labels, share.classes)
+    return count_correct(head, _at(table, share.judge), share.judge_labels)
+
+
+def _table(
+    wanted: Sequence[Look[FoldedModel, NodeRows]] | Sequence[Exam[FoldedModel, NodeRows]],
+) -> Tensor:
+    """Features by row of the task's images; rows that none of these nodes has are undefined."""
+    model, task, vector = wanted[0].model, wanted[0].data.task, wanted[0].vector
+    parts = [rows for one in wanted for rows in (one.data.learn, one.data.judge)]
+    rows: Tensor = torch.cat(parts).unique()
+    if vector is not None:
+        found = model.features(task, rows, torch.from_numpy(vector))
+        table = found.new_empty(len(task.images), found.shape[1])
+        table[rows.to(table.device)] = found
+        return table
+    # Features at the start are kept with the task.
+    task.belong_to(model)
+    start = model.start.initial_vector
+    if task.head_only is None:
+        one = model.features(task, rows[:1], start)
+        task.head_only = one.new_full((len(task.images), one.shape[1]), float("nan"))
+    missing = rows[task.head_only[rows.to(task.head_only.device), 0].isnan().cpu()]
+    if len(missing):
+        found = model.features(task, missing, start)
+        task.head_only[missing.to(found.device)] = found
+    return task.head_only
+
+
+def _at(table: Tensor, rows: Tensor) -> Tensor:
+    return table[rows.to(table.device)]
