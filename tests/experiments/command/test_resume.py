@@ -26,7 +26,7 @@ from server.record.lock import settle
 from server.record.registry import Registry
 
 ROOT = Path(__file__).parents[3]
-ROUNDS, CLIENTS = 4, 3
+ROUNDS, CLIENTS = 12, 3
 Command = Callable[[Settings], list[str]]
 
 
@@ -103,7 +103,7 @@ def test_a_server_killed_again_and_again_ends_in_the_same_bytes(
             lines.append(line)
             if " round " in line:
                 break
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, 0.1))
         child.send_signal(signal.SIGKILL)
         child.communicate()
         before, finished = finished, assert_whole(killed)
@@ -114,7 +114,8 @@ def test_a_server_killed_again_and_again_ends_in_the_same_bytes(
             assert registry.runs()[0].status == "running"
             settle(registry)
             assert registry.runs()[0].status == "interrupted"
-    learn("killed")
+    if finished < 2 * ROUNDS:  # a fast machine may have finished before it was killed
+        learn("killed")
     assert assert_whole(killed) == 2 * ROUNDS
     assert outcome(killed) == outcome(tmp_path / "whole")
 
