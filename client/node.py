@@ -81,16 +81,18 @@ class Node:
     def from_context(cls, context: Context) -> Node:
         """The node of a Flower context.
 
-        ``node_config`` takes ``data-dir``, ``cache-dir``, ``client-number`` and ``backbone`` (each
-        optional), or Flower's own ``partition-id`` and ``num-partitions``.
+        ``node_config`` takes ``data-dir``, ``cache-dir``, ``client-number``, ``backbone`` and
+        ``skip-unreadable`` (each optional), or Flower's own ``partition-id`` and
+        ``num-partitions``.
 
         Raises:
             RecastError: neither a folder nor a partition, or a setting that does not fit.
         """
         config: Mapping[str, Value] = context.node_config
         run_config = dict(context.run_config)
-        if "backbone" in config:
-            run_config["backbone"] = config["backbone"]
+        for own in ("backbone", "skip-unreadable"):
+            if own in config:
+                run_config[own] = config[own]
         data_dir = config.get("data-dir")
         share = None
         if data_dir is None:
@@ -160,14 +162,15 @@ class Node:
     def data(self, task: pb.Task) -> OwnData | None:
         """See ``Holdings``; a folder of its own goes by the task's name, a partition by source."""
         size = preprocess_of(self.settings.backbone).size
+        skip = self.settings.skip_unreadable
         if self.data_dir is not None:
-            found = folder_task_data(self.data_dir, task.name, size)
+            found = folder_task_data(self.data_dir, task.name, size, skip_unreadable=skip)
             return None if found is None else OwnData(found)
         if self.share is None or not task.source:
             return None
         index, count = self.share
         scheme, seed = self.settings.partition, self.settings.seed
-        dataset = load_dataset(parse_task(task.source), size)
+        dataset = load_dataset(parse_task(task.source), size, skip_unreadable=skip)
         return OwnData(partition(dataset, index, count, scheme=scheme, seed=seed))
 
 

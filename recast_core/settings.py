@@ -85,6 +85,7 @@ class Settings:
         error_feedback: a client adds to an update what rounding took from the one before.
         baseline: where heads travel, also learn one on the backbone as it came, to report what the
             coefficients add.
+        skip_unreadable: go on without images that cannot be read, where they lie in folders.
     """
 
     backbone: str = "glyph_resnet20"
@@ -117,6 +118,7 @@ class Settings:
     rounding: str = "nearest"
     error_feedback: bool = False
     baseline: bool = True
+    skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rounds", "epochs", "batch", "parallel_tasks"):

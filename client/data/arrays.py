@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recast_core.errors import RecastError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -31,6 +27,8 @@ class Dataset:
         classes: the names of all classes of the source, kept or not; a label indexes them.
         groups_train: int64 [N], whose or of what each training image is, or None: a writer, a sign.
         groups_test: int64 [M], or None.
+        grey_bits: how many bits the greys had of which these are the upper eight; 8 where they are
+            as they were.
     """
 
     x_train: Images
@@ -40,6 +38,7 @@ class Dataset:
     classes: tuple[str, ...]
     groups_train: Groups | None = None
     groups_test: Groups | None = None
+    grey_bits: int = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,62 +128,3 @@ def stratified_split(
         count = min(int(len(members) * test_fraction + 0.5), len(members) - 1)
         is_test[members[:count]] = True
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
-
-
-def pixels(image: Image.Image, size: int) -> Images:
-    """Return a decoded image as uint8 [H, W] or [H, W, 3], never larger than it is worth.
-
-    An image whose shorter side exceeds `size` is scaled to it and centre-cropped at once: a folder
-    of photographs would not fit into memory otherwise. Grey stays grey, 16 bits become 8,
-    transparency is dropped.
-
-    Raises:
-        ValueError: floating-point pixels, whose range is unknown.
-    """
-    from PIL import Image
-
-    if image.mode == "F":
-        raise ValueError("floating-point pixels")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    image = image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-    if min(image.size) > size:
-        image = _fit(image, size)
-    return np.asarray(image, dtype=np.uint8)
-
-
-def stack(groups: Sequence[Sequence[Images]], size: int) -> list[Images]:
-    """Stack groups of images, all groups to the same shape.
-
-    Images of one common height and width stay as they are; otherwise each is scaled so that its
-    shorter side is `size`, and centre-cropped to size x size. One RGB image makes all RGB.
-
-    Args:
-        groups: images uint8 [H, W] or [H, W, 3], at least one in all.
-        size: side in pixels.
-
-    Returns:
-        One uint8 array [N, H, W] or [N, H, W, 3] per group; N may be 0.
-    """
-    from PIL import Image
-
-    flat = [image for group in groups for image in group]
-    uniform = len({image.shape[:2] for image in flat}) == 1
-    height, width = flat[0].shape[:2] if uniform else (size, size)
-    shape = (height, width, 3) if any(image.ndim == 3 for image in flat) else (height, width)
-    stacked = []
-    for group in groups:
-        out = np.empty((len(group), *shape), dtype=np.uint8)
-        for row, image in zip(out, group, strict=True):
-            fitted = image if uniform else np.asarray(_fit(Image.fromarray(image), size))
-            row[...] = fitted[..., None] if fitted.ndim < row.ndim else fitted
-        stacked.append(out)
-    return stacked
-
-
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    from PIL import Image, ImageOps
-
-    if image.size == (size, size):
-        return image
-    return ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)

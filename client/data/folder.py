@@ -2,71 +2,75 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from client.data.arrays import (
-    ClientData,
-    Dataset,
-    Images,
-    Labels,
-    pixels,
-    stack,
-    stratified_split,
-)
+from client.data.arrays import ClientData, Dataset, Labels, stratified_split
+from client.data.images import Decoded, read_image, stack, to_bytes
+from client.data.listing import Listing, class_name, find_splits, list_classes, told
 from client.data.npz import load_npz
 from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
 
 TEST_FRACTION = 0.2
+_SHOWN = 20
+logger = logging.getLogger("recast.data")
+_said: set[str] = set()
 
 
-def load_folder(path: Path, size: int, seed: int, classes: Sequence[str] | None = None) -> Dataset:
+def load_folder(
+    path: Path,
+    size: int,
+    seed: int,
+    classes: Sequence[str] | None = None,
+    *,
+    skip_unreadable: bool = False,
+) -> Dataset:
     """Load an ImageFolder: one folder of images per class, below `path` or its train/ and test/.
 
     With train/ the test images come from test/ (or val/); without either of these, or without
-    train/, a seeded stratified fifth of the images is the test set.
+    train/, a seeded stratified fifth of the images is the test set. See `listing` for the names
+    that these go by and for what is left out; what was found is logged once.
 
     Args:
         path: the folder.
         size: images larger than this, or of varying size, become size x size pixels.
         seed: of the split.
         classes: the names in the order of their ids; None: the class folders' names, sorted.
+        skip_unreadable: go on without images that cannot be read, and say how many they are.
 
     Raises:
-        RecastError: no such folder, no class folders, no images, an unreadable image, or a class
-            folder that `classes` does not name.
+        RecastError: no such folder, no class folders, no images, unreadable images (all of them in
+            one line), or a class folder that `classes` does not name.
     """
     if not path.is_dir():
         raise RecastError(f"no folder {path}: name one that holds a folder of images per class")
-    train_dir = path / "train" if (path / "train").is_dir() else path
-    test_dir = None
-    if train_dir != path:
-        test_dir = next((path / n for n in ("test", "val") if (path / n).is_dir()), None)
-    parts = [_listing(part) for part in (train_dir, test_dir) if part is not None]
-    found = sorted({name for part in parts for name in part})
-    names = tuple(found if classes is None else classes)
-    unknown = sorted(set(found) - set(names))
-    if unknown:
+    splits = find_splits(path)
+    parts = [list_classes(part) for part in (splits.train, splits.test) if part is not None]
+    names = _names(path, parts, classes)
+    skipped: Counter[str] = sum((part.skipped for part in parts), Counter())
+    skipped.update({f"folder {name}/ beside {splits.train.name}/": 1 for name in splits.unused})
+    if not parts[0].count:
         raise RecastError(
-            f"class folder {unknown[0]!r} in {path} is none of the task's {len(names)} classes "
-            f"({', '.join(names[:5])}, ...): rename or remove it"
+            f"no image in the class folders of {splits.train}{told(skipped)}: add JPEG or PNG files"
         )
-    ids = {name: index for index, name in enumerate(names)}
-    images = [[_read(file, size) for files in part.values() for file in files] for part in parts]
-    labels: list[Labels] = [
-        np.repeat([ids[name] for name in part], [len(files) for files in part.values()])
-        for part in parts
-    ]
-    if not images[0]:
-        raise RecastError(f"no image in the class folders of {train_dir}: add JPEG or PNG files")
+    read, labels = _read_all(path, parts, names, size, skipped, skip_unreadable)
+    images, bits = to_bytes(read)
     arrays = stack(images, size)
-    if test_dir is None:
+    if splits.test is None:
         train, test = stratified_split(labels[0], TEST_FRACTION, seed)
         arrays, labels = [arrays[0][train], arrays[0][test]], [labels[0][train], labels[0][test]]
-    return Dataset(arrays[0], labels[0], arrays[1], labels[1], names)
+    grey = f", greys of {bits} bits scaled to 8" if bits > 8 else ""
+    _say(
+        f"{path}: {len(labels[0])} training and {len(labels[1])} test images{told(skipped)}{grey}, "
+        f"{len(names)} classes: {_some(names)}",
+        warn=bool(set(skipped) - {"hidden or of the system"}),
+    )
+    return Dataset(arrays[0], labels[0], arrays[1], labels[1], names, grey_bits=bits)
 
 
 def folder_task_data(
@@ -75,6 +79,8 @@ def folder_task_data(
     size: int,
     seed: int = 0,
     classes: Sequence[str] | None = None,
+    *,
+    skip_unreadable: bool = False,
 ) -> ClientData | None:
     """Load a real client's own images of a task, from DIR/TASK.npz or else DIR/TASK/.
 
@@ -93,6 +99,7 @@ def folder_task_data(
         size: see `load_folder`.
         seed: of the train/test split where there is none.
         classes: all class names of the task in the order of their ids, as the server has them.
+        skip_unreadable: see `load_folder`.
 
     Returns:
         The client's share, or None if the directory holds nothing of that name.
@@ -105,34 +112,77 @@ def folder_task_data(
     if file.exists():
         data = load_npz(file, seed=seed, classes=classes, may_lack_test=True)
     elif folder.is_dir():
-        data = load_folder(folder, size, seed, classes)
+        data = load_folder(folder, size, seed, classes, skip_unreadable=skip_unreadable)
     else:
         return None
     return ClientData(data.x_train, data.y_train, data.x_test, data.y_test, len(data.classes))
 
 
-def _listing(folder: Path) -> dict[str, list[Path]]:
-    """Return each class folder's image files, both sorted by name."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS
+def _names(path: Path, parts: Sequence[Listing], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The task's classes; every class folder must be one of them."""
+    found = sorted({name for part in parts for name in part.classes})
+    if classes is not None:
+        names = tuple(class_name(name) for name in classes)
+        unknown = sorted(set(found) - set(names))
+        if unknown:
+            raise RecastError(
+                f"class folder {unknown[0]!r} in {path} is none of the task's {len(names)} classes "
+                f"({_some(names)}): rename or remove it"
+            )
+        return names
+    trained = {name.casefold(): name for name in parts[0].classes}
+    for name in found:
+        other = trained.get(name.casefold(), name)
+        if name not in parts[0].classes and other != name:
+            raise RecastError(
+                f"class {other!r} of the training images is {name!r} among the test images in "
+                f"{path}: use one spelling"
+            )
+    return tuple(found)
 
-    listing = {
-        entry.name: sorted(
-            file for file in entry.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS
+
+def _read_all(
+    path: Path,
+    parts: Sequence[Listing],
+    names: Sequence[str],
+    size: int,
+    skipped: Counter[str],
+    skip_unreadable: bool,
+) -> tuple[list[list[Decoded]], list[Labels]]:
+    """Every part's images and labels; images that cannot be read are skipped or raise together."""
+    ids = {name: index for index, name in enumerate(names)}
+    failed: list[str] = []
+    images: list[list[Decoded]] = []
+    labels: list[Labels] = []
+    for part in parts:
+        images.append([])
+        own: list[int] = []
+        for name, files in part.classes.items():
+            for file in files:
+                try:
+                    images[-1].append(read_image(file, size))
+                    own.append(ids[name])
+                except ValueError as error:
+                    failed.append(f"{file.relative_to(path)} ({error})")
+        labels.append(np.array(own, dtype=np.int64))
+    if failed and (not skip_unreadable or not images[0]):
+        more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+        raise RecastError(
+            f"cannot read {len(failed)} of the {sum(part.count for part in parts)} images in "
+            f"{path}: {', '.join(failed[:_SHOWN])}{more}; repair or remove them, or go on without "
+            "them with --skip-unreadable"
         )
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
-    if not listing:
-        raise RecastError(f"no class folders in {folder}: put each class's images in its own")
-    return listing
+    if failed:
+        skipped["unreadable"] += len(failed)
+    return images, labels
 
 
-def _read(file: Path, size: int) -> Images:
-    from PIL import Image, ImageOps
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
-    try:
-        with Image.open(file) as image:
-            return pixels(ImageOps.exif_transpose(image), size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        cause = " ".join(str(error).split())[:80]
-        raise RecastError(f"cannot read image {file} ({cause}): repair or remove it") from error
+
+def _say(text: str, *, warn: bool) -> None:
+    """Log a line once in this process, whoever asks for the data again."""
+    if text not in _said:
+        _said.add(text)
+        logger.log(logging.WARNING if warn else logging.INFO, "%s", text)

@@ -26,7 +26,14 @@ def default_root() -> Path:
 
 
 @lru_cache(maxsize=32)
-def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = None) -> Dataset:
+def load_dataset(
+    spec: TaskSpec,
+    size: int,
+    seed: int = 0,
+    root: Path | None = None,
+    *,
+    skip_unreadable: bool = False,
+) -> Dataset:
     """Load a task's images and labels; the same arguments give the same object.
 
     Args:
@@ -38,6 +45,7 @@ def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = N
             of the task: keep it when only the run's seed changes. The split of `digits` is always
             seed 0.
         root: folder of torchvision's downloads; None: `default_root()`.
+        skip_unreadable: of a folder, go on without images that cannot be read.
 
     Returns:
         The data set; with a class range only the images of these classes, labels unchanged; with a
@@ -48,7 +56,7 @@ def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = N
     """
     if size < 1:
         raise RecastError(f"image size {size}: use at least 1 pixel")
-    source = _load_source(spec.data, size, seed, root)
+    source = _load_source(spec.data, size, seed, root, skip_unreadable)
     x_train, y_train, kept = _select(source.x_train, source.y_train, "train", spec, source, seed)
     x_test, y_test, kept_test = _select(source.x_test, source.y_test, "test", spec, source, seed)
     groups, test_groups = source.groups_train, source.groups_test
@@ -60,6 +68,7 @@ def load_dataset(spec: TaskSpec, size: int, seed: int = 0, root: Path | None = N
         source.classes,
         None if groups is None else groups[kept],
         None if test_groups is None else test_groups[kept_test],
+        source.grey_bits,
     )
 
 
@@ -74,12 +83,14 @@ def part_of(count: int, part: tuple[int, int]) -> npt.NDArray[np.int64]:
     return np.sort(shuffled[first:last])
 
 
-def _load_source(data: str, size: int, seed: int, root: Path | None) -> Dataset:
+def _load_source(
+    data: str, size: int, seed: int, root: Path | None, skip_unreadable: bool
+) -> Dataset:
     kind, colon, path = data.partition(":")
     if colon and kind == "npz":
         return load_npz(Path(path).expanduser())
     if colon and kind == "folder":
-        return load_folder(Path(path).expanduser(), size, seed)
+        return load_folder(Path(path).expanduser(), size, seed, skip_unreadable=skip_unreadable)
     if data == "digits":
         return _load_digits()
     return load_torchvision(data, size, seed, root or default_root())

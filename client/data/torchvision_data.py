@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from client.data.arrays import Dataset, Images, as_labels, pixels, stack, stratified_split
+from client.data.arrays import Dataset, as_labels, stratified_split
+from client.data.images import Decoded, decoded, stack, to_bytes
 from recast_core.errors import RecastError
 
 _STALL_SECONDS = 30.0
@@ -96,7 +97,8 @@ def load_torchvision(name: str, size: int, seed: int, root: Path) -> Dataset:
             f"cannot load {name} from {root} or the network ({cause}): "
             "use data at hand, npz:FILE or folder:DIR"
         ) from error
-    x_train, x_test = stack([train_images, test_images], size)
+    scaled, bits = to_bytes([train_images, test_images])
+    x_train, x_test = stack(scaled, size)
     y_train, y_test = np.array(train_labels, np.int64), np.array(test_labels, np.int64)
     if not parts.test:
         train, test = stratified_split(y_train, 0.2, seed)
@@ -109,15 +111,17 @@ def load_torchvision(name: str, size: int, seed: int, root: Path) -> Dataset:
         x_test,
         as_labels(y_test, f"{name} test", len(x_test), len(classes)),
         classes,
+        grey_bits=bits,
     )
 
 
-def _decode(sets: Sequence[Any], size: int) -> tuple[list[Images], list[int]]:
-    images, labels = [], []
+def _decode(sets: Sequence[Any], size: int) -> tuple[list[Decoded], list[int]]:
+    images: list[Decoded] = []
+    labels: list[int] = []
     for part in sets:
         for index in range(len(part)):
             image, label = part[index]
-            images.append(pixels(image, size))
+            images.append(decoded(image, size))
             labels.append(int(label))
     return images, labels
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -218,8 +220,27 @@ def report(
 
 def main() -> NoReturn:
     """Run the command; errors that the user can mend are one line and exit code 2."""
+    _speak()
     code = _guarded(lambda: recast.main(prog_name="recast", standalone_mode=False))
     sys.exit(code)
+
+
+class _Aside(logging.Handler):
+    """Prints what is logged on standard error, whatever that is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+def _speak() -> None:
+    """Let everything be printed on any terminal, and what is logged of data be seen."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    logger = logging.getLogger("recast")
+    if not logger.handlers:
+        logger.addHandler(_Aside())
+        logging.getLogger("recast.data").setLevel(logging.INFO)
 
 
 def _names(text: str) -> list[str]:

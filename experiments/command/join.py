@@ -30,6 +30,7 @@ def join(
     number: int | None,
     backbone: str | None,
     device: str,
+    skip_unreadable: bool = False,
     insecure: bool,
     force_insecure: bool,
     keepalive: float,
@@ -59,6 +60,8 @@ def join(
     }
     if backbone is not None:
         node_config["backbone"] = backbone
+    if skip_unreadable:
+        node_config["skip-unreadable"] = True
     client = LinkClient(
         Endpoint(server, keys, keepalive),
         name,

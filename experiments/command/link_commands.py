@@ -69,6 +69,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 @click.option("--number", type=click.IntRange(min=0), help="Seeds this client; from the name.")
 @click.option("--backbone", help="Where the backbone is on this machine.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--skip-unreadable", is_flag=True, help="Go on without images that cannot be read.")
 @_insecure
 @_force
 @_keepalive

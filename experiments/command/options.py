@@ -49,6 +49,7 @@ _RUN = {
     "rounding": (str, "nearest or stochastic: of an update's numbers."),
     "error-feedback": (bool, "Add to an update what rounding took from the one before."),
     "baseline": (bool, "Where heads travel, also learn one on the backbone as it came."),
+    "skip-unreadable": (bool, "Go on without images in folders that cannot be read."),
 }
 
 FLEET = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from client.data.arrays import pixels
 from experiments.command.console import stdout
 from experiments.command.run_folder import learned, opened
+from experiments.command.sight import Sight
 from experiments.command.tasks_export import fit_head
 from recast_core.backbones import Preprocess, load_backbone
 from recast_core.backbones.files import read_state
@@ -23,15 +23,25 @@ from recast_core.errors import RecastError
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A model that takes images ``[N, 3, size, size]`` to scores ``[N, C]``."""
+    """A model that takes images ``[N, 3, size, size]`` to scores ``[N, C]``.
+
+    ``sight`` says what became of the images that its head was fitted on.
+    """
 
     model: nn.Module
     preprocess: Preprocess
     classes: tuple[str, ...]
+    sight: Sight = field(default_factory=Sight)
 
 
 def predict(
-    images: Sequence[Path], task: str, run: Path | None, data: str, model: Path | None
+    images: Sequence[Path],
+    task: str,
+    run: Path | None,
+    data: str,
+    model: Path | None,
+    *,
+    skip_unreadable: bool = False,
 ) -> dict[str, Any]:
     """Print and return the class and score of each image.
 
@@ -41,13 +51,14 @@ def predict(
         run: its folder.
         data: a DATA specification; empty for the task's own, as the registry has it.
         model: a file of ``recast tasks export --data`` instead of a task.
+        skip_unreadable: go on without images of ``data`` that cannot be read.
 
     Raises:
-        RecastError: what is missing, or an image that cannot be read.
+        RecastError: what is missing, or images that cannot be read, all of them in one line.
     """
     if bool(task) == bool(model):
         raise RecastError("nothing to predict with: give either --task or --model")
-    classifier = _exported(model) if model else _attached(task, run, data)
+    classifier = _exported(model) if model else _attached(task, run, data, skip_unreadable)
     scores = _scores(classifier, images)
     best = scores.max(1)
     found: list[dict[str, Any]] = [
@@ -64,7 +75,7 @@ def predict(
     return {"task": task or None, "classes": list(classifier.classes), "images": found}
 
 
-def _attached(task: str, run: Path | None, data: str) -> Classifier:
+def _attached(task: str, run: Path | None, data: str, skip_unreadable: bool) -> Classifier:
     with opened(run) as (registry, found):
         model = learned(registry, found, task)
     source = data or model.task.source
@@ -73,9 +84,9 @@ def _attached(task: str, run: Path | None, data: str) -> Classifier:
             f"task {task!r} was learned from the clients' own folders: name images to fit its head "
             "on with --data"
         )
-    fitted = fit_head(model, source)
+    fitted = fit_head(model, source, skip_unreadable=skip_unreadable)
     model.net.head = fitted.head
-    return Classifier(model.net, model.backbone.preprocess, fitted.classes)
+    return Classifier(model.net, model.backbone.preprocess, fitted.classes, fitted.sight)
 
 
 def _exported(path: Path) -> Classifier:
@@ -85,9 +96,10 @@ def _exported(path: Path) -> Classifier:
     if about["head"] == "none":
         raise RecastError(f"{path} has no classifier: export the task again with --data")
     classes = tuple(json.loads(about["classes"]))
+    sight = Sight.read(about, path)
     if ":" not in about["architecture"]:
         backbone = load_backbone(f"file:{path}@{about['architecture']}")
-        return Classifier(backbone.model, backbone.preprocess, classes)
+        return Classifier(backbone.model, backbone.preprocess, classes, sight)
     kind, _, name = about["architecture"].partition(":")
     if kind != "torchvision":
         raise RecastError(f"{path} is for a model of your own ({about['backbone']}): load it there")
@@ -97,21 +109,19 @@ def _exported(path: Path) -> Classifier:
     model.load_state_dict(state)
     mean, std = (tuple(map(float, about[key].split(","))) for key in ("mean", "std"))
     preprocess = Preprocess(int(about["size"]), mean, std)  # type: ignore[arg-type]
-    return Classifier(model.eval(), preprocess, classes)
+    return Classifier(model.eval(), preprocess, classes, sight)
 
 
 @torch.no_grad()
 def _scores(classifier: Classifier, images: Sequence[Path]) -> Tensor:
-    rows = [classifier.model(_read(path, classifier.preprocess)) for path in images]
+    rows, failed = [], []
+    for path in images:
+        try:
+            image = classifier.sight.see(path, classifier.preprocess.size)
+            rows.append(classifier.model(classifier.preprocess(image[None].copy())))
+        except ValueError as error:
+            failed.append(f"{path} ({error})")
+    if failed:
+        which = "image" if len(failed) == 1 else f"{len(failed)} of {len(images)} images:"
+        raise RecastError(f"cannot read {which} {', '.join(failed)}: give JPEG or PNG files")
     return torch.cat(rows)
-
-
-def _read(path: Path, preprocess: Preprocess) -> Tensor:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            return preprocess(pixels(ImageOps.exif_transpose(image), preprocess.size)[None].copy())
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise RecastError(f"cannot read image {path} ({reason}): give JPEG or PNG files") from error

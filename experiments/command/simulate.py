@@ -149,7 +149,7 @@ def simulate(
 
 def _check_data(task: TaskSpec, size: int, clients: int, settings: Settings) -> None:
     """Find out before anything is written what every client would find out for itself."""
-    data = load_dataset(task, size)
+    data = load_dataset(task, size, skip_unreadable=settings.skip_unreadable)
     if len(np.unique(data.y_train)) < 2:
         raise RecastError(f"task {task} has images of one class only: name at least two classes")
     partition(data, 0, clients, scheme=settings.partition, seed=settings.seed)

@@ -16,6 +16,11 @@ run_folder = click.option(
 )
 
 
+skip_unreadable = click.option(
+    "--skip-unreadable", is_flag=True, help="Go on without images of DATA that cannot be read."
+)
+
+
 @click.group()
 def tasks() -> None:
     """What a run has learned; add tasks to a running server.
@@ -57,16 +62,24 @@ def show(task: str, run: Path | None, json_path: Path | None) -> None:
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="A .safetensors file."
 )
 @click.option("--data", default="", help="Fit a ridge head on this DATA and export it too.")
+@skip_unreadable
 @run_folder
 @options.json_file
-def export(task: str, output: Path, data: str, run: Path | None, json_path: Path | None) -> None:
+def export(
+    task: str,
+    output: Path,
+    data: str,
+    skip_unreadable: bool,
+    run: Path | None,
+    json_path: Path | None,
+) -> None:
     """Write a task as a plain torch model, merged, without a trace of templates.
 
     Example: recast tasks export digits -o digits.safetensors --data digits
     """
     from experiments.command.tasks_export import export as run_export
 
-    report(json_path, lambda: run_export(task, output, data, run))
+    report(json_path, lambda: run_export(task, output, data, run, skip_unreadable=skip_unreadable))
 
 
 @tasks.command()
@@ -103,6 +116,7 @@ def close(run: Path, json_path: Path | None) -> None:
 @click.option(
     "--model", type=click.Path(path_type=Path), help="An exported task, in place of --task."
 )
+@skip_unreadable
 @run_folder
 @options.json_file
 def predict(
@@ -110,6 +124,7 @@ def predict(
     task: str,
     data: str,
     model: Path | None,
+    skip_unreadable: bool,
     run: Path | None,
     json_path: Path | None,
 ) -> None:
@@ -119,4 +134,7 @@ def predict(
     """
     from experiments.command.predict import predict as run_predict
 
-    report(json_path, lambda: run_predict(images, task, run, data, model))
+    report(
+        json_path,
+        lambda: run_predict(images, task, run, data, model, skip_unreadable=skip_unreadable),
+    )

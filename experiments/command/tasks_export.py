@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from client.data import load_dataset, parse_task
 from experiments.command.run_folder import Learned, learned, opened
+from experiments.command.sight import Sight
 from recast_core.backbones.architectures import (
     complete,
     infer_architecture,
@@ -35,14 +36,18 @@ class FittedHead:
         head: ``Linear(d, C)``.
         classes: the names of its C classes.
         accuracy: on the data's own test images, a fraction.
+        sight: how the images were made ready.
     """
 
     head: nn.Linear
     classes: tuple[str, ...]
     accuracy: float
+    sight: Sight
 
 
-def export(name: str, output: Path, data: str, run: Path | None) -> dict[str, Any]:
+def export(
+    name: str, output: Path, data: str, run: Path | None, *, skip_unreadable: bool = False
+) -> dict[str, Any]:
     """Write the merged model of a task to ``output`` and return what it is as JSON values.
 
     The heads of a federation stay with its clients, so the classifier is a ridge head fitted here
@@ -66,11 +71,12 @@ def export(name: str, output: Path, data: str, run: Path | None) -> dict[str, An
         "head": "none",
         "head_name": model.backbone.head,
     }
+    about |= _sight_of(model.task.source).write()
     accuracy = None
     if data:
-        fitted = fit_head(model, data)
+        fitted = fit_head(model, data, skip_unreadable=skip_unreadable)
         accuracy = fitted.accuracy
-        about |= {"head": "ridge", "classes": json.dumps(fitted.classes)}
+        about |= {"head": "ridge", "classes": json.dumps(fitted.classes)} | fitted.sight.write()
         library = TaskLibrary(model.bank)
         vector = model.net.coefficients.sent()
         library.add(name, vector, fitted.head, fitted.classes)
@@ -106,10 +112,11 @@ def export(name: str, output: Path, data: str, run: Path | None) -> dict[str, An
 
 
 @torch.no_grad()
-def fit_head(model: Learned, data: str) -> FittedHead:
+def fit_head(model: Learned, data: str, *, skip_unreadable: bool = False) -> FittedHead:
     """Fit a ridge head on the training images of ``data``, a DATA specification."""
     preprocess = model.backbone.preprocess
-    images = load_dataset(parse_task(data), preprocess.size)
+    spec = parse_task(data)
+    images = load_dataset(spec, preprocess.size, skip_unreadable=skip_unreadable)
     labels = torch.from_numpy(images.y_train)
     if len(labels.unique()) < 2:
         raise RecastError(f"{data} has images of one class only: name at least two classes")
@@ -117,7 +124,12 @@ def fit_head(model: Learned, data: str) -> FittedHead:
     head = ridge_head(features, labels, len(images.classes))
     predicted = head(features_of(model.net, preprocess(images.x_test))).argmax(1)
     accuracy = float((predicted == torch.from_numpy(images.y_test)).float().mean())
-    return FittedHead(head, images.classes, accuracy)
+    return FittedHead(head, images.classes, accuracy, Sight.of(spec.data, images.grey_bits))
+
+
+def _sight_of(source: str) -> Sight:
+    """Of a task's own data; of files where it is the clients' own."""
+    return Sight.of(parse_task(source).data) if source else Sight()
 
 
 def architecture(spec: str, state: Mapping[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from recast_core.errors import RecastError
+from recast_core.settings import Settings
 from server.record.registry import Registry, Run
 
 # Settings that do not decide what is learned from what.
@@ -22,18 +23,21 @@ def unfinished(registry: Registry, config: Mapping[str, object]) -> Run | None:
     run = registry.last_run()
     if run is None or run.status == "finished":
         return None
-    different = [
-        name
+    # A run of before a setting was there had what is the default now.
+    default = Settings().as_dict()
+    pairs = {
+        name: tuple(one.get(name, default.get(name)) for one in (run.config, config))
         for name in sorted(run.config.keys() | config.keys())
-        if name not in FREE and run.config.get(name) != config.get(name)
-    ]
+    }
+    different = [name for name, (old, new) in pairs.items() if name not in FREE and old != new]
     if not different:
         return run
     if registry.latest(run.id) is None:
         return None
     name = different[0]
+    old, new = pairs[name]
     raise RecastError(
         f"run {run.id} in {registry.path.parent} is not finished and has {name} "
-        f"{run.config.get(name)!r}, not {config.get(name)!r}: give the same settings to continue "
+        f"{old!r}, not {new!r}: give the same settings to continue "
         "it, or another --run-dir"
     )

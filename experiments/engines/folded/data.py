@@ -90,7 +90,7 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
     Raises:
         RecastError: data absent or unreadable, or a partition that they do not allow.
     """
-    dataset = load_dataset(parse_task(source), size)
+    dataset = load_dataset(parse_task(source), size, skip_unreadable=settings.skip_unreadable)
     learn, judge = shares(dataset, nodes, settings.partition, settings.seed)
     labels, judge_labels = (torch.from_numpy(y) for y in (dataset.y_train, dataset.y_test))
     images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
