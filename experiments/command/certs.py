@@ -21,6 +21,7 @@ from recast_core.files import write_atomically
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825
 CLIENT_DAYS = 825
+REVOKED = "revoked.txt"
 # What clients and server would take for their own.
 RESERVED = {"ca", "server"}
 
@@ -64,6 +65,9 @@ def init(folder: Path, hosts: Sequence[str], names: Sequence[str], *, force: boo
     written += _write(folder, "server", own, server)
     for name in names:
         written += add(folder, name, force=True)
+    revoked = folder / REVOKED
+    if not revoked.exists():
+        write_atomically(revoked, b"")
     return written
 
 
@@ -94,7 +98,7 @@ def revoke(folder: Path, name: str) -> Path:
         certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
     except (OSError, ValueError) as error:
         raise RecastError(f"no certificate of {name!r} in {folder}: name a client's") from error
-    path = folder / "revoked.txt"
+    path = folder / REVOKED
     old = path.read_text() if path.exists() else ""
     serial = f"{certificate.serial_number:x}"
     if serial not in (line.split(" ")[0] for line in old.splitlines()):

@@ -7,8 +7,8 @@ from typing import Protocol
 
 logger = logging.getLogger("recast.server")
 
-# Codes, far from Flower's, with which a simulated fleet says how it lost an answer.
-LOST = {1001: "away", 1002: "dropped", 1003: "straggler"}
+# Codes, far from Flower's, with which a grid of ours says how it lost an answer.
+LOST = {1001: "away", 1002: "dropped", 1003: "straggler", 1004: "revoked"}
 
 
 class Observer(Protocol):

@@ -19,8 +19,9 @@ from recast_core.errors import RecastError
 from recast_core.settings import Value
 from server.flower import OwnGrid, number
 from server.link.bodies import Bodies
-from server.link.identity import Revocations, node_id
+from server.link.identity import node_id
 from server.link.listen import Listener, ServerKeys
+from server.link.revocations import Revocations
 from server.link.servicer import Servicer
 from server.link.session import Answer
 from server.link.sessions import Sessions
@@ -78,6 +79,7 @@ class LinkGrid(OwnGrid):
             certificates=keys is not None,
         )
         self._listener = Listener(str(where), keys, self._servicer.handler(), keepalive)
+        self._listener.accompany(self._servicer.watch())
         self.address = str(Address(where.host, self._listener.port))
 
     def __enter__(self) -> Self:
@@ -106,12 +108,12 @@ class LinkGrid(OwnGrid):
 
     def get_node_ids(self) -> Iterable[int]:
         """The clients that are connected, or were within the grace."""
-        self._drop_revoked()
+        self._servicer.expel_revoked()
         return self.sessions.near(self._grace)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send each message to its client, now or when it is back."""
-        self._drop_revoked()
+        self._servicer.expel_revoked()
         messages = list(messages)
         asked = {_what(message) for message in messages}
         old = [key for key, (question, _) in self._questions.items() if _what(question) in asked]
@@ -174,7 +176,7 @@ class LinkGrid(OwnGrid):
         question = self._forget(key)
         assert question is not None
         if answer.body is None:
-            reply = Message(Error(code=1, reason=answer.error), reply_to=question)
+            reply = Message(Error(code=answer.code, reason=answer.error), reply_to=question)
         else:
             reply = Message(to_content(answer.body), reply_to=question)
         number(reply)
@@ -193,9 +195,6 @@ class LinkGrid(OwnGrid):
         if sha256 is not None:
             self._bodies.release(sha256)
         return question
-
-    def _drop_revoked(self) -> None:
-        self._listener.loop.call_soon_threadsafe(self._servicer.drop_revoked)
 
 
 def _what(message: Message) -> tuple[int, str]:

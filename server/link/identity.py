@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from cryptography import x509
 
-from protos.link import is_name
-
-logger = logging.getLogger("recast.link")
+from protos.link import is_for_clients, is_name
 
 
 class DeniedError(ValueError):
@@ -31,56 +27,12 @@ def node_id(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1 or 1
 
 
-class Revocations:
-    """The serial numbers in a file, one hexadecimal number at the start of each line.
-
-    The file is read again whenever it changes. Where it cannot be read, the last list holds.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._serials: frozenset[int] = frozenset()
-
-    def refresh(self) -> bool:
-        """Read the file if it has changed; says whether the list is another one now."""
-        if self._path is None:
-            return False
-        try:
-            status = self._path.stat()
-            stamp = status.st_mtime_ns, status.st_size
-            if stamp == self._stamp:
-                return False
-            serials = parse_revocations(self._path.read_text().splitlines())
-        except FileNotFoundError:
-            return False
-        except (OSError, ValueError) as error:
-            logger.error("the list of revoked certificates stays as it was: %s", error)
-            return False
-        self._stamp = stamp
-        changed = serials != self._serials
-        self._serials = serials
-        return changed
-
-    def __contains__(self, serial: int | None) -> bool:
-        return serial in self._serials
-
-
-def parse_revocations(lines: Iterable[str]) -> frozenset[int]:
-    """The serial numbers of a revocation list; empty lines and those after ``#`` say nothing.
-
-    Raises:
-        ValueError: a line that does not start with a hexadecimal number.
-    """
-    words = (line.partition("#")[0].split() for line in lines)
-    return frozenset(int(word[0], 16) for word in words if word)
-
-
 def certified(auth: Mapping[str, Iterable[bytes]]) -> tuple[str, int]:
     """The name and serial number of the peer's certificate, from gRPC's authentication context.
 
     Raises:
-        DeniedError: no certificate, or one whose common name cannot be a client's.
+        DeniedError: no certificate, one that is not for clients, or one whose common name cannot
+            be a client's.
     """
     pem = next(iter(auth.get("x509_pem_cert", ())), None)
     if pem is None:
@@ -90,4 +42,6 @@ def certified(auth: Mapping[str, Iterable[bytes]]) -> tuple[str, int]:
     name = str(names[0].value) if len(names) == 1 else ""
     if not is_name(name):
         raise DeniedError("the certificate's common name is no client's name")
+    if not is_for_clients(certificate):
+        raise DeniedError(f"the certificate of {name} is not made for clients", name)
     return name, certificate.serial_number

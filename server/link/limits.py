@@ -8,6 +8,10 @@ from collections.abc import Callable
 MAX_CLIENTS = 10_000
 FETCHES_AT_ONCE = 2
 SECONDS_TO_JOIN = 20.0
+# How often the list of revoked certificates is looked at where nobody speaks, and how long whoever
+# is on it has for leaving by itself.
+SECONDS_TO_LOOK = 0.25
+SECONDS_TO_LEAVE = 0.4
 
 
 class Bucket:

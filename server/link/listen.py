@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import grpc.aio
 
 from protos.link import CHANNEL_OPTIONS, out_of_date
 from recast_core.errors import RecastError
+from server.link.revocations import parse_revocations
 
 T = TypeVar("T")
 KEEPALIVE_TIMEOUT_MS = 20_000
@@ -27,7 +29,8 @@ class ServerKeys:
         key: the server's private key.
         certificate: the server's certificate.
         authority: certificate of the authority that signs clients.
-        revoked: a list of serial numbers that are refused; read again when it changes.
+        revoked: a list of serial numbers that are refused; read again when it changes. Where it
+            cannot be read, everybody is.
     """
 
     key: bytes
@@ -40,7 +43,8 @@ class ServerKeys:
         """The keys that ``recast certs`` left in ``folder``.
 
         Raises:
-            RecastError: a file is missing or damaged, or not valid by this machine's clock.
+            RecastError: a file is missing or damaged, or not valid by this machine's clock, or the
+                list of revoked certificates cannot be read.
         """
         try:
             keys = cls(
@@ -60,6 +64,17 @@ class ServerKeys:
             doubt = f"no certificate ({error}): make it again with `recast certs init`"
         if doubt is not None:
             raise RecastError(f"{folder}: {doubt}")
+        try:
+            parse_revocations(keys.revoked.read_text().splitlines())
+        except FileNotFoundError as error:
+            raise RecastError(
+                f"no {keys.revoked}, the list of revoked certificates: copy it from where they are "
+                "revoked; where none ever was, make an empty file"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RecastError(
+                f"{keys.revoked}: {error}; mend it, or nobody can be let in"
+            ) from error
         return keys
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -93,6 +108,7 @@ class Listener:
         self._address, self._keys, self._handler = address, keys, handler
         self._keepalive = keepalive
         self.closed = False
+        self._beside: list[Future[None]] = []
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="recast-link", daemon=True)
         self._thread.start()
@@ -109,10 +125,17 @@ class Listener:
         """Run ``work`` on the loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
+    def accompany(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` on the loop until this is closed."""
+        self._beside.append(asyncio.run_coroutine_threadsafe(work, self.loop))
+
     def close(self, grace: float) -> None:
         """Stop listening; streams that still run are cut after ``grace`` seconds."""
         self.closed = True
         self.call(self._server.stop(grace))
+        for work in self._beside:
+            work.cancel()
+        self.call(asyncio.sleep(0))
         self._end()
 
     async def _start(self) -> int:

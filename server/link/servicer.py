@@ -14,8 +14,14 @@ from google.protobuf.message import DecodeError
 from protos import link_v1_pb2 as link
 from protos.link import CHUNK, FETCH, MAX_FRAME, SERVICE, TALK, is_name
 from server.link.bodies import Bodies
-from server.link.identity import DeniedError, Revocations, certified
-from server.link.limits import FETCHES_AT_ONCE, SECONDS_TO_JOIN
+from server.link.identity import DeniedError, certified
+from server.link.limits import (
+    FETCHES_AT_ONCE,
+    SECONDS_TO_JOIN,
+    SECONDS_TO_LEAVE,
+    SECONDS_TO_LOOK,
+)
+from server.link.revocations import Revocations, UnreadableListError
 from server.link.session import RefusedFrameError, Session, Stream
 from server.link.sessions import Sessions
 
@@ -49,18 +55,22 @@ class Servicer:
 
     async def talk(self, _requests: object, context: Context[bytes, bytes]) -> None:
         """One client's stream, from its Join to its end."""
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
         wake = asyncio.Event()
         name = "?"
 
         def waker() -> None:
             loop.call_soon_threadsafe(wake.set)
 
+        def cut() -> None:
+            task.cancel()
+
         try:
             raw = await asyncio.wait_for(context.read(), SECONDS_TO_JOIN)
             join = _first(raw)
             name, serial = self._who(context, join.name)
-            session, stream, welcome = self._sessions.join(name, serial, join, waker)
+            session, stream, welcome = self._sessions.join(name, serial, join, waker, cut)
         except TimeoutError:
             await self._refuse(context, name, RefusedFrameError("silent", "no Join came"))
             return
@@ -68,8 +78,7 @@ class Servicer:
             await self._refuse(context, getattr(error, "name", None) or name, error)
             return
         logger.info("client %s joined from %s (node %d)", name, context.peer(), session.node)
-        refused: list[RefusedFrameError] = []
-        reader = asyncio.create_task(self._read(session, stream, context, wake, refused))
+        reader = asyncio.create_task(self._read(session, stream, context, wake))
         try:
             frame = link.FromServer(welcome=welcome).SerializeToString()
             while not stream.closed:
@@ -77,8 +86,8 @@ class Servicer:
                 frame = await self._next(session, stream, wake)
                 if not frame:
                     break
-            if refused:
-                await self._refuse(context, name, refused[0])
+            if stream.refused is not None:
+                await self._refuse(context, name, stream.refused)
             elif stream.dismissal is not None:
                 last = link.FromServer(dismissal=link.Dismissal(reason=stream.dismissal))
                 await self._write(session, last.SerializeToString(), context)
@@ -93,7 +102,7 @@ class Servicer:
         name = "?"
         try:
             request = link.FetchRequest.FromString(raw)
-            name, _ = self._who(context, request.name)
+            name, serial = self._who(context, request.name)
             session = self._sessions.get(name)
             if session is None:
                 raise DeniedError("fetching without having joined")
@@ -112,21 +121,62 @@ class Servicer:
         session.fetching += 1
         try:
             for offset in range(request.offset, len(body), CHUNK):
+                self._admit(name, serial)
                 chunk = link.Chunk(content=body[offset : offset + CHUNK]).SerializeToString()
                 session.down += len(chunk)
                 yield chunk
+        except (DeniedError, RefusedFrameError) as error:
+            await self._refuse(context, name, error)
         finally:
             session.fetching -= 1
 
-    def drop_revoked(self) -> None:
-        """End the streams of clients whose certificates have been revoked; on the loop."""
-        if not self._revocations.refresh():
-            return
+    async def watch(self) -> None:
+        """End the streams of clients that are revoked, also of those that say and read nothing."""
+        while True:
+            for stream in self.expel_revoked():
+                # What has had its time to end by itself, with a word, is cut.
+                asyncio.get_running_loop().call_later(SECONDS_TO_LEAVE, stream.cut)
+            await asyncio.sleep(SECONDS_TO_LOOK)
+
+    def expel_revoked(self) -> list[Stream]:
+        """Refuse whoever may not go on; returns their streams that have not ended yet."""
+        ending = []
+        look = True
         for session in self._sessions.all():
             stream = session.stream
-            if stream is not None and session.serial in self._revocations:
-                stream.closed = True
-                stream.wake()
+            if stream is not None:
+                if not self._may_go_on(session, stream, look=look):
+                    ending.append(stream)
+                look = False
+        return ending
+
+    def _may_go_on(self, session: Session, stream: Stream, *, look: bool = True) -> bool:
+        try:
+            self._admit(session.name, session.serial, look=look)
+        except DeniedError as error:
+            if not session.expelled:
+                self._sessions.expel(session)
+            stream.refused = error
+        except RefusedFrameError as error:
+            stream.refused = error
+        else:
+            return True
+        stream.wake()
+        return False
+
+    def _admit(self, name: str, serial: int | None, *, look: bool = True) -> None:
+        """Let a certificate pass.
+
+        Raises:
+            DeniedError: it is revoked.
+            RefusedFrameError: nobody can tell whether it is.
+        """
+        try:
+            revoked = self._revocations.revoked(serial, look=look)
+        except UnreadableListError as error:
+            raise RefusedFrameError("no-revocations", str(error), retry=True) from error
+        if revoked:
+            raise DeniedError(f"the certificate of {name} has been revoked", name)
 
     def _who(self, context: Context[bytes, bytes], claimed: str) -> tuple[str, int | None]:
         if not self._certificates:
@@ -134,9 +184,7 @@ class Servicer:
                 raise DeniedError("a name of letters, digits, dots and dashes is needed")
             return claimed, None
         name, serial = certified(context.auth_context())
-        self._revocations.refresh()
-        if serial in self._revocations:
-            raise DeniedError(f"the certificate of {name} has been revoked", name)
+        self._admit(name, serial)
         return name, serial
 
     async def _read(
@@ -145,26 +193,24 @@ class Servicer:
         stream: Stream,
         context: Context[bytes, bytes],
         wake: asyncio.Event,
-        refused: list[RefusedFrameError],
     ) -> None:
         try:
             while isinstance(raw := await context.read(), bytes):
-                self.drop_revoked()
-                if stream.closed:
-                    break
+                if not self._may_go_on(session, stream) or stream.closed:
+                    return
                 self._sessions.receive(session, stream, raw)
         except RefusedFrameError as error:
-            refused.append(error)
+            stream.refused = error
         finally:
             stream.closed = True
             wake.set()
 
     async def _next(self, session: Session, stream: Stream, wake: asyncio.Event) -> bytes:
         """The next frame to write; empty when there is to be no more."""
-        while not stream.closed and stream.dismissal is None:
+        while not stream.closed and stream.dismissal is None and stream.refused is None:
             due = self._sessions.next_due(session, stream)
             if due:
-                return due
+                return due if self._may_go_on(session, stream) else b""
             await wake.wait()
             wake.clear()
         return b""

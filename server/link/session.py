@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protos import link_v1_pb2 as link
+from server.link.identity import DeniedError
 from server.link.limits import Bucket, joins, strays
 
 
@@ -31,13 +32,17 @@ class Stream:
     Attributes:
         sent: the highest number that need not be written.
         wake: tells the writer to look again; callable from any thread.
+        cut: ends it whatever its writer waits for; on the loop.
         dismissal: why the stream is to end, once that is so.
+        refused: why its client may not go on, once that is so.
         closed: the stream has ended; nothing more is to be written.
     """
 
     sent: int
     wake: Callable[[], None]
+    cut: Callable[[], None] = lambda: None
     dismissal: link.Dismissal.Reason | None = None
+    refused: DeniedError | RefusedFrameError | None = None
     closed: bool = False
 
 
@@ -61,6 +66,8 @@ class Session:
     """What the server knows of one client, across its streams.
 
     Attributes:
+        serial: of the certificate that it joined with last.
+        expelled: that certificate has been revoked since.
         carried: the highest number that any of its streams has carried.
         seen: monotonic seconds when its last stream ended.
         up: bytes of its frames.
@@ -70,6 +77,7 @@ class Session:
     name: str
     node: int
     serial: int | None = None
+    expelled: bool = False
     stream: Stream | None = None
     open: dict[int, Open] = field(default_factory=dict)
     last: int = 0
@@ -95,8 +103,9 @@ class Refused:
 
 @dataclass(frozen=True)
 class Answer:
-    """A client's answer: the body, or what went wrong there."""
+    """A client's answer: the body, or what went wrong, and the code of an error reply for that."""
 
     node: int
     body: bytes | None
     error: str = ""
+    code: int = 1

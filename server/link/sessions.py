@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
+from server.exchange.observer import LOST
 from server.link.identity import node_id
 from server.link.limits import MAX_CLIENTS
 from server.link.session import Answer, Open, Refused, RefusedFrameError, Session, Stream
@@ -24,6 +25,7 @@ from server.link.session import Answer, Open, Refused, RefusedFrameError, Sessio
 logger = logging.getLogger("recast.link")
 # Between two rounds of the server, however busy somebody makes it.
 KEPT_REFUSALS = 256
+REVOKED = next(code for code, reason in LOST.items() if reason == "revoked")
 
 
 class Sessions:
@@ -46,7 +48,12 @@ class Sessions:
         self._answers: dict[str, Answer] = {}
 
     def join(
-        self, name: str, serial: int | None, join: link.Join, wake: Callable[[], None]
+        self,
+        name: str,
+        serial: int | None,
+        join: link.Join,
+        wake: Callable[[], None],
+        cut: Callable[[], None] = lambda: None,
     ) -> tuple[Session, Stream, link.Welcome]:
         """Begin a stream; an older one of the same client is dismissed.
 
@@ -70,8 +77,8 @@ class Sessions:
                 old.wake()
             known = join.session == self.session_id
             received = min(join.received, session.last) if known else 0
-            stream = session.stream = Stream(received, wake)
-            session.serial = serial
+            stream = session.stream = Stream(received, wake, cut)
+            session.serial, session.expelled = serial, False
             session.instance, session.attempt = join.instance, join.attempt
             welcome = link.Welcome(
                 session=self.session_id,
@@ -119,6 +126,9 @@ class Sessions:
             session = self._by_node.get(node)
             if session is None:
                 return
+            if session.expelled:
+                self._answers[key] = _revoked(session)
+                return
             session.last += 1
             session.open[session.last] = Open(key, frame_of(session.last))
             self._open[key] = session, session.last
@@ -144,6 +154,16 @@ class Sessions:
                 else:
                     gone.append(key)
             return gone
+
+    def expel(self, session: Session) -> None:
+        """A client's certificate has been revoked: nothing that it owes is waited for any more."""
+        with self.changed:
+            session.expelled = True
+            for entry in session.open.values():
+                del self._open[entry.key]
+                self._answers[entry.key] = _revoked(session)
+            session.open.clear()
+            self.changed.notify_all()
 
     def refuse(self, client: str | None, reason: str, detail: str) -> None:
         """Count, log and remember something that the link refused."""
@@ -240,7 +260,11 @@ class Sessions:
     def near(self, grace: float) -> list[int]:
         """The nodes that are connected, or were less than ``grace`` seconds ago."""
         now = time.monotonic()
-        return [s.node for s in self.all() if s.stream is not None or now - s.seen < grace]
+        return [
+            s.node
+            for s in self.all()
+            if not s.expelled and (s.stream is not None or now - s.seen < grace)
+        ]
 
     def dismiss(self, reason: link.Dismissal.Reason) -> None:
         """End every stream."""
@@ -256,3 +280,7 @@ class Sessions:
             self.changed.wait_for(
                 lambda: all(session.stream is None for session in self._by_node.values()), seconds
             )
+
+
+def _revoked(session: Session) -> Answer:
+    return Answer(session.node, None, f"the certificate of {session.name} is revoked", REVOKED)
