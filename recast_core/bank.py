@@ -74,6 +74,11 @@ class TemplateBank:
         _check(self)
 
     @property
+    def method(self) -> str:
+        """Empty: a client is sent the bank, or makes it from a seed."""
+        return ""
+
+    @property
     def sent(self) -> int:
         """D, the number of coefficients in an update."""
         return sum(row.numel() for row in self.initial)

@@ -86,6 +86,8 @@ class Settings:
         baseline: where heads travel, also learn one on the backbone as it came, to report what the
             coefficients add.
         skip_unreadable: go on without images that cannot be read, where they lie in folders.
+        aggregation: how a round's updates become a task's next coefficients: ``mean``, or a rule
+            that a plug-in registers.
     """
 
     backbone: str = "glyph_resnet20"
@@ -119,6 +121,7 @@ class Settings:
     error_feedback: bool = False
     baseline: bool = True
     skip_unreadable: bool = False
+    aggregation: str = "mean"
 
     def __post_init__(self) -> None:
         for name in ("rounds", "epochs", "batch", "parallel_tasks"):

@@ -25,6 +25,10 @@ class Start(Protocol):
         """The first four bytes of the identity as a big-endian number: what messages carry."""
 
     @property
+    def method(self) -> str:
+        """The method, with settings, by which a client derives it; empty for a bank."""
+
+    @property
     def sent(self) -> int:
         """D, how many numbers are sent."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from flwr.serverapp import Grid, ServerApp
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
-from recast_core.settings import Settings, parse_quorum
+from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
+from recast_core.wire.codec import encoded_length
 from server.exchange.observer import LogObserver, Observer
+from server.exchange.traffic import Limited
 from server.prepare import keep_bank, kept_start, make_heads, make_start
 from server.record.lock import hold, settle
-from server.record.registry import Registry
+from server.record.registry import Registry, Run
 from server.record.resume import unfinished
+from server.rounds.plan import RoundPlan
 from server.rounds.strategy import LOOK_SECONDS, FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
@@ -53,16 +57,35 @@ def run_folder(settings: Settings) -> Path:
     return Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 
 
+@dataclass(frozen=True)
+class RunResult:
+    """What a federation leaves.
+
+    Attributes:
+        folder: of its registry and its bank.
+        run: its id in the registry.
+        start: what its vectors count from.
+    """
+
+    folder: Path
+    run: int
+    start: Start
+
+    @property
+    def registry(self) -> Path:
+        """The registry's file."""
+        return registry_path(self.folder)
+
+
 def run_federation(
     grid: Grid,
     settings: Settings,
     folder: Path,
     observer: Observer,
-    started: Callable[[Start, int], None] = lambda bank, run: None,
     *,
     extra: Mapping[str, object] | None = None,
     patience: float = 30.0,
-) -> None:
+) -> RunResult:
     """Learn every task of the settings over ``grid``, into the registry in ``folder``.
 
     A run in ``folder`` that did not finish is continued after its last finished round. Tasks that
@@ -75,7 +98,6 @@ def run_federation(
         folder: gets ``registry.sqlite`` and, for recast, ``bank-SHA256.safetensors`` (the first 16
             digits).
         observer: is told of every round.
-        started: is given the bank and the run's id in the registry before the first round.
         extra: what decides the run beside its settings; recorded with them.
         patience: seconds to wait for clients where there are none.
 
@@ -83,18 +105,25 @@ def run_federation(
         RecastError: anything the user can mend. Finished rounds stay in the registry, also when
             the run is interrupted.
     """
-    path = folder / "registry.sqlite"
     config = settings.as_dict() | dict(extra or {})
-    parse_tasks(settings.tasks)
+    tasks = [
+        pb.Task(id=number, name=spec.name, source=str(spec))
+        for number, spec in enumerate(parse_tasks(settings.tasks), start=1)
+    ]
+    plan = RoundPlan.of(settings, patience)
+    path = registry_path(folder)
     fresh = None if path.exists() else make_start(settings)
     with hold(folder), interrupt_on_terminate():
         if fresh is not None:
             keep_bank(fresh, folder)
         with Registry(path) as registry:
             settle(registry)
-            run, bank = _open_run(registry, settings, config, fresh)
-            started(bank, run)
-            strategy = _strategy(registry, run, bank, settings, observer, patience)
+            previous, start = _start(registry, settings, config, fresh)
+            _check_length(grid, start, settings.bits)
+            run = _open_run(registry, config, start, previous)
+            observer.run_started(start)
+            heads = make_heads(settings)
+            strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)
             except BaseException as error:
@@ -102,58 +131,53 @@ def run_federation(
                 strategy.record_rest(grid)
                 registry.finish_run(run, "interrupted" if stopped else "failed")
                 raise
+    return RunResult(folder, run, start)
+
+
+def registry_path(folder: Path) -> Path:
+    """The registry's file in a run's folder."""
+    return folder / "registry.sqlite"
+
+
+def _start(
+    registry: Registry, settings: Settings, config: Mapping[str, object], fresh: Start | None
+) -> tuple[Run | None, Start]:
+    """The unfinished run to continue, if there is one, and what vectors count from."""
+    folder = registry.path.parent
+    previous = unfinished(registry, config)
+    if previous is None:
+        return None, fresh or make_start(settings)
+    start = kept_start(folder, previous.bank_sha256, settings)
+    if start.sha256 != previous.bank_sha256:
+        raise RecastError(
+            f"run {previous.id} in {folder} has bank {previous.bank_sha256.hex()[:8]}, the "
+            f"settings now make {start.sha256.hex()[:8]}: restore the backbone, or name another "
+            "--run-dir"
+        )
+    return previous, start
+
+
+def _check_length(grid: Grid, start: Start, bits: int) -> None:
+    """Refuse a run whose updates the grid cannot carry, before anybody trains."""
+    longest = encoded_length(start.sent, bits)
+    if isinstance(grid, Limited) and longest > grid.longest_reply:
+        raise RecastError(
+            f"an update of {longest:,} bytes, the link carries {grid.longest_reply:,}: use another "
+            "method or fewer bits, or Flower's deployment"
+        )
 
 
 def _open_run(
-    registry: Registry, settings: Settings, config: Mapping[str, object], fresh: Start | None
-) -> tuple[int, Start]:
-    """The run to learn, an unfinished one if there is one, and its bank."""
-    folder = registry.path.parent
-    previous = unfinished(registry, config)
-    if previous is not None:
-        bank = kept_start(folder, previous.bank_sha256, settings)
-        if bank.sha256 != previous.bank_sha256:
-            raise RecastError(
-                f"run {previous.id} in {folder} has bank {previous.bank_sha256.hex()[:8]}, the "
-                f"settings now make {bank.sha256.hex()[:8]}: restore the backbone, or name another "
-                "--run-dir"
-            )
-        registry.resume_run(previous.id)
-        done = sum(registry.last_rounds(previous.id).values())
-        logger.warning("continuing run %d after %d finished rounds", previous.id, done)
-        return previous.id, bank
-    bank = fresh or make_start(settings)
-    keep_bank(bank, folder)
-    return registry.start_run(config, bank.sha256, versions()), bank
-
-
-def _strategy(
-    registry: Registry,
-    run: int,
-    bank: Start,
-    settings: Settings,
-    observer: Observer,
-    patience: float,
-) -> FedRecast:
-    tasks = [
-        pb.Task(id=number, name=spec.name, source=str(spec))
-        for number, spec in enumerate(parse_tasks(settings.tasks), start=1)
-    ]
-    return FedRecast(
-        bank,
-        tasks,
-        settings.rounds,
-        settings.hyperparameters(),
-        registry,
-        run,
-        observer,
-        settings.deadline,
-        parallel=settings.parallel_tasks,
-        clients_per_round=settings.clients_per_round,
-        quorum=parse_quorum(settings.quorum),
-        patience=patience,
-        heads=make_heads(settings),
-    )
+    registry: Registry, config: Mapping[str, object], start: Start, previous: Run | None
+) -> int:
+    """Record that a run begins, or that ``previous`` goes on, and return its id."""
+    if previous is None:
+        keep_bank(start, registry.path.parent)
+        return registry.start_run(config, start.sha256, versions())
+    registry.resume_run(previous.id)
+    done = sum(registry.last_rounds(previous.id).values())
+    logger.warning("continuing run %d after %d finished rounds", previous.id, done)
+    return previous.id
 
 
 def _learn(

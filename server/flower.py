@@ -9,44 +9,39 @@ from contextlib import contextmanager
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from protos.flower import RUN_ID, give_id, restore_identity, take_identity
 
 _numbers = itertools.count(1)
 
 
-def empty_run(run_id: int) -> Run:
-    """A ``Run`` with nothing in it but its id."""
-    return Run.create_empty(run_id)
+def empty_run() -> Run:
+    """A ``Run`` with nothing in it but its id, ``RUN_ID``."""
+    return Run.create_empty(RUN_ID)
 
 
 @contextmanager
-def server_identity(run_id: int) -> Iterator[None]:
-    """Let this process make messages as the server of ``run_id``.
-
-    From flwr 1.38 a message takes its run and sender from a process-wide identity that only
-    Flower's own launchers set.
-    """
-    before = (TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id)
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 0, 0
+def server_identity() -> Iterator[None]:
+    """Let this process make messages as the server of the run ``RUN_ID``."""
+    before = take_identity()
     try:
         yield
     finally:
-        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+        restore_identity(before)
 
 
 def number(message: Message) -> str:
     """Give ``message`` an id of its own, as a SuperLink would, and return it."""
     name = f"m{next(_numbers)}"
-    message.metadata.__dict__["_message_id"] = name
+    give_id(message, name)
     return name
 
 
 class OwnGrid(Grid):
     """What grids of our own have in common: a run that they only name, and plain messages."""
 
-    def __init__(self, run_id: int) -> None:
-        """Be the grid of the run ``run_id``."""
-        self._run = empty_run(run_id)
+    def __init__(self) -> None:
+        self._run = empty_run()
 
     def set_run(self, run: Run) -> None:
         """Replace the run's description."""

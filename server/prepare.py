@@ -8,12 +8,13 @@ import torch
 
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
+from recast_core.files import write_atomically
 from recast_core.learner import method_learner
 from recast_core.methods.edits import opened
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.settings import Settings
-from recast_core.start import MethodStart, Start
+from recast_core.start import Start
 from recast_core.wire.heads import TRAVELLING
 from server.rounds.gathering import Heads
 
@@ -33,7 +34,7 @@ def make_bank(settings: Settings) -> TemplateBank:
     return bank
 
 
-def make_start(settings: Settings) -> TemplateBank | MethodStart:
+def make_start(settings: Settings) -> Start:
     """The bank that the settings describe, or the start of the method that they name."""
     method = settings.canonical_method()
     if method == "recast":
@@ -64,8 +65,8 @@ def keep_bank(start: Start, folder: Path) -> None:
     Raises:
         RecastError: the folder cannot be written.
     """
-    if isinstance(start, TemplateBank):
-        start.save(bank_path(folder, start.sha256))
+    if content := start.to_bytes():
+        write_atomically(bank_path(folder, start.sha256), content)
 
 
 def kept_start(folder: Path, sha256: bytes, settings: Settings) -> Start:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from flwr.app import Context, Message
 
-from client.link.flower import RUN_ID, incoming
+from client.link.flower import incoming
 from client.link.memory import Memory
 from protos import link_v1_pb2 as link
 from protos.content import from_content
+from protos.flower import RUN_ID
 from protos.link import MAX_REPLY
 from recast_core.settings import Value
 

@@ -1,22 +1,16 @@
-"""The few internals of Flower that a client outside its launchers must touch, in one place."""
+"""Messages for a ClientApp that Flower's launchers did not start."""
 
 from __future__ import annotations
 
 from flwr.app import Message
-from flwr.supercore.task_identity import TaskIdentity
 
 from protos.content import to_content
-
-RUN_ID = 1
+from protos.flower import give_id, take_identity
 
 
 def incoming(number: int, type_: str, body: bytes) -> Message:
-    """The message that the server's grid sent, as Flower would hand it to a ClientApp.
-
-    From flwr 1.38 a message takes its run and sender from a process-wide identity that only
-    Flower's own launchers set.
-    """
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 0, 0
+    """The message that the server's grid sent, as Flower would hand it to a ClientApp."""
+    take_identity()
     message = Message(to_content(body), 0, type_)
-    message.metadata.__dict__["_message_id"] = f"m{number}"
+    give_id(message, f"m{number}")
     return message

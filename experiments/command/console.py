@@ -20,6 +20,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from experiments.command.caution import warn_of_many
+from experiments.report.summary import bank_bytes_sent
+from recast_core.backbones import load_backbone
+from recast_core.start import Start
+from server.app import RunResult
 from server.exchange.observer import LOST
 
 
@@ -78,6 +83,10 @@ class ProgressObserver:
         if self._progress.tasks[0].total is not None:
             self._progress.advance(self._bar)
 
+    def run_started(self, start: Start) -> None:
+        """Warn of a configuration that trains many coefficients."""
+        warn_of_many(start)
+
     def joined(self, clients: int, delivered: int) -> None:
         """Say who is there."""
         self._line(f"{clients} clients ready, bank sent to {delivered}")
@@ -111,7 +120,29 @@ class ProgressObserver:
         self._console.print(text, highlight=False, soft_wrap=True)
 
 
-def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes_sent: int) -> None:
+def close(report: dict[str, Any], result: RunResult, backbone: str) -> None:
+    """Print what is left to say of a run: its closing table, and where its registry is.
+
+    Args:
+        report: of the run, for its file.
+        result: of the run.
+        backbone: its name.
+    """
+    print_summary(report, whole_model_bytes(backbone), bank_bytes_sent(result))
+    print(f"registry: {result.registry}")
+
+
+def whole_model_bytes(name: str) -> int:
+    """The float32 weights of a backbone without its classifier: what federated averaging sends."""
+    backbone = load_backbone(name)
+    return 4 * sum(
+        parameter.numel()
+        for name, parameter in backbone.model.named_parameters()
+        if not name.startswith(f"{backbone.head}.")
+    )
+
+
+def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> None:
     """The closing table of a run."""
     table = Table(title="What each task gained, and cost one client")
     columns = ("task", "accuracy", "head only", "update", "up", "down", "FedAvg*")
@@ -138,7 +169,7 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes_sent: int
     bank = report["bank"]
     console.print(
         f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "
-        f"{bank_bytes_sent:,} B to all clients, once | forgetting: "
+        f"{bank_bytes:,} B to all clients, once | forgetting: "
         f"{100 * report['forgetting']['max_abs_change']:.1f} points at most | "
         f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
         highlight=False,

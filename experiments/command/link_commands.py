@@ -50,14 +50,15 @@ def serve(context: click.Context, /, **values: Any) -> None:
     """
     _silence_grpc()
     from experiments.command.report_file import write
+    from experiments.command.serve import LinkOptions
     from experiments.command.serve import serve as run
     from recast_core.settings import Settings
 
     path = values.pop("json_path", None)
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
     own |= {"keepalive", "json_log", "metrics", "begin"}
-    link = {"metrics": None} | {name: values.pop(name) for name in own & values.keys()}
-    write(path, run(Settings.from_mapping(values), **link))
+    link = LinkOptions(**{name: values.pop(name) for name in own & values.keys()})
+    write(path, run(Settings.from_mapping(values), link))
 
 
 @click.command()
@@ -140,6 +141,3 @@ def revoke(folder: Path, name: str) -> None:
 def _silence_grpc() -> None:
     """Keep gRPC's own lines, one for each stranger that knocks, out of the log."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-
-COMMANDS = (serve, join, certs)

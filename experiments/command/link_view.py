@@ -12,7 +12,9 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from experiments.command.caution import warn_of_many
 from experiments.command.link_log import set_up
+from recast_core.start import Start
 from server.exchange.observer import LogObserver
 from server.link.session import Session
 from server.link.sessions import Sessions
@@ -48,6 +50,10 @@ class LinkView(LogObserver):
     ) -> None:
         if self._live is not None:
             self._live.stop()
+
+    def run_started(self, start: Start) -> None:
+        """Warn of a configuration that trains many coefficients."""
+        warn_of_many(start)
 
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Remember what is going on."""

@@ -48,7 +48,7 @@ def mimic(
     bank = make_bank(loaded.model, replace(config, source=method, residual=residual))
     seconds = time.perf_counter() - began
     error, cosine = relative_error(loaded.model, bank)
-    warn_of_many(bank.trained)
+    warn_of_many(bank)
     if output is not None:
         bank.save(output)
     console = stdout()

@@ -50,6 +50,7 @@ _RUN = {
     "error-feedback": (bool, "Add to an update what rounding took from the one before."),
     "baseline": (bool, "Where heads travel, also learn one on the backbone as it came."),
     "skip-unreadable": (bool, "Go on without images in folders that cannot be read."),
+    "aggregation": (str, "How updates become the next coefficients: mean."),
 }
 
 FLEET = {

@@ -23,7 +23,7 @@ def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
     """Print the plan as a table and return it as JSON values."""
     check_bits(bits)
     bank = mimic(load_backbone(backbone).model, config)
-    warn_of_many(bank.trained)
+    warn_of_many(bank)
     update = update_bytes(bank, bits)
     report: dict[str, Any] = {
         "trained": bank.trained,

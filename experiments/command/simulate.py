@@ -16,24 +16,20 @@ from flwr.serverapp import Grid
 from client.app import app as client_app
 from client.data import load_dataset, parse_scheme, parse_tasks, partition
 from client.learners import pick_device
-from experiments.command.caution import warn_of_many
-from experiments.command.console import ProgressObserver, print_summary
+from experiments.command.console import ProgressObserver, close
 from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid, FoldedOptions
-from experiments.engines.local import RUN_ID, LocalGrid
+from experiments.engines.local import LocalGrid
 from experiments.engines.ray import run_on_ray
 from experiments.engines.sequential import SequentialGrid
 from experiments.report.summary import summarise
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from recast_core.start import Start
 from recast_core.task_spec import TaskSpec
-from server.app import run_federation, run_folder
+from server.app import RunResult, run_federation, run_folder
 from server.flower import server_identity
-from server.record.ledger import Ledger
-from server.record.registry import Registry
 
 ENGINES = ("folded", "sequential", "ray")
 
@@ -77,22 +73,10 @@ def simulate(
     backbone = load_backbone(settings.backbone)
     for task in tasks:
         _check_data(task, backbone.preprocess.size, clients, settings)
-    model_bytes = 4 * sum(
-        parameter.numel()
-        for name, parameter in backbone.model.named_parameters()
-        if not name.startswith(f"{backbone.head}.")
-    )
     logging.getLogger("flwr").setLevel(logging.ERROR)
     logging.getLogger("recast.client").setLevel(logging.ERROR)
     folder = run_folder(settings)
     began = time.monotonic()
-    made: list[tuple[Start, int]] = []
-
-    def started(bank: Start, run: int) -> None:
-        if bank.template_count:
-            warn_of_many(bank.trained)
-        made.append((bank, run))
-
     wrapped: list[FleetGrid] = []
 
     def within(grid: LocalGrid) -> LocalGrid:
@@ -103,13 +87,12 @@ def simulate(
 
     with ProgressObserver(len(tasks)) as observer:
 
-        def federation(grid: Grid) -> None:
-            run_federation(
+        def federation(grid: Grid) -> RunResult:
+            return run_federation(
                 grid,
                 settings,
                 folder,
                 observer,
-                started,
                 extra={
                     "clients": clients,
                     "bf16": bf16 or None,
@@ -120,30 +103,28 @@ def simulate(
             )
 
         if engine == "ray":
-            run_on_ray(federation, client_app, clients, settings)
+            result = run_on_ray(federation, client_app, clients, settings)
         elif engine == "folded":
-            with server_identity(RUN_ID):
-                federation(within(FoldedGrid(clients, settings, observer.answered, options)))
+            with server_identity():
+                result = federation(
+                    within(FoldedGrid(clients, settings, observer.answered, options))
+                )
         else:
             with (
                 tempfile.TemporaryDirectory(prefix="recast-") as caches,
-                server_identity(RUN_ID),
+                server_identity(),
             ):
-                federation(
+                result = federation(
                     within(
                         SequentialGrid(
                             clients, client_app, settings, Path(caches), observer.answered
                         )
                     )
                 )
-    (bank, run) = made[0]
-    with Registry(folder / "registry.sqlite") as registry:
-        report = summarise(registry, run, bank, engine, settings.seed, time.monotonic() - began)
-        by_kind = Ledger(registry).totals(run, by=("kind", "layer"))
+    report = summarise(result, engine, settings.seed, time.monotonic() - began)
     if wrapped:
         report["fleet"] = wrapped[0].report()
-    print_summary(report, model_bytes, by_kind.get(("bank", "payload"), 0))
-    print(f"registry: {folder / 'registry.sqlite'}")
+    close(report, result, settings.backbone)
     return report
 
 

@@ -9,8 +9,6 @@ from flwr.app import Message
 
 from server.flower import OwnGrid, number
 
-RUN_ID = 1
-
 
 class LocalGrid(OwnGrid):
     """A grid of simulated nodes, numbered from 1. Node ``i + 1`` has partition ``i`` of every task.
@@ -22,7 +20,7 @@ class LocalGrid(OwnGrid):
         """Prepare ``clients`` nodes; ``answered`` is called once for each reply."""
         self._clients = clients
         self._answered = answered
-        super().__init__(RUN_ID)
+        super().__init__()
         self._replies: dict[str, Message] = {}
 
     @abstractmethod

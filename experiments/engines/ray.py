@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -13,11 +14,13 @@ from flwr.serverapp import Grid, ServerApp
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 
+Found = TypeVar("Found")
+
 
 def run_on_ray(
-    federation: Callable[[Grid], None], client_app: ClientApp, clients: int, settings: Settings
-) -> None:
-    """Run ``federation`` on Flower's grid with ``clients`` simulated nodes.
+    federation: Callable[[Grid], Found], client_app: ClientApp, clients: int, settings: Settings
+) -> Found:
+    """Run ``federation`` on Flower's grid with ``clients`` simulated nodes; what it returns.
 
     Raises:
         RecastError: Ray is not installed, or whatever the federation raises.
@@ -31,12 +34,13 @@ def run_on_ray(
     from flwr.simulation import run_simulation
 
     failed: list[BaseException] = []
+    found: list[Found] = []
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            federation(grid)
+            found.append(federation(grid))
         except BaseException as error:
             failed.append(error)
 
@@ -63,6 +67,9 @@ def run_on_ray(
     )
     if failed:
         raise failed[0]
+    if not found:
+        raise RecastError("Flower's simulation ended before the federation: look at its log above")
+    return found[0]
 
 
 def _with_mod(

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from flwr.app import Context, Error, Message, RecordDict
 
-from experiments.engines.local import RUN_ID, LocalGrid
+from experiments.engines.local import LocalGrid
+from protos.flower import RUN_ID
 from recast_core.settings import Settings
 
 ClientCall = Callable[[Message, Context], Message]

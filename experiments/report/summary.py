@@ -5,37 +5,69 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from recast_core.start import Start
+from server.app import RunResult
 from server.record.ledger import Ledger
 from server.record.registry import Registry
 
 
-def summarise(
-    registry: Registry, run: int, bank: Start, engine: str, seed: int, seconds: float
-) -> dict[str, Any]:
-    """The report of ``recast simulate``; accuracies are fractions, bytes totals over clients."""
-    ledger = Ledger(registry)
+def summarise(result: RunResult, engine: str, seed: int, seconds: float) -> dict[str, Any]:
+    """What ``recast simulate --json`` writes: accuracies are fractions, bytes totals over clients.
+
+    Args:
+        result: of the run.
+        engine: that carried its messages.
+        seed: of the run.
+        seconds: that it took.
+    """
+    start = result.start
+    with Registry(result.registry) as registry:
+        tasks = _tasks(registry, result)
+        changes = _changes(registry, result.run)
+        spent = [
+            round_.seconds
+            for task in registry.tasks(result.run)
+            for round_ in registry.rounds(result.run, task.number)
+        ]
+    return {
+        "bank": {
+            "sha256": start.sha256.hex(),
+            "bytes": len(start.to_bytes()),
+            "templates": start.template_count,
+            "coefficients": start.sent,
+        },
+        "tasks": tasks,
+        "forgetting": {"max_abs_change": max(changes, default=0.0)},
+        "engine": engine,
+        "seed": seed,
+        "seconds": seconds,
+        "round_seconds": fmean(spent) if spent else 0.0,
+    }
+
+
+def bank_bytes_sent(result: RunResult) -> int:
+    """The bytes of the run's bank, over all clients that were sent it."""
+    with Registry(result.registry) as registry:
+        totals = Ledger(registry).totals(result.run, by=("kind", "layer"))
+    return totals.get(("bank", "payload"), 0)
+
+
+def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
+    run, ledger = result.run, Ledger(registry)
     totals = ledger.totals(run, by=("task", "direction", "layer"))
     longest = ledger.longest(run, kind="coefficients", direction="up")
     first: dict[int, Any] = {}
-    changes = [0.0]
     for found in registry.accuracies(run):
-        if found.task in first:
-            changes.append(abs(found.accuracy - first[found.task].accuracy))
         first.setdefault(found.task, found)
     tasks = []
-    seconds_of_rounds: list[float] = []
     for task in registry.tasks(run):
-        rounds = registry.rounds(run, task.number)
-        seconds_of_rounds += [entry.seconds for entry in rounds]
-        accuracy = first.get(task.number)
+        rounds, accuracy = registry.rounds(run, task.number), first.get(task.number)
         tasks.append(
             {
                 "name": task.name,
                 "classes": task.classes,
                 "clients": max((entry.clients for entry in rounds), default=0),
                 "rounds": len(rounds),
-                "coefficients": bank.sent,
+                "coefficients": result.start.sent,
                 "accuracy": accuracy.accuracy if accuracy else None,
                 "head_only_accuracy": accuracy.head_only_accuracy if accuracy else None,
                 "update_bytes": longest.get(task.name, 0),
@@ -46,17 +78,13 @@ def summarise(
                 },
             }
         )
-    return {
-        "bank": {
-            "sha256": bank.sha256.hex(),
-            "bytes": len(bank.to_bytes()),
-            "templates": bank.template_count,
-            "coefficients": bank.sent,
-        },
-        "tasks": tasks,
-        "forgetting": {"max_abs_change": max(changes)},
-        "engine": engine,
-        "seed": seed,
-        "seconds": seconds,
-        "round_seconds": fmean(seconds_of_rounds) if seconds_of_rounds else 0.0,
-    }
+    return tasks
+
+
+def _changes(registry: Registry, run: int) -> list[float]:
+    """How far each later accuracy of a task is from its first."""
+    first: dict[int, float] = {}
+    return [
+        abs(found.accuracy - first.setdefault(found.task, found.accuracy))
+        for found in registry.accuracies(run)
+    ]

@@ -27,7 +27,6 @@ from protos.content import to_content
 from protos.link import SERVICE, TALK
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
-from server.link.grid import RUN_ID
 
 BROADCAST, UPDATE = bytes(79), bytes(45)
 
@@ -68,7 +67,7 @@ def measure(clients: int, rounds: int, folder: Path | None) -> dict[str, float]:
     if folder is not None:
         certs.init(folder, ["localhost"], names, force=False)
         keys = ServerKeys.load(folder)
-    with server_identity(RUN_ID), LinkGrid("127.0.0.1:0", keys, {}) as grid:
+    with server_identity(), LinkGrid("127.0.0.1:0", keys, {}) as grid:
         target = grid.address.replace("127.0.0.1", "localhost")
         before = resident()
         began = time.monotonic()

@@ -74,7 +74,6 @@ def run_once(
 
     from client.app import app as client_app
     from experiments.engines.folded import FoldedGrid
-    from experiments.engines.local import RUN_ID
     from experiments.engines.ray import run_on_ray
     from experiments.engines.sequential import SequentialGrid
     from recast_core.settings import Settings
@@ -105,7 +104,7 @@ def run_once(
         if engine == "ray":
             run_on_ray(federation, client_app, clients, settings)
         else:
-            with server_identity(RUN_ID):
+            with server_identity():
                 federation(
                     FoldedGrid(clients, settings)
                     if engine == "folded"
@@ -135,6 +134,9 @@ class _Watch:
         self.grid: Any = None
         self.seconds: list[float] = []
         self.training: list[float] = []
+
+    def run_started(self, start: object) -> None:
+        """See ``server.exchange.observer.Observer``."""
 
     def joined(self, clients: int, delivered: int) -> None:
         """See ``server.exchange.observer.Observer``."""

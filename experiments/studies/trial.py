@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.engines.folded import FoldedGrid
-from experiments.engines.local import RUN_ID
 from experiments.report.summary import summarise
 from recast_core.settings import Settings
-from recast_core.start import Start
 from server.app import run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
@@ -29,23 +27,20 @@ def trial(settings: Settings, clients: int) -> dict[str, Any]:
     """
     for name in ("recast", "flwr"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    made: list[tuple[Start, int]] = []
-    with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity(RUN_ID):
-        run_federation(
+    with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
+        result = run_federation(
             FoldedGrid(clients, settings),
             replace(settings, run_dir=folder),
             Path(folder),
             LogObserver(),
-            lambda start, run: made.append((start, run)),
             extra={"clients": clients},
             patience=0.0,
         )
-        start, run = made[0]
-        with Registry(Path(folder) / "registry.sqlite") as registry:
-            report = summarise(registry, run, start, "folded", settings.seed, 0.0)
+        report = summarise(result, "folded", settings.seed, 0.0)
+        with Registry(result.registry) as registry:
             for task in report["tasks"]:
-                task |= _of_the_method(registry, run, task["name"])
-            return report
+                task |= _of_the_method(registry, result.run, task["name"])
+    return report
 
 
 def _of_the_method(registry: Registry, run: int, task: str) -> dict[str, float]:

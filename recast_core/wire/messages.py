@@ -52,13 +52,13 @@ class RefusedError(ValueError):
         self.reason = reason
 
 
-def bank_ref(bank: Start, size: int) -> pb.BankRef:
-    """The reference to ``bank``, whose file has ``size`` bytes."""
-    return pb.BankRef(sha256=bank.sha256, size=size)
+def bank_ref(start: Start, size: int) -> pb.BankRef:
+    """The reference to ``start``, whose file has ``size`` bytes."""
+    return pb.BankRef(sha256=start.sha256, size=size)
 
 
 def to_broadcast(
-    bank: Start,
+    start: Start,
     task: int,
     round_: int,
     vector: Vector,
@@ -70,8 +70,8 @@ def to_broadcast(
     Raises:
         RefusedError: ``not-finite``, a vector that has diverged.
     """
-    message = pb.Broadcast(bank=bank.prefix, task=task, round=round_)
-    offsets = vector - bank.initial_vector.numpy()
+    message = pb.Broadcast(bank=start.prefix, task=task, round=round_)
+    offsets = vector - start.initial_vector.numpy()
     if offsets.any():
         try:
             encoded = encode(offsets, bits)
@@ -95,15 +95,15 @@ def to_broadcast(
     return message
 
 
-def from_broadcast(bank: Start, message: pb.Broadcast) -> Vector:
+def from_broadcast(start: Start, message: pb.Broadcast) -> Vector:
     """The coefficients ``[D]`` that a broadcast stands for.
 
     Raises:
         RefusedError: ``wrong-bank``, ``wrong-length``, ``not-finite``, or ``malformed``: bits that
             are no width, or that say what their absence says.
     """
-    _same_bank(bank, message.bank)
-    initial = bank.initial_vector.numpy()
+    _same_bank(start, message.bank)
+    initial = start.initial_vector.numpy()
     bits = message.bits or BROADCAST_BITS
     if not message.coefficients:
         if message.bits or message.scale:
@@ -111,10 +111,10 @@ def from_broadcast(bank: Start, message: pb.Broadcast) -> Vector:
         return initial.copy()
     if bits not in WIDTHS or message.bits == BROADCAST_BITS:
         raise RefusedError("malformed", f"coefficients of {message.bits} bits")
-    return np.asarray(initial + _decode(message.coefficients, message.scale, bank.sent, bits))
+    return np.asarray(initial + _decode(message.coefficients, message.scale, start.sent, bits))
 
 
-def snap(bank: Start, vector: Vector, bits: int = BROADCAST_BITS) -> Vector:
+def snap(start: Start, vector: Vector, bits: int = BROADCAST_BITS) -> Vector:
     """``vector`` as its broadcast will arrive, so that both sides hold the same numbers.
 
     Snapping again changes nothing: the sum of start and offset is rounded too, and may fall beside
@@ -124,7 +124,10 @@ def snap(bank: Start, vector: Vector, bits: int = BROADCAST_BITS) -> Vector:
         RefusedError: ``not-finite``, a vector that has diverged.
     """
     for _ in range(_SNAPS):
-        before, vector = vector, from_broadcast(bank, to_broadcast(bank, 0, 0, vector, None, bits))
+        before, vector = (
+            vector,
+            from_broadcast(start, to_broadcast(start, 0, 0, vector, None, bits)),
+        )
         if np.array_equal(vector, before):
             break
     return vector
@@ -161,20 +164,20 @@ def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
 
 
 def to_update(
-    bank: Start, task: int, round_: int, examples: int, offsets: Vector, bits: int
+    start: Start, task: int, round_: int, examples: int, offsets: Vector, bits: int
 ) -> pb.Update:
     """The update that carries ``offsets [D]`` from the broadcast, in ``bits`` bits each.
 
     Raises:
         CodecError: NaN or infinity.
     """
-    return update_of(bank, task, round_, examples, encode(offsets, bits))
+    return update_of(start, task, round_, examples, encode(offsets, bits))
 
 
-def update_of(bank: Start, task: int, round_: int, examples: int, encoded: Encoded) -> pb.Update:
+def update_of(start: Start, task: int, round_: int, examples: int, encoded: Encoded) -> pb.Update:
     """The update that carries offsets which are encoded already."""
     return pb.Update(
-        bank=bank.prefix,
+        bank=start.prefix,
         task=task,
         round=round_,
         examples=examples,
@@ -183,22 +186,22 @@ def update_of(bank: Start, task: int, round_: int, examples: int, encoded: Encod
     )
 
 
-def from_update(bank: Start, message: pb.Update, bits: int) -> Vector:
+def from_update(start: Start, message: pb.Update, bits: int) -> Vector:
     """The offsets ``[D]`` that an update carries.
 
     Raises:
         RefusedError: ``wrong-bank``, ``wrong-length``, ``not-finite`` or ``no-examples``.
     """
-    _same_bank(bank, message.bank)
+    _same_bank(start, message.bank)
     if message.examples == 0:
         raise RefusedError("no-examples", "an update from no examples has no weight")
-    return _decode(message.coefficients, message.scale, bank.sent, bits)
+    return _decode(message.coefficients, message.scale, start.sent, bits)
 
 
-def _same_bank(bank: Start, prefix: int) -> None:
-    if prefix != bank.prefix:
+def _same_bank(start: Start, prefix: int) -> None:
+    if prefix != start.prefix:
         raise RefusedError(
-            "wrong-bank", f"bank {prefix:08x} was named, this one is {bank.prefix:08x}"
+            "wrong-bank", f"bank {prefix:08x} was named, this one is {start.prefix:08x}"
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from recast_core.start import Start
+
 logger = logging.getLogger("recast.server")
 
 # Codes, far from Flower's, with which a grid of ours says how it lost an answer.
@@ -13,6 +15,9 @@ LOST = {1001: "away", 1002: "dropped", 1003: "straggler", 1004: "revoked"}
 
 class Observer(Protocol):
     """Called from the server's thread, in order."""
+
+    def run_started(self, start: Start) -> None:
+        """A run begins, or goes on, from ``start``; nobody has been greeted."""
 
     def joined(self, clients: int, delivered: int) -> None:
         """``clients`` answered the greeting, of which ``delivered`` were sent the bank."""
@@ -32,6 +37,9 @@ class Observer(Protocol):
 
 class LogObserver:
     """An observer that logs one line for each event."""
+
+    def run_started(self, start: Start) -> None:
+        """Say nothing: nothing has happened."""
 
     def joined(self, clients: int, delivered: int) -> None:
         """Log who is there."""

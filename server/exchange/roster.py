@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.start import MethodStart, Start
+from recast_core.start import Start
 from recast_core.wire.messages import bank_ref
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
@@ -47,21 +47,16 @@ class Roster:
     """The nodes that hold the bank, and their shares of each task by its number."""
 
     def __init__(
-        self, bank: Start, traffic: Traffic, collector: Collector, observer: Observer
+        self, start: Start, traffic: Traffic, collector: Collector, observer: Observer
     ) -> None:
-        self._content = bank.to_bytes()
-        self._bank = bank
+        self._content = start.to_bytes()
+        self._start = start
         self._tasks: Sequence[pb.Task] = ()
         self._traffic = traffic
         self._collector = collector
         self._observer = observer
         self._shares: dict[int, dict[int, Share]] = {}
         self._numbers: dict[int, int] = {}
-
-    @property
-    def bank_bytes(self) -> int:
-        """The size of the bank's file."""
-        return len(self._content)
 
     @property
     def nodes(self) -> Mapping[int, Mapping[int, Share]]:
@@ -98,9 +93,8 @@ class Roster:
         new = [node for node in present if node not in self._shares and node not in silent]
         if not new:
             return
-        reference = bank_ref(self._bank, len(self._content))
-        method = self._bank.method if isinstance(self._bank, MethodStart) else ""
-        request = pb.HelloRequest(bank=reference, tasks=self._tasks, method=method)
+        reference = bank_ref(self._start, len(self._content))
+        request = pb.HelloRequest(bank=reference, tasks=self._tasks, method=self._start.method)
         hello = pb.ToClient(hello=request)
         answers = {
             answer.node: answer.body.hello for answer in self._ask(grid, new, hello, "hello")
@@ -130,7 +124,7 @@ class Roster:
         body = pb.ToClient(bank=pb.BankDelivery(bank=reference, content=self._content))
         stored = set()
         for answer in self._ask(grid, nodes, body, "bank"):
-            if answer.body.bank.bank == self._bank.prefix:
+            if answer.body.bank.bank == self._start.prefix:
                 stored.add(answer.node)
             else:
                 self._traffic.refuse(

@@ -68,6 +68,17 @@ class Listening(Protocol):
         """What it has refused since this was last called."""
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """A grid that cannot carry replies of every length.
+
+    Attributes:
+        longest_reply: in bytes.
+    """
+
+    longest_reply: int
+
+
 class Traffic:
     """Counts what is sent and received, and what is refused."""
 

@@ -13,7 +13,7 @@ from flwr.app import Error, Message
 
 from protos import link_v1_pb2 as link
 from protos.content import from_content, to_content
-from protos.link import MAX_STREAM_BODY, pack, refer
+from protos.link import MAX_REPLY, MAX_STREAM_BODY, pack, refer
 from protos.link_address import Address
 from recast_core.errors import RecastError
 from recast_core.settings import Value
@@ -28,7 +28,6 @@ from server.link.sessions import Sessions
 from server.record.tables import Refusal
 
 logger = logging.getLogger("recast.link")
-RUN_ID = 1
 FAREWELL_SECONDS = 5.0
 
 
@@ -38,7 +37,12 @@ class LinkGrid(OwnGrid):
     A message to a client that is away waits for it. Such a client counts as present for ``grace``
     seconds from its leaving. When it is sent another message of a type, an unanswered one is not
     sent again: an answer that is on its way can be pulled, as a late one, until the next but one.
+
+    Attributes:
+        longest_reply: in bytes.
     """
+
+    longest_reply = MAX_REPLY
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class LinkGrid(OwnGrid):
         Raises:
             RecastError: the address is none, or cannot be listened at.
         """
-        super().__init__(RUN_ID)
+        super().__init__()
         try:
             where = Address.parse(address)
         except ValueError as error:

@@ -224,11 +224,6 @@ class Sessions:
         with self.changed:
             return {key: self._answers.pop(key) for key in keys if key in self._answers}
 
-    def unanswered(self, keys: Iterable[str]) -> list[str]:
-        """Those of these messages that are still open."""
-        with self.changed:
-            return [key for key in keys if key in self._open]
-
     def wait(self, keys: Iterable[str], seconds: float, grace: float) -> None:
         """Return when each message is answered, or its client is away for ``grace``, or in time."""
         keys = list(keys)

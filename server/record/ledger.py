@@ -34,7 +34,7 @@ class Ledger:
     """A buffer of rows not yet recorded, and queries over those that are.
 
     Whatever carries messages adds rows, from any thread; whoever ends a round drains them into
-    ``Registry.record_round``.
+    ``Registry.record_rounds``.
     """
 
     def __init__(self, registry: History) -> None:

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
@@ -184,23 +183,6 @@ class Registry(History):
             ]
             session.execute(_SHARES, rows)
 
-    def record_round(
-        self,
-        run: int,
-        task: int,
-        round: int,
-        coefficients: NDArray[np.float32],
-        examples: int,
-        clients: int,
-        seconds: float,
-        accuracy: float | None,
-        ledger_rows: Sequence[LedgerRow],
-        refusals: Sequence[Refusal] = (),
-    ) -> None:
-        """``record_rounds`` of one task."""
-        found = FinishedRound(task, round, coefficients, examples, clients, seconds, accuracy)
-        self.record_rounds(run, [found], ledger_rows, refusals)
-
     def record_rounds(
         self,
         run: int,
@@ -225,24 +207,6 @@ class Registry(History):
         with self.writing(f"{which} of run {run}") as session:
             session.add_all(rows)
             _add_traffic(session, run, ledger_rows, refusals)
-
-    def record_accuracy(
-        self,
-        run: int,
-        task: int,
-        round: int,
-        accuracy: float,
-        head_only_accuracy: float | None,
-        examples: int,
-        clients: int,
-        after_task: int | None = None,
-        ledger_rows: Sequence[LedgerRow] = (),
-        refusals: Sequence[Refusal] = (),
-    ) -> None:
-        """``record_accuracies`` of one task; after itself where ``after_task`` is ``None``."""
-        after = task if after_task is None else after_task
-        found = Measured(task, round, accuracy, head_only_accuracy, examples, clients, after)
-        self.record_accuracies(run, [found], ledger_rows, refusals)
 
     def record_accuracies(
         self,

@@ -1,12 +1,14 @@
-"""Aggregate the coefficients of one task: FedAvg over offsets (McMahan et al., 2017)."""
+"""Aggregate the coefficients of one task; the default is FedAvg (McMahan et al., 2017)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from recast_core.errors import RecastError
 from recast_core.wire.codec import Vector
 
 
@@ -23,6 +25,11 @@ class Contribution:
     examples: int
 
 
+# From the vector that was broadcast and what came back to the next one, both float32 ``[D]``.
+# Whatever the order of arrival, the same contributions must give the same bits.
+Aggregate = Callable[[Vector, Sequence[Contribution]], Vector]
+
+
 def average(start: Vector, contributions: Sequence[Contribution]) -> Vector:
     """``start`` moved by the mean offset, weighted by examples: float32 ``[D]``.
 
@@ -36,3 +43,30 @@ def average(start: Vector, contributions: Sequence[Contribution]) -> Vector:
     offsets = np.stack([c.offsets for c in ordered]).astype(np.float64)
     mean = (weights[:, None] * offsets).sum(0) / weights.sum()
     return np.asarray(start + mean, np.float32)
+
+
+_RULES: dict[str, Aggregate] = {"mean": average}
+
+
+def register_aggregation(name: str, rule: Aggregate) -> None:
+    """Let the setting ``aggregation`` name ``rule``.
+
+    Raises:
+        RecastError: another rule has the name.
+    """
+    if _RULES.setdefault(name, rule) is not rule:
+        raise RecastError(f"aggregation {name!r} is registered already: give another name")
+
+
+def aggregation(name: str) -> Aggregate:
+    """The rule of this name.
+
+    Raises:
+        RecastError: no such rule; offers a near one.
+    """
+    if name not in _RULES:
+        near = difflib.get_close_matches(name, _RULES, n=1, cutoff=0.0)[0]
+        raise RecastError(
+            f"unknown aggregation {name!r}: choose {', '.join(_RULES)} (did you mean {near}?)"
+        )
+    return _RULES[name]

@@ -18,7 +18,7 @@ MAX_OFFSET = 65504.0
 
 
 def check_update(
-    bank: Start,
+    start: Start,
     update: pb.Update,
     asked: int | None,
     share: Share | None,
@@ -28,7 +28,7 @@ def check_update(
     """What an update contributes.
 
     Args:
-        bank: of the run.
+        start: of the run.
         update: from a client.
         asked: the round that this client was asked for in this task, ``None`` for none.
         share: what the client announced of the task.
@@ -47,8 +47,8 @@ def check_update(
             "too-many-examples",
             f"{update.examples} examples, {share.train_examples} were announced",
         )
-    offsets, start = from_update(bank, update, bits), bank.initial_vector.numpy()
-    reached = offsets if vector is None else vector - start + offsets
+    offsets = from_update(start, update, bits)
+    reached = offsets if vector is None else vector - start.initial_vector.numpy() + offsets
     # A mean of vectors that a broadcast can carry is one too, so nobody's numbers end the run.
     if not bool((np.abs(reached) <= MAX_OFFSET).all()):
         raise RefusedError("out-of-range", f"coefficients beyond {MAX_OFFSET:g} from the start")
@@ -56,14 +56,14 @@ def check_update(
 
 
 def check_evaluation(
-    bank: Start, found: pb.Evaluation, round_: int | None, share: Share | None
+    start: Start, found: pb.Evaluation, round_: int | None, share: Share | None
 ) -> None:
     """Accept an evaluation of round ``round_`` (``None``: of a task that was not asked).
 
     Raises:
         RefusedError: with the reason that the ledger counts.
     """
-    if found.bank != bank.prefix:
+    if found.bank != start.prefix:
         raise RefusedError("wrong-bank", "an evaluation with another bank")
     if round_ is None or share is None:
         raise RefusedError("unknown-task", f"of task {found.task}")
@@ -76,7 +76,7 @@ def check_evaluation(
 
 
 def check_head(
-    bank: Start,
+    start: Start,
     found: pb.HeadStatistics,
     task: int,
     share: Share | None,
@@ -87,7 +87,7 @@ def check_head(
     """What a client's statistics contribute to a head; the caller knows which rounds were asked.
 
     Args:
-        bank: of the run.
+        start: of the run.
         found: from a client.
         task: that was asked for.
         share: what the client announced of the task.
@@ -98,7 +98,7 @@ def check_head(
     Raises:
         RefusedError: with the reason that the ledger counts.
     """
-    if found.bank != bank.prefix:
+    if found.bank != start.prefix:
         raise RefusedError("wrong-bank", "head statistics with another bank")
     if share is None or found.task != task:
         raise RefusedError("unknown-task", f"of task {found.task}")

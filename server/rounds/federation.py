@@ -9,47 +9,25 @@ import numpy as np
 
 from protos import recast_v1_pb2 as pb
 from recast_core.start import Start
-from recast_core.wire.codec import Vector, encoded_length
-from recast_core.wire.messages import Hyperparameters, to_broadcast
+from recast_core.wire.codec import encoded_length
+from recast_core.wire.messages import to_broadcast
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
 from server.exchange.roster import Roster, Share
 from server.exchange.traffic import Traffic
 from server.record.ledger import Ledger
 from server.record.registry import Registry
-from server.rounds.gathering import Heads
-
-
-@dataclass
-class TaskState:
-    """A task on the server.
-
-    Attributes:
-        number: from 1, as in the registry.
-        name: unique in the run.
-        vector: coefficients ``[D]`` after round ``round``.
-        round: the last finished one, 0 before the first.
-        attempts: at the next round, that brought no update.
-        evaluated: with the coefficients of its last round.
-        given_up: it is not tried again in this process.
-    """
-
-    number: int
-    name: str
-    vector: Vector
-    round: int = 0
-    attempts: int = 0
-    evaluated: bool = False
-    given_up: bool = False
+from server.rounds.gathering import Exchange, Heads
+from server.rounds.plan import RoundPlan
+from server.rounds.state import TaskState
 
 
 @dataclass(frozen=True)
 class Federation:
     """The run, as each phase of a round sees it."""
 
-    bank: Start
-    rounds: int
-    hyper: Hyperparameters
+    start: Start
+    plan: RoundPlan
     heads: Heads
     registry: Registry
     run: int
@@ -60,9 +38,14 @@ class Federation:
     roster: Roster
 
     @property
+    def exchange(self) -> Exchange:
+        """The way to the clients."""
+        return Exchange(self.start, self.traffic, self.collector)
+
+    @property
     def longest_update(self) -> int:
         """Bytes that the message of an update may have."""
-        return encoded_length(self.bank.sent, self.hyper.bits) + 64
+        return encoded_length(self.start.sent, self.plan.hyper.bits) + 64
 
     def shares(self, task: int) -> list[tuple[int, Share]]:
         """The nodes that have data for a task, by node id, with what they have."""
@@ -80,9 +63,9 @@ class Federation:
 
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
         """The task's coefficients as a message."""
-        hyper = self.hyper if train else None
+        hyper = self.plan.hyper if train else None
         message = to_broadcast(
-            self.bank, state.number, round_, state.vector, hyper, self.heads.bits
+            self.start, state.number, round_, state.vector, hyper, self.heads.bits
         )
         if train:
             return pb.ToClient(train=message)

@@ -13,26 +13,47 @@ from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads import HeadKind, Statistics, head_kind
 from recast_core.start import Start
-from recast_core.wire.codec import Vector
 from recast_core.wire.heads import CODES, TRAVELLING, pack_head, statistics_length
 from recast_core.wire.messages import BROADCAST_BITS, RefusedError, to_broadcast
 from server.exchange.collect import Collector
 from server.exchange.roster import Share, agreed_classes
 from server.exchange.traffic import Topic, Traffic
 from server.rounds.checks import check_head
+from server.rounds.state import TaskState
 
 logger = logging.getLogger("recast.server")
 Nodes = Mapping[int, Mapping[int, Share]]
 
 
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """A task as it is after its last round: its number, name, round and coefficients ``[D]``."""
+@dataclass(frozen=True)
+class Exchange:
+    """What a phase needs to ask clients for something: what vectors count from, and the way."""
 
-    number: int
-    name: str
-    round: int
-    vector: Vector
+    start: Start
+    traffic: Traffic
+    collector: Collector
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What was asked about a task's head.
+
+    Attributes:
+        task: with its coefficients.
+        shares: of the nodes that were asked.
+        classes: of the task.
+        open: node and round of each request without an answer yet.
+    """
+
+    task: TaskState
+    shares: Mapping[int, Share]
+    classes: int
+    open: set[tuple[int, int]]
+
+    @property
+    def topic(self) -> Topic:
+        """For the ledger."""
+        return Topic(self.task.name, self.task.round)
 
 
 @dataclass
@@ -78,13 +99,7 @@ class Heads:
         return broadcast
 
     def gather(
-        self,
-        grid: Grid,
-        start: Start,
-        tasks: Sequence[Learned],
-        nodes: Nodes,
-        traffic: Traffic,
-        collector: Collector,
+        self, grid: Grid, exchange: Exchange, tasks: Sequence[TaskState], nodes: Nodes
     ) -> None:
         """One exchange with every client that has images of a task, for ``complete`` to use.
 
@@ -101,64 +116,48 @@ class Heads:
             }
             if not shares:
                 continue
-            classes = agreed_classes(shares.values())
-            topic = Topic(task.name, task.round)
-            asked, messages = self._ask(start, task, shares, traffic, topic)
-            replies = collector.ask(grid, messages)
-            told = self._receive(
-                start, replies, asked, task.number, shares, classes, traffic, topic
-            )
-            for of_start, statistics in told.items():
-                self._merge(task, of_start, statistics, classes)
+            question = _Question(task, shares, agreed_classes(shares.values()), set())
+            replies = exchange.collector.ask(grid, self._ask(exchange, question))
+            for of_start, statistics in self._receive(exchange, replies, question).items():
+                self._merge(task, of_start, statistics, question.classes)
 
-    def _ask(
-        self,
-        start: Start,
-        task: Learned,
-        shares: Iterable[int],
-        traffic: Traffic,
-        topic: Topic,
-    ) -> tuple[set[tuple[int, int]], list[Message]]:
+    def _ask(self, exchange: Exchange, question: _Question) -> list[Message]:
+        start, task = exchange.start, question.task
         requests = [to_broadcast(start, task.number, task.round, task.vector, None, self.bits)]
         if self.baseline and requests[0].coefficients:
             requests.append(pb.Broadcast(bank=start.prefix, task=task.number, round=0))
-        asked, messages = set(), []
+        messages = []
         for request in requests:
             request.head_kind = CODES[self.kind]
-            for node in shares:
-                asked.add((node, request.round))
-                messages.append(traffic.send(node, pb.ToClient(head=request), topic))
-        return asked, messages
+            for node in question.shares:
+                question.open.add((node, request.round))
+                body = pb.ToClient(head=request)
+                messages.append(exchange.traffic.send(node, body, question.topic))
+        return messages
 
     def _receive(
-        self,
-        start: Start,
-        replies: Iterable[Message],
-        asked: set[tuple[int, int]],
-        task: int,
-        shares: Mapping[int, Share],
-        classes: int,
-        traffic: Traffic,
-        topic: Topic,
+        self, exchange: Exchange, replies: Iterable[Message], question: _Question
     ) -> dict[bool, list[Statistics]]:
+        """The statistics for the head with the coefficients (``False``), and at the start."""
+        classes, topic = question.classes, question.topic
         longest = statistics_length(self.kind, classes, self.width, classes) + 64
         told: dict[bool, list[Statistics]] = {False: [], True: []}
-        for answer in traffic.receive(replies, topic, "head", longest):
+        for answer in exchange.traffic.receive(replies, topic, "head", longest):
             node, found = answer.node, answer.body.head
             try:
-                if (node, found.round) not in asked:
+                if (node, found.round) not in question.open:
                     raise RefusedError("stale-round", f"round {found.round} was not asked for")
-                asked.remove((node, found.round))
-                share = shares.get(node)
+                question.open.remove((node, found.round))
+                share, number = question.shares.get(node), question.task.number
                 told[found.round == 0].append(
-                    check_head(start, found, task, share, self.kind, classes, self.width)
+                    check_head(exchange.start, found, number, share, self.kind, classes, self.width)
                 )
             except RefusedError as refused:
-                traffic.refuse(node, topic, refused.reason, str(refused))
+                exchange.traffic.refuse(node, topic, refused.reason, str(refused))
         return told
 
     def _merge(
-        self, task: Learned, of_start: bool, statistics: Sequence[Statistics], classes: int
+        self, task: TaskState, of_start: bool, statistics: Sequence[Statistics], classes: int
     ) -> None:
         self._merged.pop((task.number, of_start), None)
         if not statistics:

@@ -13,7 +13,6 @@ from flwr.serverapp.strategy import Result, Strategy
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.start import Start
-from recast_core.wire.messages import Hyperparameters
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
 from server.exchange.roster import Roster, agreed_classes
@@ -21,8 +20,10 @@ from server.exchange.traffic import Traffic, is_answer
 from server.record.ledger import Ledger
 from server.record.registry import Registry
 from server.rounds.evaluation import Evaluating
-from server.rounds.federation import Federation, TaskState
+from server.rounds.federation import Federation
 from server.rounds.gathering import Heads
+from server.rounds.plan import RoundPlan
+from server.rounds.state import TaskState
 from server.rounds.training import RETRIES, Training
 
 LOOK_SECONDS = 1.0
@@ -44,55 +45,38 @@ class FedRecast(Strategy):
 
     def __init__(
         self,
-        bank: Start,
+        start: Start,
         tasks: Sequence[pb.Task],
-        rounds: int,
-        hyper: Hyperparameters,
+        plan: RoundPlan,
         registry: Registry,
         run: int,
         observer: Observer,
-        timeout: float = 3600.0,
-        *,
-        parallel: int = 1,
-        clients_per_round: int = 0,
-        quorum: int | float = 1.0,
-        patience: float = 30.0,
         heads: Heads | None = None,
     ) -> None:
-        """Prepare to learn ``tasks`` in their order, ``rounds`` rounds each.
+        """Prepare to learn ``tasks`` in their order.
 
         Args:
-            bank: of the run.
+            start: of the run.
             tasks: to enter in the registry where it lacks them; every client must be able to learn
                 them, while those that are added later may wait for one.
-            rounds: for each task.
-            hyper: what clients train with.
+            plan: how many rounds, and how they go.
             registry: of the run.
             run: its id.
             observer: is told of every round.
-            timeout: seconds that a round, an evaluation or a greeting may take.
-            parallel: how many tasks a round trains.
-            clients_per_round: how many nodes train a task in a round, 0 for all.
-            quorum: updates that close a round early: a count, or a share (float) of those asked.
-            patience: seconds to wait for clients where there are none.
             heads: how tasks' heads are made; ``None`` for heads that stay on their clients.
         """
-        self.rounds = rounds
         self.states: dict[int, TaskState] = {}
-        self._parallel = parallel
-        self._patience = patience
+        self.plan = plan
         known = {task.name for task in registry.tasks(run)}
         for task in tasks:
             if task.name not in known:
                 registry.add_task(run, task.name, source=task.source)
         ledger = Ledger(registry)
-        collector = Collector(timeout, quorum)
+        collector = Collector(plan.deadline, plan.quorum)
         traffic = Traffic(ledger, observer, collector)
-        roster = Roster(bank, traffic, collector, observer)
-        self._made = Federation(
-            bank=bank,
-            rounds=rounds,
-            hyper=hyper,
+        self._federation = Federation(
+            start=start,
+            plan=plan,
             heads=heads or Heads(),
             registry=registry,
             run=run,
@@ -100,10 +84,10 @@ class FedRecast(Strategy):
             ledger=ledger,
             traffic=traffic,
             collector=collector,
-            roster=roster,
+            roster=Roster(start, traffic, collector, observer),
         )
-        self._training = Training(self._made, clients_per_round, expendable=len(tasks))
-        self._evaluating = Evaluating(self._made)
+        self._training = Training(self._federation, expendable=len(tasks))
+        self._evaluating = Evaluating(self._federation)
         self._required = len(tasks)
         self._described: dict[int, dict[str, tuple[int, int]]] = {}
         self._training_now: list[TaskState] = []
@@ -112,35 +96,40 @@ class FedRecast(Strategy):
 
     def active(self, server_round: int) -> list[TaskState]:
         """The tasks of a round: the first that have rounds left and a client to learn them."""
-        able = [state for state in self._unfinished() if self._made.is_learnable(state.number)]
-        return able[: self._parallel]
+        able = [
+            state for state in self._unfinished() if self._federation.is_learnable(state.number)
+        ]
+        return able[: self.plan.parallel]
 
     def rounds_left(self) -> int:
         """An upper bound of the rounds that the present tasks still take, retries included."""
-        return (RETRIES + 1) * sum(self.rounds - state.round for state in self._unfinished())
+        return (RETRIES + 1) * sum(self.plan.rounds - state.round for state in self._unfinished())
 
     def read_tasks(self) -> None:
         """Take up tasks that are new in the registry; every node is greeted with the whole list."""
-        made = self._made
-        tasks = made.registry.tasks(made.run)
+        federation = self._federation
+        tasks = federation.registry.tasks(federation.run)
         if len(tasks) == len(self.states):
             return
         evaluated = {
             entry.task
-            for entry in made.registry.accuracies(made.run)
-            if entry.task == entry.after_task and entry.round >= self.rounds
+            for entry in federation.registry.accuracies(federation.run)
+            if entry.task == entry.after_task and entry.round >= self.plan.rounds
         }
-        finished = made.registry.last_rounds(made.run)
+        finished = federation.registry.last_rounds(federation.run)
         for task in tasks:
             if task.number in self.states:
                 continue
-            vector, round_ = made.bank.initial_vector.numpy().copy(), finished.get(task.number, 0)
+            vector, round_ = (
+                federation.start.initial_vector.numpy().copy(),
+                finished.get(task.number, 0),
+            )
             if round_:
-                vector = made.registry.coefficients(made.run, task.number, round_)
+                vector = federation.registry.coefficients(federation.run, task.number, round_)
             self.states[task.number] = TaskState(
                 task.number, task.name, vector, round_, evaluated=task.number in evaluated
             )
-        made.roster.announce(
+        federation.roster.announce(
             [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks]
         )
 
@@ -168,17 +157,19 @@ class FedRecast(Strategy):
                 messages = list(self.configure_train(server_round, arrays, config, grid))
                 if not self._training_now:
                     break
-                replies = self._made.collector.ask(
+                replies = self._federation.collector.ask(
                     grid,
                     messages,
-                    lambda reply: is_answer(reply, "update", self._made.longest_update),
+                    lambda reply: is_answer(reply, "update", self._federation.longest_update),
                 )
                 arrays, metrics = self.aggregate_train(server_round, replies)
                 result.arrays, result.train_metrics_clientapp[server_round] = arrays, metrics
             elif self._unevaluated():  # of a server that was killed before it came to that
-                self._made.roster.refresh(grid)
+                self._federation.roster.refresh(grid)
             messages = list(self.configure_evaluate(server_round, arrays, config, grid))
-            found = self.aggregate_evaluate(server_round, self._made.collector.ask(grid, messages))
+            found = self.aggregate_evaluate(
+                server_round, self._federation.collector.ask(grid, messages)
+            )
             if found is not None:
                 result.evaluate_metrics_clientapp[server_round] = found
             if evaluate_fn and (own := evaluate_fn(server_round, arrays)) is not None:
@@ -242,40 +233,45 @@ class FedRecast(Strategy):
         if len(learned) < 2:
             return
         *earlier, last = learned
-        made = self._made
-        done = {(entry.task, entry.after_task) for entry in made.registry.accuracies(made.run)}
-        made.roster.refresh(grid)
+        federation = self._federation
+        done = {
+            (entry.task, entry.after_task)
+            for entry in federation.registry.accuracies(federation.run)
+        }
+        federation.roster.refresh(grid)
         for state in earlier:
             if (state.number, last.number) in done:
                 continue
-            replies = made.collector.ask(grid, self._evaluating.questions(grid, [state]))
+            replies = federation.collector.ask(grid, self._evaluating.questions(grid, [state]))
             self._evaluating.finish([state], replies, after=last)
 
     def unlearned(self) -> list[str]:
         """The names of the tasks that were given up, or that no client can learn."""
-        return [state.name for state in self.states.values() if state.round < self.rounds]
+        return [state.name for state in self.states.values() if state.round < self.plan.rounds]
 
     def ready(self, grid: Grid) -> bool:
         """Whether there is something to learn and somebody to learn it, without waiting."""
         self.read_tasks()
         if self._unfinished():
-            self._made.roster.refresh(grid)
+            self._federation.roster.refresh(grid)
         return bool(self.active(0))
 
     def record_rest(self, grid: Grid | None = None) -> None:
         """Record bytes and refusals that no round or evaluation has taken, as of an early end."""
-        made = self._made
-        made.traffic.take_refusals(grid)
-        made.registry.record_traffic(made.run, made.ledger.drain(), made.ledger.drain_refusals())
+        federation = self._federation
+        federation.traffic.take_refusals(grid)
+        federation.registry.record_traffic(
+            federation.run, federation.ledger.drain(), federation.ledger.drain_refusals()
+        )
 
     def summary(self) -> None:
         """Say nothing: the registry speaks."""
 
     def _unfinished(self) -> list[TaskState]:
-        return [s for s in self.states.values() if s.round < self.rounds and not s.given_up]
+        return [s for s in self.states.values() if s.round < self.plan.rounds and not s.given_up]
 
     def _unevaluated(self) -> list[TaskState]:
-        return [s for s in self.states.values() if s.round >= self.rounds and not s.evaluated]
+        return [s for s in self.states.values() if s.round >= self.plan.rounds and not s.evaluated]
 
     def _await_clients(self, grid: Grid) -> None:
         """Greet who is there, and wait for a while where that is not enough to go on.
@@ -286,20 +282,21 @@ class FedRecast(Strategy):
         Raises:
             RecastError: nobody came.
         """
-        ends = time.monotonic() + self._patience
+        ends = time.monotonic() + self.plan.patience
         while True:
-            self._made.roster.refresh(grid)
+            self._federation.roster.refresh(grid)
             required = [
                 state
                 for state in self._unfinished()
-                if state.number <= self._required and not self._made.is_learnable(state.number)
+                if state.number <= self._required
+                and not self._federation.is_learnable(state.number)
             ]
             if self.active(0) if self._described else not required:
                 return
             if time.monotonic() >= ends:
                 break
             time.sleep(LOOK_SECONDS)
-        if required and not self._made.roster.nodes:
+        if required and not self._federation.roster.nodes:
             raise RecastError(
                 "no client is ready: start clients, and look for refusals in the log above"
             )
@@ -308,13 +305,13 @@ class FedRecast(Strategy):
 
     def _describe(self) -> None:
         """Enter what clients have of each task in the registry."""
-        made = self._made
+        federation = self._federation
         for state in self._unfinished():
-            shares = {str(node): share for node, share in made.shares(state.number)}
+            shares = {str(node): share for node, share in federation.shares(state.number)}
             found = {
                 node: (share.train_examples, share.test_examples) for node, share in shares.items()
             }
             if found and self._described.get(state.number) != found:
                 classes = agreed_classes(shares.values())
-                made.registry.describe_task(made.run, state.number, classes, found)
+                federation.registry.describe_task(federation.run, state.number, classes, found)
                 self._described[state.number] = found

@@ -13,9 +13,10 @@ from recast_core.wire.messages import RefusedError, snap
 from server.exchange.observer import LOST
 from server.exchange.traffic import FORGETFUL, Topic
 from server.record.tables import FinishedRound
-from server.rounds.aggregation import Contribution, average
+from server.rounds.aggregation import Contribution
 from server.rounds.checks import check_update
-from server.rounds.federation import Federation, TaskState, sample
+from server.rounds.federation import Federation, sample
+from server.rounds.state import TaskState
 
 logger = logging.getLogger("recast.server")
 
@@ -27,16 +28,9 @@ _PASSING = FORGETFUL | {"gone", "late"} | set(LOST.values())
 class Training:
     """Trains a round of several tasks at once; each is aggregated for itself."""
 
-    def __init__(self, federation: Federation, clients_per_round: int, expendable: int) -> None:
-        """Prepare.
-
-        Args:
-            federation: the run.
-            clients_per_round: how many nodes train a task in a round, 0 for all.
-            expendable: tasks with numbers above this may fail without ending the run.
-        """
+    def __init__(self, federation: Federation, expendable: int) -> None:
+        """Prepare; tasks with numbers above ``expendable`` may fail without ending the run."""
         self._federation = federation
-        self._clients = clients_per_round
         self._expendable = expendable
         self._asked: dict[tuple[int, int], int] = {}
         # The last round in which a node's update of a task counted.
@@ -46,33 +40,38 @@ class Training:
 
     def questions(self, states: Sequence[TaskState]) -> list[Message]:
         """A broadcast of each task to the nodes that train it in its next round."""
-        made = self._federation
+        federation = self._federation
         self._began = time.monotonic()
-        self._mark = len(made.ledger.refusals_since())
+        self._mark = len(federation.ledger.refusals_since())
         self._asked = {}
         messages = []
         for state in states:
             round_ = state.round + 1
             nodes = self.nodes(state)
-            body = made.broadcast(state, round_, train=True)
-            made.observer.round_started(state.name, round_, made.rounds, len(nodes))
+            body = federation.broadcast(state, round_, train=True)
+            federation.observer.round_started(
+                state.name, round_, federation.plan.rounds, len(nodes)
+            )
             for node in nodes:
                 self._asked[node, state.number] = round_
-                if made.hyper.error_feedback:
+                if federation.plan.hyper.error_feedback:
                     body.train.counted = self._counted.get((node, state.number), 0)
-                messages.append(made.traffic.send(node, body, Topic(state.name, round_)))
+                messages.append(federation.traffic.send(node, body, Topic(state.name, round_)))
         return messages
 
     def nodes(self, state: TaskState) -> list[int]:
         """The nodes that train a task in its next round; none where only a head is learned."""
-        made = self._federation
-        if not made.bank.sent:
+        federation = self._federation
+        if not federation.start.sent:
             return []
-        numbers = made.roster.numbers()
+        numbers = federation.roster.numbers()
         able = [
-            (node, numbers[node]) for node, share in made.shares(state.number) if share.can_train
+            (node, numbers[node])
+            for node, share in federation.shares(state.number)
+            if share.can_train
         ]
-        return sample(able, self._clients, made.hyper.seed, state.number, state.round + 1)
+        plan = federation.plan
+        return sample(able, plan.clients_per_round, plan.hyper.seed, state.number, state.round + 1)
 
     def finish(self, states: Sequence[TaskState], replies: Iterable[Message]) -> int:
         """Average each task's offsets, and record all of the round before anything else happens.
@@ -83,21 +82,22 @@ class Training:
         Raises:
             RecastError: a task diverged, or nobody has sent an update of it that can be used.
         """
-        made, seconds = self._federation, time.monotonic() - self._began
+        federation, seconds = self._federation, time.monotonic() - self._began
         found = self._contributions(states, replies)
-        if made.hyper.error_feedback:
+        if federation.plan.hyper.error_feedback:
             counted = {(node, number) for number, by in found.items() for node in by}
             self._counted |= {key: self._asked[key] for key in counted}
         rounds = []
         lost: list[tuple[TaskState, str]] = []
         for state in states:
             contributions = list(found[state.number].values())
-            if not contributions and made.bank.sent:
+            if not contributions and federation.start.sent:
                 if (reason := self._missed(state)) is not None:
                     lost.append((state, reason))
                 continue
             try:
-                vector = snap(made.bank, average(state.vector, contributions), made.heads.bits)
+                moved = federation.plan.aggregate(state.vector, contributions)
+                vector = snap(federation.start, moved, federation.heads.bits)
             except RefusedError as refused:
                 lost.append((state, f"{refused}; lower the learning rate"))
                 continue
@@ -119,36 +119,43 @@ class Training:
 
     def _record(self, states: Sequence[TaskState], rounds: Sequence[FinishedRound]) -> None:
         """Commit the rounds, then let the tasks go on from them."""
-        made = self._federation
-        made.registry.record_rounds(
-            made.run, rounds, made.ledger.drain(), made.ledger.drain_refusals()
+        federation = self._federation
+        federation.registry.record_rounds(
+            federation.run, rounds, federation.ledger.drain(), federation.ledger.drain_refusals()
         )
         by_number = {state.number: state for state in states}
         for row in rounds:
             state = by_number[row.task]
             state.vector, state.round, state.attempts = row.coefficients, row.round, 0
-            made.observer.round_finished(state.name, state.round, row.clients, row.seconds)
+            federation.observer.round_finished(state.name, state.round, row.clients, row.seconds)
 
     def _contributions(
         self, states: Sequence[TaskState], replies: Iterable[Message]
     ) -> dict[int, dict[int, Contribution]]:
         """What each node contributes to each task, by the task's number."""
-        made = self._federation
+        federation = self._federation
         topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
         found: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
         vectors = {state.number: state.vector for state in states}
-        for answer in made.traffic.receive(replies, topic, "update", made.longest_update):
+        for answer in federation.traffic.receive(
+            replies, topic, "update", federation.longest_update
+        ):
             node, update = answer.node, answer.body.update
             try:
                 asked = self._asked.get((node, update.task))
-                share = made.roster.nodes.get(node, {}).get(update.task)
+                share = federation.roster.nodes.get(node, {}).get(update.task)
                 contribution = check_update(
-                    made.bank, update, asked, share, made.hyper.bits, vectors.get(update.task)
+                    federation.start,
+                    update,
+                    asked,
+                    share,
+                    federation.plan.hyper.bits,
+                    vectors.get(update.task),
                 )
                 if node in found[update.task]:
                     raise RefusedError("replayed", "a second update of one task")
             except RefusedError as refused:
-                made.traffic.refuse(node, answer.topic, refused.reason, str(refused))
+                federation.traffic.refuse(node, answer.topic, refused.reason, str(refused))
             else:
                 found[update.task][node] = contribution
         return found

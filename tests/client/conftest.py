@@ -85,7 +85,7 @@ class Caller:
 
 @pytest.fixture(autouse=True)
 def _server() -> Iterator[None]:
-    with server_identity(1):
+    with server_identity():
         yield
 
 

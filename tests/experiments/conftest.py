@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from client.app import app
-from experiments.engines.sequential import RUN_ID, SequentialGrid
+from experiments.engines.sequential import SequentialGrid
 from experiments.measure import share
 from recast_core.settings import Settings
 from server.app import run_federation
@@ -170,7 +170,7 @@ def alone(tmp_path: Path) -> Callable[[Settings, int], Path]:
     def go(settings: Settings, clients: int) -> Path:
         folder = tmp_path / "alone"
         logging.getLogger("flwr").setLevel(logging.ERROR)
-        with server_identity(RUN_ID):
+        with server_identity():
             grid = SequentialGrid(clients, app, settings, folder / "caches")
             run_federation(grid, settings, folder, LogObserver())
         return folder

@@ -25,6 +25,7 @@ from server.exchange.observer import LogObserver
 from server.flower import empty_run, number, server_identity
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from server.rounds.plan import RoundPlan
 from server.rounds.strategy import FedRecast
 
 D = 6
@@ -136,7 +137,7 @@ class ScriptedGrid(Grid):
 
     @property
     def run(self) -> Run:
-        return empty_run(1)
+        return empty_run()
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str,
@@ -213,7 +214,9 @@ class Federation:
     def go(self, rounds: int | None = None) -> None:
         tasks = len(self.strategy.states)
         self.strategy.start(
-            self.grid, self.strategy.initial_arrays(), rounds or 3 * tasks * self.strategy.rounds
+            self.grid,
+            self.strategy.initial_arrays(),
+            rounds or 3 * tasks * self.strategy.plan.rounds,
         )
 
     def vector(self, task: int, round_: int | None = None) -> np.ndarray:
@@ -229,7 +232,7 @@ class Federation:
 @pytest.fixture(autouse=True)
 def _server() -> Iterator[None]:
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    with server_identity(1):
+    with server_identity():
         yield
 
 
@@ -261,16 +264,10 @@ def federation(
                 n: Node(bank, offset=n / 10, script=(scripts or {}).get(n), tasks=ALL)
                 for n in range(1, nodes + 1)
             }
-            strategy = FedRecast(
-                bank,
-                [pb.Task(id=n, name=f"t{n}") for n in range(1, tasks + 1)],
-                rounds,
-                Hyperparameters(bits=bits),
-                registry,
-                run,
-                LogObserver(),
-                **({"patience": 0} | options),
-            )
+            heads = options.pop("heads", None)
+            plan = RoundPlan(rounds, Hyperparameters(bits=bits), **({"patience": 0} | options))
+            announced = [pb.Task(id=n, name=f"t{n}") for n in range(1, tasks + 1)]
+            strategy = FedRecast(bank, announced, plan, registry, run, LogObserver(), heads)
             grid = ScriptedGrid(members, clock)
             return Federation(bank, registry, grid, strategy, run, clock)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from client.app import app
-from experiments.engines.sequential import RUN_ID, SequentialGrid
+from experiments.engines.sequential import SequentialGrid
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.app import run_federation
@@ -84,7 +84,7 @@ def test_a_server_killed_again_and_again_ends_in_the_same_bytes(
 
     def learn(name: str) -> None:
         chosen, folder = settings(name), tmp_path / name
-        with server_identity(RUN_ID):
+        with server_identity():
             grid = SequentialGrid(CLIENTS, app, chosen, tmp_path / f"caches-{name}")
             run_federation(
                 grid, chosen, folder, LogObserver(), extra={"clients": CLIENTS}, patience=0
@@ -129,7 +129,7 @@ def test_other_settings_in_the_folder_of_a_killed_run_are_one_line(
 
     def learn(observer: LogObserver, **changed: object) -> None:
         chosen = tiny(rounds=2, run_dir=str(tmp_path), **changed)
-        with server_identity(RUN_ID):
+        with server_identity():
             grid = SequentialGrid(2, app, chosen, tmp_path / "caches")
             run_federation(grid, chosen, tmp_path, observer)
 

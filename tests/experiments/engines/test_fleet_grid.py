@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
-from experiments.engines.local import RUN_ID, LocalGrid
+from experiments.engines.local import LocalGrid
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from server.flower import server_identity
@@ -18,7 +18,7 @@ from server.flower import server_identity
 
 @pytest.fixture(autouse=True)
 def identity() -> Iterator[None]:
-    with server_identity(RUN_ID):
+    with server_identity():
         yield
 
 

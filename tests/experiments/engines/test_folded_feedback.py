@@ -15,7 +15,7 @@ from client.app import app
 from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid
-from experiments.engines.local import RUN_ID, LocalGrid
+from experiments.engines.local import LocalGrid
 from experiments.engines.sequential import SequentialGrid
 from recast_core.heads import HEADS
 from recast_core.settings import Settings
@@ -31,7 +31,7 @@ Make = Callable[..., Settings]
 
 @pytest.fixture(autouse=True)
 def _server() -> Iterator[None]:
-    with server_identity(RUN_ID):
+    with server_identity():
         yield
 
 

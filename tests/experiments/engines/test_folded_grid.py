@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from client.app import app
 from experiments.engines.folded import FoldedGrid, FoldedOptions
-from experiments.engines.local import RUN_ID
 from experiments.engines.sequential import SequentialGrid
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
@@ -37,7 +36,7 @@ Make = Callable[..., Settings]
 
 @pytest.fixture(autouse=True)
 def _server() -> Iterator[None]:
-    with server_identity(RUN_ID):
+    with server_identity():
         yield
 
 

@@ -15,7 +15,6 @@ from flwr.app import Message
 from client.app import app
 from client.data import load_dataset, parse_task
 from client.learners import attached
-from experiments.engines.local import RUN_ID
 from experiments.engines.sequential import SequentialGrid
 from recast_core.errors import RecastError
 from recast_core.fitting import features_of
@@ -54,7 +53,7 @@ class Run:
 @pytest.fixture(autouse=True)
 def _server() -> Iterator[None]:
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    with server_identity(RUN_ID):
+    with server_identity():
         yield
 
 

@@ -22,7 +22,6 @@ from experiments.command import certs
 from protos.content import from_content, to_content
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
-from server.link.grid import RUN_ID
 from server.link.identity import node_id
 
 
@@ -194,7 +193,7 @@ class Federation:
         if tls and not made:
             certs.init(self.certs, ["localhost", "127.0.0.1"], ["one", "two"], force=False)
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(server_identity(RUN_ID))
+        self._stack.enter_context(server_identity())
         self._options = options
         self._listen()
         self._stack.callback(lambda: self.grid.close(finished=False))

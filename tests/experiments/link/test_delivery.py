@@ -122,7 +122,7 @@ def test_a_client_that_was_away_is_not_asked_what_a_later_message_replaced(
     keys = list(here.grid.push_messages([second, other]))
     relay.blocked = False
     wait_until(lambda: len(one.asked) == 3)
-    wait_until(lambda: not here.grid.sessions.unanswered(keys))
+    here.grid.sessions.wait(keys, seconds=20, grace=20)
     assert list(here.grid.pull_messages([old])) == []
     assert sorted(from_content(reply) for reply in here.grid.pull_messages(keys)) == [b"ih", b"wen"]
     assert one.asked[1:] == [("train", b"new"), ("query.hello", b"hi")]

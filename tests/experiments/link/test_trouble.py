@@ -83,7 +83,7 @@ def test_an_answer_to_the_message_before_can_still_be_pulled_but_is_not_asked_fo
     wait_until(lambda: one.asked)
     [next_] = here.grid.push_messages([second])
     go.set()
-    wait_until(lambda: not here.grid.sessions.unanswered([late, next_]))
+    here.grid.sessions.wait([late, next_], seconds=20, grace=20)
     replies = here.grid.pull_messages([late, next_])
     assert [from_content(reply) for reply in replies] == [b"ba", b"dc"]
     assert not here.grid.sessions.refused

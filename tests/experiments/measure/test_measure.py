@@ -23,6 +23,7 @@ from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.record.ledger import Ledger, LedgerRow
 from server.record.registry import Registry
+from server.record.tables import FinishedRound, Measured
 
 ROW_KEYS = {
     "method", "transport", "task", "rounds", "payload_up", "payload_down", "message_up",
@@ -104,16 +105,11 @@ class Scripted:
                 for round_ in (1, 2):
                     step(ROUND)
                     message = LedgerRow(name, round_, "0", "up", "coefficients", "message", 45)
-                    registry.record_round(
-                        run, number, round_, np.zeros(2, np.float32), examples=1, clients=1,
-                        seconds=0.1, accuracy=None, ledger_rows=[message], refusals=[],
-                    )  # fmt: skip
+                    found = FinishedRound(number, round_, np.zeros(2, np.float32), 1, 1, 0.1)
+                    registry.record_rounds(run, [found], [message])
                     time.sleep(0.3)
                 step(EVALUATION)
-                registry.record_accuracy(
-                    run, number, 2, 0.5, 0.4, examples=1, clients=1, after_task=number,
-                    ledger_rows=[], refusals=[],
-                )  # fmt: skip
+                registry.record_accuracies(run, [Measured(number, 2, 0.5, 0.4, 1, 1, number)])
                 time.sleep(0.3)
             registry.finish_run(run, "finished")
 

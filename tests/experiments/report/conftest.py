@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.record.registry import Registry
-from server.record.tables import Direction, Kind, LedgerRow, Refusal
+from server.record.tables import Direction, FinishedRound, Kind, LedgerRow, Measured, Refusal
 
 NAMES = (
     "digits", "digits-inverted", "digits-rotated", "flowers102-0-19-noisy", "gtsrb",
@@ -71,16 +71,18 @@ def fill(
                     for i in present
                     if random.random() < 0.03
                 ]  # fmt: skip
-                registry.record_round(
-                    run, number, round_, np.zeros(24, np.float32), 40 * len(present),
-                    len(present), float(random.uniform(1, 2)), None, rows, refused,
+                found = FinishedRound(
+                    number, round_, np.zeros(24, np.float32), 40 * len(present),
+                    len(present), float(random.uniform(1, 2)),
                 )  # fmt: skip
+                registry.record_rounds(run, [found], rows, refused)
             for task in range(1, number + 1):
                 if task == number or again or number == tasks:
-                    registry.record_accuracy(
-                        run, task, rounds, float(base[task - 1]) - 0.004 * (number - task),
+                    measured = Measured(
+                        task, rounds, float(base[task - 1]) - 0.004 * (number - task),
                         float(base[task - 1]) - 0.03, 10 * clients, clients, after_task=number,
                     )  # fmt: skip
+                    registry.record_accuracies(run, [measured])
         registry.finish_run(run, "finished")
     return run
 

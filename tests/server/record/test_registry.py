@@ -20,6 +20,7 @@ from hypothesis.extra.numpy import arrays
 from recast_core.errors import RecastError
 from server.record.ledger import Ledger, LedgerRow, Refusal
 from server.record.registry import Registry
+from server.record.tables import FinishedRound, Measured
 
 ROOT = Path(__file__).parents[3]
 ROWS = 100
@@ -35,7 +36,7 @@ sys.modules["recast_core"] = package
 import numpy as np
 from sqlalchemy import Engine, event
 from server.record.registry import Registry
-from server.record.tables import LedgerRow, Refusal
+from server.record.tables import FinishedRound, LedgerRow, Refusal
 
 path, rows, die_at, moment = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 
@@ -51,10 +52,8 @@ while True:
     if n == die_at:
         event.listen(Engine, "commit", die)
     ledger = [LedgerRow("a", n, str(i), "up", "coefficients", "payload", n) for i in range(rows)]
-    registry.record_round(
-        1, 1, n, np.full(24, n / 7, np.float32), 1, 1, 0.1, None, ledger,
-        [Refusal("9", "a", n, "stale", "late")],
-    )
+    found = FinishedRound(1, n, np.full(24, n / 7, np.float32), 1, 1, 0.1)
+    registry.record_rounds(1, [found], ledger, [Refusal("9", "a", n, "stale", "late")])
     print(n, flush=True)
 """
 
@@ -82,7 +81,8 @@ def record(
     accuracy: float | None = None,
 ) -> None:
     vector = np.zeros(4, np.float32) if coefficients is None else coefficients
-    registry.record_round(run, task, round, vector, 100, 2, 1.5, accuracy, rows)
+    found = FinishedRound(task, round, vector, 100, 2, 1.5, accuracy)
+    registry.record_rounds(run, [found], rows)
 
 
 def writer(path: Path, die_at: int = 0, moment: str = "") -> subprocess.Popen[str]:
@@ -294,23 +294,26 @@ def test_tasks_are_numbered_within_their_run_and_unique_by_name(registry: Regist
 
 def test_the_accuracy_matrix_has_a_row_for_the_task_learned_last(registry: Registry) -> None:
     run = start(registry, "a", "b")
-    registry.record_accuracy(run, 1, 5, 0.9, 0.5, 50, 2)
-    registry.record_accuracy(run, 2, 5, 0.6, None, 50, 2)
-    registry.record_accuracy(run, 1, 5, 0.7, 0.5, 50, 2, after_task=2)
-    registry.record_accuracy(run, 1, 5, 0.8, 0.5, 50, 2, after_task=2)
+    for measured in (
+        Measured(1, 5, 0.9, 0.5, 50, 2, after_task=1),
+        Measured(2, 5, 0.6, None, 50, 2, after_task=2),
+        Measured(1, 5, 0.7, 0.5, 50, 2, after_task=2),
+        Measured(1, 5, 0.8, 0.5, 50, 2, after_task=2),
+    ):
+        registry.record_accuracies(run, [measured])
     np.testing.assert_array_equal(registry.accuracy_matrix(run), [[0.9, np.nan], [0.8, 0.6]])
     assert [entry.head_only_accuracy for entry in registry.accuracies(run)] == [0.5, None, 0.5, 0.5]
     with pytest.raises(RecastError, match="accuracy BETWEEN"):
-        registry.record_accuracy(run, 1, 5, 90.0, None, 50, 2)
+        registry.record_accuracies(run, [Measured(1, 5, 90.0, None, 50, 2, after_task=1)])
 
 
 def test_an_accuracy_and_its_traffic_are_recorded_together(registry: Registry) -> None:
     run = start(registry, "a")
     row = LedgerRow("a", 1, "7", "up", "metrics", "message", 12)
     refusal = Refusal("8", "a", 1, "no-data", "nothing\nheld out " + "x" * 1000)
-    registry.record_accuracy(run, 1, 1, 0.5, None, 50, 1, ledger_rows=[row], refusals=[refusal])
+    registry.record_accuracies(run, [Measured(1, 1, 0.5, None, 50, 1, 1)], [row], [refusal])
     with pytest.raises(RecastError):
-        registry.record_accuracy(run, 2, 1, 0.5, None, 50, 1, ledger_rows=[row])
+        registry.record_accuracies(run, [Measured(2, 1, 0.5, None, 50, 1, 2)], [row])
     assert Ledger(registry).totals(run) == {("a", "up", "message"): 12}
     (found,) = registry.refusals(run)
     assert found.detail.startswith("nothing held out xxx")

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from recast_core import RecastError
+from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.lock import LOCK, hold, is_held, settle
 from server.record.registry import Registry
 from server.record.resume import unfinished
+from server.record.tables import FinishedRound
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -121,13 +123,27 @@ def test_a_run_goes_on_only_with_its_own_settings(tmp_path: Path) -> None:
         assert found.id == run
         assert unfinished(registry, config | {"rounds": 4}) is None  # there is nothing to lose yet
         registry.add_task(run, "a")
-        registry.record_round(run, 1, 1, _vector(), 1, 1, 0.1, None, [])
+        registry.record_rounds(run, [FinishedRound(1, 1, _vector(), 1, 1, 0.1)], [])
         with pytest.raises(RecastError, match=r"has learning-rate 0\.02, not 0\.5: give the same"):
             unfinished(registry, config | {"learning-rate": 0.5})
         with pytest.raises(RecastError, match="has clients None, not 3"):
             unfinished(registry, config | {"clients": 3})
         registry.finish_run(run, "finished")
         assert unfinished(registry, config | {"rounds": 4}) is None
+
+
+def test_a_run_of_before_a_setting_came_goes_on_with_what_its_default_says(tmp_path: Path) -> None:
+    config = Settings().as_dict()
+    before = {name: value for name, value in config.items() if name != "aggregation"}
+    with Registry(tmp_path / "registry.sqlite") as registry:
+        run = registry.start_run(before, bytes(32), {}, "test")
+        registry.add_task(run, "a")
+        registry.record_rounds(run, [FinishedRound(1, 1, _vector(), 1, 1, 0.1)], [])
+        found = unfinished(registry, config)
+        assert found is not None
+        assert found.id == run
+        with pytest.raises(RecastError, match="has aggregation 'mean', not 'median'"):
+            unfinished(registry, config | {"aggregation": "median"})
 
 
 def _vector() -> Any:

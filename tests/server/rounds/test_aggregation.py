@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from server.rounds.aggregation import Contribution, average
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+from server.rounds import aggregation
+from server.rounds.aggregation import Contribution, average, register_aggregation
+from server.rounds.plan import RoundPlan
 
 DIMENSION = 5
 numbers = st.floats(-100, 100, width=32)
@@ -76,3 +82,24 @@ def test_equal_offsets_are_their_own_mean(count: int) -> None:
     start = np.zeros(2, np.float32)
     given_ = [Contribution(offset, 7)] * count
     assert average(start, given_).tolist() == offset.tolist()
+
+
+def test_a_rule_that_is_registered_can_be_named_in_the_settings(
+    monkeypatch: pytest.MonkeyPatch, federation: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(aggregation, "_RULES", dict(aggregation._RULES))
+
+    def first(start: np.ndarray, contributions: Sequence[Contribution]) -> np.ndarray:
+        return start + min(contributions, key=lambda c: float(c.offsets[0])).offsets
+
+    with pytest.raises(RecastError, match="unknown aggregation 'first': choose mean"):
+        RoundPlan.of(Settings(aggregation="first"), 0.0)
+    register_aggregation("first", first)
+    register_aggregation("first", first)  # as a module that is loaded again does
+    with pytest.raises(RecastError, match="'first' is registered already"):
+        register_aggregation("first", average)
+    plan = RoundPlan.of(Settings(aggregation="first"), 0.0)
+    made = federation(nodes=3, aggregate=plan.aggregate)
+    made.go()
+    # The nodes answer 0.1, 0.2 and 0.3; their mean would be 0.2.
+    np.testing.assert_allclose(made.moved(1), np.full(6, 0.1), rtol=1e-3)

@@ -160,7 +160,7 @@ def test_another_quorum_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(("quorum", "clients"), [(0.5, 2), (3, 3), (0.51, 3), (1.0, 4), (9, 4)])
 def test_a_quorum_closes_the_round_early(federation: Make, quorum: float, clients: int) -> None:
-    made = federation(nodes=4, quorum=quorum, timeout=DEADLINE)
+    made = federation(nodes=4, quorum=quorum, deadline=DEADLINE)
     for node, member in made.grid.nodes.items():
         member.delay = after(10.0 * node)
     made.go()
@@ -190,7 +190,7 @@ def test_each_of_parallel_tasks_has_its_own_quorum(federation: Make) -> None:
 
 
 def test_a_round_closes_at_its_deadline(federation: Make) -> None:
-    made = federation(nodes=3, timeout=DEADLINE)
+    made = federation(nodes=3, deadline=DEADLINE)
     made.grid.nodes[3].delay = after(1e9)
     made.go()
     assert made.registry.rounds(made.run, 1)[0].clients == 2
@@ -215,7 +215,7 @@ def test_a_late_update_is_counted_as_late_and_used_nowhere(federation: Make) -> 
 def test_a_client_that_never_answers_the_greeting_delays_the_first_round_only(
     federation: Make,
 ) -> None:
-    made = federation(nodes=3, rounds=4, timeout=DEADLINE)
+    made = federation(nodes=3, rounds=4, deadline=DEADLINE)
     made.grid.nodes[2].delay = after(1e9, "hello")
     made.go()
     assert [entry.clients for entry in made.registry.rounds(made.run, 1)] == [2] * 4
@@ -226,7 +226,7 @@ def test_a_client_that_never_answers_the_greeting_delays_the_first_round_only(
 def test_a_client_that_leaves_in_the_middle_of_a_round_does_not_hold_it_up(
     federation: Make,
 ) -> None:
-    made = federation(nodes=3, rounds=2, timeout=3600.0)
+    made = federation(nodes=3, rounds=2, deadline=3600.0)
     made.grid.nodes[3].delay = after(1e9)
 
     first = made.grid.push_messages
@@ -248,7 +248,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_round_does_not_hold_it_up(
 
 
 def test_a_round_that_nobody_answered_is_tried_again(federation: Make) -> None:
-    made = federation(nodes=2, rounds=2, timeout=DEADLINE)
+    made = federation(nodes=2, rounds=2, deadline=DEADLINE)
     tries: list[int] = []
 
     def slow_at_first(question: pb.ToClient) -> float:
@@ -265,7 +265,7 @@ def test_a_round_that_nobody_answered_is_tried_again(federation: Make) -> None:
 
 
 def test_silence_ends_the_run_with_one_line_after_two_more_tries(federation: Make) -> None:
-    made = federation(nodes=2, timeout=DEADLINE)
+    made = federation(nodes=2, deadline=DEADLINE)
     for member in made.grid.nodes.values():
         member.delay = after(1e9)
     with pytest.raises(RecastError, match="no client answered in round 1 of task 't1', 3 times"):

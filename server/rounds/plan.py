@@ -1,0 +1,52 @@
+"""How the rounds of a run go, apart from what they learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recast_core.settings import Settings, parse_quorum
+from recast_core.wire.messages import Hyperparameters
+from server.rounds.aggregation import Aggregate, aggregation, average
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What the server decides of every round.
+
+    Attributes:
+        rounds: for each task.
+        hyper: what clients train with.
+        parallel: how many tasks a round trains.
+        clients_per_round: how many nodes train a task in a round, 0 for all.
+        quorum: updates that close a round early: a count, or a share (float) of those asked.
+        deadline: seconds that a round, an evaluation or a greeting may take.
+        patience: seconds to wait for clients where there are none.
+        aggregate: makes a task's next vector.
+    """
+
+    rounds: int
+    hyper: Hyperparameters
+    parallel: int = 1
+    clients_per_round: int = 0
+    quorum: int | float = 1.0
+    deadline: float = 3600.0
+    patience: float = 30.0
+    aggregate: Aggregate = average
+
+    @classmethod
+    def of(cls, settings: Settings, patience: float) -> RoundPlan:
+        """The plan that the settings describe.
+
+        Raises:
+            RecastError: no such aggregation.
+        """
+        return cls(
+            rounds=settings.rounds,
+            hyper=settings.hyperparameters(),
+            parallel=settings.parallel_tasks,
+            clients_per_round=settings.clients_per_round,
+            quorum=parse_quorum(settings.quorum),
+            deadline=settings.deadline,
+            patience=patience,
+            aggregate=aggregation(settings.aggregation),
+        )

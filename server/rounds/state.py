@@ -1,0 +1,30 @@
+"""Where a task stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recast_core.wire.codec import Vector
+
+
+@dataclass
+class TaskState:
+    """A task on the server.
+
+    Attributes:
+        number: from 1, as in the registry.
+        name: unique in the run.
+        vector: coefficients ``[D]`` after round ``round``.
+        round: the last finished one, 0 before the first.
+        attempts: at the next round, that brought no update.
+        evaluated: with the coefficients of its last round.
+        given_up: it is not tried again in this process.
+    """
+
+    number: int
+    name: str
+    vector: Vector
+    round: int = 0
+    attempts: int = 0
+    evaluated: bool = False
+    given_up: bool = False
