@@ -35,7 +35,7 @@ class Coefficients(nn.Module):
         )
         start = torch.cat([row.reshape(-1) for row in initial]).float()
         self.register_buffer("initial", start, persistent=False)
-        self.flat = nn.Parameter(self._spread(start))
+        self.flat = nn.Parameter(self.spread(start))
 
     @property
     def sent_count(self) -> int:
@@ -86,7 +86,7 @@ class Coefficients(nn.Module):
             )
         if not bool(torch.isfinite(vector).all()):
             raise RecastError("coefficients hold NaN or infinity: start again from the last round")
-        spread = self._spread(vector)
+        spread = self.spread(vector)
         if spread.shape == self.flat.shape:
             self.flat.copy_(spread)
         else:
@@ -106,7 +106,8 @@ class Coefficients(nn.Module):
             flat.data = data
             flat.grad = grad
 
-    def _spread(self, vector: Tensor) -> Tensor:
+    def spread(self, vector: Tensor) -> Tensor:
+        """A sent vector ``[..., D]`` as it trains, each row once for every set: ``[..., K*D]``."""
         if self.sets == 1:
             return vector.clone()
         rows = vector.split(list(self.sizes), dim=-1)

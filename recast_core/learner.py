@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from recast_core.backbones import Preprocess
 from recast_core.errors import RecastError
 from recast_core.fitting import features_of
-from recast_core.folded import FoldedClient, ImageStore, SplitModel
+from recast_core.folded import BankFold, FoldedClient, ImageStore, SplitModel
 from recast_core.folded import train as fit_clients
-from recast_core.methods import MethodModel, canonical, parse_method, train
+from recast_core.methods import MethodModel, parse_method, train
 from recast_core.mimicry import fingerprint
+from recast_core.objectives import SplitRidge
+from recast_core.recipe import Recipe
 from recast_core.start import MethodStart, Start
 from recast_core.wire.codec import Vector
-from recast_core.wire.messages import Hyperparameters
 
 
 class Learner(Protocol):
@@ -33,7 +34,7 @@ class Learner(Protocol):
         images: Tensor,
         labels: Tensor,
         classes: int,
-        hyper: Hyperparameters,
+        recipe: Recipe,
         seed: int,
     ) -> Vector:
         """Train from ``vector``: the vector afterwards, float32 ``[D]``.
@@ -43,7 +44,7 @@ class Learner(Protocol):
             images: uint8 ``[N, H, W]`` or ``[N, H, W, C]``.
             labels: int64 ``[N]``.
             classes: of the task.
-            hyper: of the round.
+            recipe: of the round.
             seed: of this client, round and task.
 
         Raises:
@@ -72,20 +73,18 @@ class BankLearner:
         images: Tensor,
         labels: Tensor,
         classes: int,
-        hyper: Hyperparameters,
+        recipe: Recipe,
         seed: int,
     ) -> Vector:
         """See ``Learner``."""
         # A batch of one client: the arithmetic of every grid is then the same.
         found = fit_clients(
-            self.model,
+            BankFold(self.model),
             ImageStore(images, self.preprocess, self.model.prefix, self.model.net.device),
             [FoldedClient(torch.arange(len(labels)), labels, seed)],
-            classes,
-            epochs=hyper.epochs,
-            batch=hyper.batch,
-            learning_rate=hyper.learning_rate,
-            start=torch.from_numpy(vector),
+            SplitRidge(classes),
+            recipe,
+            torch.from_numpy(vector),
         )
         if not bool(found.finite[0]):
             raise RecastError("training ended in NaN or infinity: lower the learning rate")
@@ -114,7 +113,7 @@ class MethodLearner:
         images: Tensor,
         labels: Tensor,
         classes: int,
-        hyper: Hyperparameters,
+        recipe: Recipe,
         seed: int,
     ) -> Vector:
         """See ``Learner``."""
@@ -123,11 +122,9 @@ class MethodLearner:
             self.model,
             self.preprocess(images).to(self.device),
             labels.to(self.device),
-            classes,
-            epochs=hyper.epochs,
-            batch=hyper.batch,
-            learning_rate=hyper.learning_rate,
-            seed=seed,
+            SplitRidge(classes),
+            recipe,
+            seed,
         )
         trained: Vector = self.model.sent_vector().cpu().numpy()
         return trained
@@ -148,6 +145,7 @@ def method_learner(
         RecastError: an unknown method, or one that finds nothing in the backbone to train.
     """
     identity = fingerprint(backbone)
-    model = parse_method(spec).prepare(backbone.to(device))
-    start = MethodStart(canonical(spec), identity, model.sent_vector().cpu(), model.trained_count)
+    method = parse_method(spec)
+    model = method.prepare(backbone.to(device))
+    start = MethodStart(method.canonical, identity, model.sent_vector().cpu(), model.trained_count)
     return MethodLearner(model, preprocess, start, device)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
-from recast_core.methods import canonical, parse_method
+from recast_core.methods import parse_method
 from recast_core.targets import patterns_of
 from recast_core.wire.codec import check_bits
 from recast_core.wire.messages import Hyperparameters
@@ -211,4 +211,4 @@ class Settings:
         Raises:
             RecastError: no such method.
         """
-        return canonical(self.method, self.target)
+        return parse_method(self.method, self.target).canonical

@@ -53,7 +53,7 @@ class MethodStart:
     """The start of a method that needs no bank: backbone and method determine it.
 
     Attributes:
-        method: its canonical name with settings, as ``recast_core.methods.canonical`` gives it.
+        method: its canonical name with settings, as ``Method.canonical`` gives it.
         backbone: fingerprint of the backbone.
         initial_vector: float32 ``[D]``.
         trained: how many numbers train.

@@ -24,14 +24,25 @@ from recast_core.backbones import Preprocess
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.bank import TemplateBank
 from recast_core.config import RecastConfig
-from recast_core.folded import Chunking, FoldedClient, ImageStore, SplitModel, split_model, train
-from recast_core.folded.vmapped import train_method
+from recast_core.folded import (
+    BankFold,
+    Chunking,
+    FoldedClient,
+    How,
+    ImageStore,
+    MethodFold,
+    SplitModel,
+    split_model,
+    train,
+)
 from recast_core.learner import BankLearner, Learner, method_learner
 from recast_core.mimicry import mimic
 from recast_core.model import attach
-from recast_core.wire.messages import Hyperparameters
+from recast_core.objectives import SplitRidge
+from recast_core.recipe import Recipe
 
 CLASSES = 10
+OBJECTIVE = SplitRidge(CLASSES)
 LEARNING_RATE = 1e-2
 _IMAGES = 4096
 
@@ -69,6 +80,8 @@ class Bench:
         self.learner = BankLearner(self.model, Preprocess(size))
         self.store = ImageStore(self.pixels, Preprocess(size), self.model.prefix, device)
         self.images, self.batch, self.device, self.bank = images, batch, device, bank
+        self.recipe = Recipe(1, batch, LEARNING_RATE)
+        self._folds: dict[tuple[bool, bool], BankFold] = {}
         generator = torch.Generator().manual_seed(1)
         self.rows = torch.randint(0, _IMAGES, (20_000, images), generator=generator)
         self.labels = torch.randint(0, CLASSES, (20_000, images), generator=generator)
@@ -88,12 +101,15 @@ class Bench:
         """Seconds per client, the coefficients, and how they were divided."""
         chunking = Chunking(chunk or None)
         began = self._now()
+        fold = self._fold(half, compiled)
         found = train(
-            self.model, self.store, self.clients(count), CLASSES,
-            epochs=1, batch=self.batch, learning_rate=LEARNING_RATE,
-            half=half, compiled=compiled, chunking=chunking,
-        )  # fmt: skip
+            fold, self.store, self.clients(count), OBJECTIVE, self.recipe, how=How(chunking)
+        )
         return (self._now() - began) / count, found.coefficients, chunking
+
+    def _fold(self, half: bool, compiled: bool) -> BankFold:
+        """Each kept, since one that compiles does so once."""
+        return self._folds.setdefault((half, compiled), BankFold(self.model, half, compiled))
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -111,11 +127,10 @@ class Bench:
 def _one_by_one(bench: Bench, learner: Learner, count: int) -> tuple[float, Tensor]:
     found = []
     start = learner.start.initial_vector.numpy()
-    hyper = Hyperparameters(learning_rate=LEARNING_RATE, epochs=1, batch=bench.batch)
     began = bench._now()
     for client in bench.clients(count):
         images = bench.pixels[client.rows]
-        found.append(learner.fit(start, images, client.labels, CLASSES, hyper, client.seed))
+        found.append(learner.fit(start, images, client.labels, CLASSES, bench.recipe, client.seed))
     return (bench._now() - began) / count, torch.from_numpy(np.stack(found))
 
 
@@ -135,10 +150,9 @@ def method_ratio(
 
     def together() -> tuple[float, Tensor]:
         began = bench._now()
-        found = train_method(
-            learner.model, store, bench.clients(count), CLASSES,
-            epochs=1, batch=bench.batch, learning_rate=LEARNING_RATE, start=start,
-            chunking=Chunking(count),
+        found = train(
+            MethodFold(learner.model), store, bench.clients(count), OBJECTIVE, bench.recipe,
+            start, How(Chunking(count)),
         )  # fmt: skip
         return (bench._now() - began) / count, found.coefficients
 

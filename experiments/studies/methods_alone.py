@@ -24,10 +24,20 @@ from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
 from recast_core.files import write_atomically
 from recast_core.heads.ridge import ridge_head
-from recast_core.methods import Clr, Full, HeadOnly, MethodModel, NormAffine, Piggyback, Recast
-from recast_core.methods import train as train_method
+from recast_core.methods import (
+    Clr,
+    Full,
+    HeadOnly,
+    MethodModel,
+    NormAffine,
+    Piggyback,
+    Recast,
+    train,
+)
 from recast_core.mimicry import mimic, seeded_bank
 from recast_core.model import attach
+from recast_core.objectives import SplitRidge
+from recast_core.recipe import Recipe
 
 # The rate of coefficients is the default run's; the others are what each method says of itself.
 RATE = 2e-2
@@ -65,7 +75,8 @@ def accuracy(
     model = prepare(backbone.model)
     classes = len(data.classes)
     if model.sent_count:
-        train_method(model, x, y, classes, epochs=EPOCHS, learning_rate=rate, seed=seed)
+        recipe = Recipe(EPOCHS, learning_rate=rate)
+        train(model, x, y, SplitRidge(classes), recipe, seed)
     with torch.no_grad():
         head = ridge_head(_features(model, x), y, classes)
         scores = head(_features(model, backbone.preprocess(data.x_test)))

@@ -14,6 +14,7 @@ from torchvision.models import VisionTransformer, ViT_B_16_Weights, vit_b_16
 from recast_core import RecastConfig, TaskLibrary, attach, mimic
 from recast_core.backbones import Preprocess
 from recast_core.fitting import fit
+from recast_core.recipe import Recipe
 
 small = "--small" in sys.argv
 torch.manual_seed(0)
@@ -33,7 +34,7 @@ net = attach(model, bank)
 net.print_trainable_parameters()
 
 # %% Learn the task: a handful of coefficients, and a head in closed form
-found = fit(net, images[train], labels[train], classes=10, epochs=2)
+found = fit(net, images[train], labels[train], classes=10, recipe=Recipe(epochs=2))
 tasks = TaskLibrary(bank)
 tasks.add("digits", found.coefficients, found.head, classes=[str(d) for d in range(10)])
 tasks.save("tasks")

@@ -19,6 +19,8 @@ from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.config import RecastConfig
 from recast_core.methods import Full, train
+from recast_core.objectives import SplitRidge
+from recast_core.recipe import Recipe
 from recast_core.sources.task_vectors import task_vector_bank
 from recast_core.task_spec import TaskSpec
 
@@ -32,7 +34,8 @@ def donor(backbone: str, task: TaskSpec, seed: int) -> dict[str, Tensor]:
     data = load_dataset(task, loaded.preprocess.size)
     model = Full().prepare(loaded.model)
     images, labels = loaded.preprocess(data.x_train), torch.from_numpy(data.y_train)
-    train(model, images, labels, len(data.classes), epochs=EPOCHS, learning_rate=RATE, seed=seed)
+    objective, recipe = SplitRidge(len(data.classes)), Recipe(EPOCHS, learning_rate=RATE)
+    train(model, images, labels, objective, recipe, seed)
     return {
         name: tensor.detach().clone() for name, tensor in model.net.backbone.state_dict().items()
     }

@@ -1,17 +1,22 @@
 """Train many clients as one batch: they share every frozen layer and differ in a few numbers."""
 
+from recast_core.folded.bank_fold import BankFold, features_at
 from recast_core.folded.chunks import Chunking
 from recast_core.folded.heads import Judged, count_correct
 from recast_core.folded.images import ImageStore
+from recast_core.folded.method_fold import MethodFold
 from recast_core.folded.schedule import FoldedClient
 from recast_core.folded.split import SplitModel, split_model
-from recast_core.folded.train import Trained, features_at, train
+from recast_core.folded.train import How, Trained, train
 
 __all__ = [
+    "BankFold",
     "Chunking",
     "FoldedClient",
+    "How",
     "ImageStore",
     "Judged",
+    "MethodFold",
     "SplitModel",
     "Trained",
     "count_correct",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.folded.adamw import step_factors
+from recast_core.objectives import Batch, Objective
+from recast_core.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,11 @@ class FoldedClient:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of the first A clients of a chunk. H is the padded half batch.
+    """One step of the first A clients of a chunk, N images of each.
 
     Attributes:
-        rows: int64 ``[A, 2, H]`` into the store; padding points at an image of the client.
-        labels: int64 ``[A, 2, H]``, ids of the client's own.
-        real: float32 one-hot ``[A, 2, H, C]``, zero in padding.
+        rows: int64 ``[A, N]`` into the store; padding points at an image of the client.
+        batch: their labels, and which are padding: two halves, each padded at its end.
         moves: bool ``[A, 1]``: whether the batch teaches anything.
         step_size: see ``adamw_step``, ``[A, 1]``.
         root: likewise.
@@ -45,8 +46,7 @@ class Step:
     """
 
     rows: Tensor
-    labels: Tensor
-    real: Tensor
+    batch: Batch
     moves: Tensor
     step_size: Tensor
     root: Tensor
@@ -58,10 +58,11 @@ class Schedule:
     """The steps of a chunk of J clients, of which the first have most.
 
     Attributes:
-        shapes: A and H of each step.
-        classes: C, the most that any client has.
+        shapes: A and H of each step, half of N.
+        classes: the most that any client has.
         rows: int64 ``[S, J, 2, H]``, H the largest; padding points at the client's first image.
-        labels: likewise, -1 in padding.
+        labels: likewise, global class ids; in padding that of the client's first image.
+        own: likewise, ids of the client's own, -1 in padding.
         rates: float32 ``[S, J, 4]``: ``step_size``, ``root``, ``moves``, ``last``.
     """
 
@@ -69,36 +70,30 @@ class Schedule:
     classes: int
     rows: Tensor
     labels: Tensor
+    own: Tensor
     rates: Tensor
 
     def to(self, device: torch.device) -> Schedule:
         """The schedule on a device, in one go: steps then wait for nothing."""
-        moved = [t.to(device) for t in (self.rows, self.labels, self.rates)]
+        moved = [t.to(device) for t in (self.rows, self.labels, self.own, self.rates)]
         return Schedule(self.shapes, self.classes, *moved)
 
     def steps(self) -> Iterator[Step]:
         """One after another."""
-        names = torch.arange(self.classes, device=self.labels.device)
         for number, (active, half) in enumerate(self.shapes):
-            rows = self.rows[number, :active, :, :half]
-            labels = self.labels[number, :active, :, :half]
-            size, root, moves, last = self.rates[number, :active].split(1, -1)
-            yield Step(
-                rows,
-                labels.clamp_min(0),
-                (labels.unsqueeze(-1) == names).float(),
-                moves > 0,
-                size,
-                root,
-                last > 0,
+            rows, labels, own = (
+                table[number, :active, :, :half].flatten(1)
+                for table in (self.rows, self.labels, self.own)
             )
+            size, root, moves, last = self.rates[number, :active].split(1, -1)
+            batch = Batch(labels, own.clamp_min(0), own >= 0, self.classes)
+            yield Step(rows, batch, moves > 0, size, root, last > 0)
 
 
 def schedule(
     clients: Sequence[FoldedClient],
-    epochs: int,
-    batch: int,
-    learning_rate: float,
+    objective: Objective,
+    recipe: Recipe,
     *,
     uniform: bool = False,
 ) -> Schedule:
@@ -106,12 +101,12 @@ def schedule(
 
     Args:
         clients: those with more steps first, so that the ones still training come first.
-        epochs: passes over each client's images.
-        batch: images per step.
-        learning_rate: of AdamW.
+        objective: says which batches teach something.
+        recipe: epochs, batch, and the rate of AdamW.
         uniform: give every step the same shapes, for a compiled model: finished clients stay, and
             do not move.
     """
+    epochs, batch = recipe.epochs, recipe.batch
     sizes = [len(client.labels) for client in clients]
     counts = torch.tensor([epochs * client.steps(batch) for client in clients])
     total = int(counts.max())
@@ -132,19 +127,23 @@ def schedule(
     where = torch.stack([padded[size] for size in sizes])
     chosen = order.gather(1, where.clamp_min(0).flatten(1)).view_as(where)
     chosen = torch.where(where < 0, -1, chosen)
-    rows, labels, classes = _look_up(clients, chosen)
-    labels, rows = labels.transpose(0, 1), rows.transpose(0, 1)
-    moves = torch.stack([_teaches(part, classes) for part in labels])
-    step_size, root = step_factors(moves.cumsum(0), learning_rate)
+    (rows, labels, own), classes = _look_up(clients, chosen)
+    moves = torch.stack(
+        [
+            objective.teaches(Batch(names.flatten(1), ids.clamp_min(0), ids >= 0, classes))
+            for names, ids in zip(labels, own.flatten(2), strict=True)
+        ]
+    )
+    step_size, root = step_factors(moves.cumsum(0), recipe.learning_rate)
     numbers = torch.arange(total).unsqueeze(1)
     last = (numbers >= counts - counts // epochs) & (numbers < counts)
     shapes = [(len(clients), half)] * total
     if not uniform:
-        filled = (labels >= 0).any(1).any(1)
+        filled = (own >= 0).any(1).any(1)
         active = (numbers < counts).sum(1)
         shapes = list(zip(active.tolist(), filled.sum(1).tolist(), strict=True))
     rates = torch.stack([step_size, root, moves.float(), last.float()], -1)
-    return Schedule(shapes, classes, rows.contiguous(), labels.contiguous(), rates)
+    return Schedule(shapes, classes, rows, labels, own, rates)
 
 
 def _places(size: int, epochs: int, batch: int) -> Tensor:
@@ -163,10 +162,13 @@ def _places(size: int, epochs: int, batch: int) -> Tensor:
     return torch.where(places < 0, -1, places + offsets).flatten(0, 1)
 
 
-def _look_up(clients: Sequence[FoldedClient], chosen: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Rows and own labels of ``chosen`` ``[J, S, 2, H]``, and how many classes.
+def _look_up(
+    clients: Sequence[FoldedClient], chosen: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """Rows, global and own labels of ``chosen`` ``[J, S, 2, H]``, each ``[S, J, 2, H]``; classes.
 
-    Padding has the label -1 and the row of the client's first image: one that has been prepared.
+    Padding has the own label -1, and else what the client's first image has: one that has been
+    prepared.
     """
     pad = nn.utils.rnn.pad_sequence
     labels = pad([client.labels for client in clients], batch_first=True, padding_value=-1)
@@ -179,13 +181,9 @@ def _look_up(clients: Sequence[FoldedClient], chosen: Tensor) -> tuple[Tensor, T
     own = rank.gather(1, columns)
     rows = pad([client.rows for client in clients], batch_first=True)
     index = chosen.clamp_min(0).flatten(1)
-    at, names_at = (table.gather(1, index).view_as(chosen) for table in (rows, own))
-    return at, torch.where(chosen < 0, -1, names_at), int(has.sum(1).max())
-
-
-def _teaches(labels: Tensor, classes: int) -> Tensor:
-    """Whether each batch ``[J, 2, H]`` has a loss: a half that can judge something of the other."""
-    real = labels.unsqueeze(-1) == torch.arange(classes)
-    present = real.any(2)
-    known = (present & present.flip(1)).any(2)
-    return ((present.sum(2) > 1) & known).any(1)
+    at, global_at, own_at = (
+        table.gather(1, index).view_as(chosen).transpose(0, 1).contiguous()
+        for table in (rows, labels, own)
+    )
+    own_at[(chosen < 0).transpose(0, 1)] = -1
+    return (at, global_at, own_at), int(has.sum(1).max())

@@ -1,27 +1,22 @@
-"""Fit the coefficients of many clients together, each as ``fit`` would alone."""
+"""Train many clients together, each as it would train alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from recast_core.fitting import check_labels
 from recast_core.folded.adamw import adamw_step
 from recast_core.folded.chunks import Chunking, choose, equal_chunks, in_chunks
+from recast_core.folded.fold import Fold
 from recast_core.folded.images import ImageStore
-from recast_core.folded.objective import folded_loss
-from recast_core.folded.precision import bfloat16
 from recast_core.folded.schedule import FoldedClient, schedule
-from recast_core.folded.split import SplitModel, copy_split
 from recast_core.folded.threads import on_each_core
-
-_CPU_EVALUATION_BATCH = 64
-_CUDA_EVALUATION_BATCH = 2048
+from recast_core.objectives import Objective
+from recast_core.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,185 +34,137 @@ class Trained:
     finite: Tensor
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    epochs: int
-    batch: int
-    learning_rate: float
-    start: Tensor
-    half: bool
-    compiled: bool
+@dataclass(frozen=True, eq=False)
+class How:
+    """How the work is divided; it changes no result beyond rounding.
 
-
-def train(
-    model: SplitModel,
-    store: ImageStore,
-    clients: Sequence[FoldedClient],
-    classes: int,
-    *,
-    epochs: int = 2,
-    batch: int = 32,
-    learning_rate: float = 1e-2,
-    start: Tensor | None = None,
-    half: bool = False,
-    compiled: bool = False,
-    chunking: Chunking | None = None,
-    workers: int = 0,
-    finished: Callable[[int], None] = lambda count: None,
-) -> Trained:
-    """Train every client's coefficients by AdamW on the split-ridge loss.
-
-    Each client gets the batches, steps and moments that ``fit`` gives it alone. In float32 the
-    coefficients agree with those of any other chunk to 1e-5, and on a CPU, where the chunk is not
-    given by hand, to the last bit, as long as a client's products run in one thread.
-
-    Args:
-        model: divided; its coefficients are left as they were.
-        store: the images.
-        clients: J shares of the store.
-        classes: of the task.
-        epochs: passes over each client's images.
-        batch: images per step of a client.
-        learning_rate: of the coefficients.
-        start: the sent vector ``[D]`` that every client starts from; the bank's where ``None``.
-        half: bfloat16 products. Coefficients, loss and optimizer stay in float32.
-        compiled: ``torch.compile`` the model and the loss.
+    Attributes:
         chunking: keeps the chosen size between calls; give ``size`` to choose it.
         workers: threads on a CPU, each of which trains a chunk on one core; 0 trains here, with
             all the threads that torch has for one product.
         finished: called after each chunk with its number of clients.
+    """
+
+    chunking: Chunking = field(default_factory=Chunking)
+    workers: int = 0
+    finished: Callable[[int], None] = lambda count: None
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """What every chunk of a training has in common."""
+
+    store: ImageStore
+    objective: Objective
+    recipe: Recipe
+    start: Tensor
+
+
+def train(
+    fold: Fold,
+    store: ImageStore,
+    clients: Sequence[FoldedClient],
+    objective: Objective,
+    recipe: Recipe,
+    start: Tensor | None = None,
+    how: How | None = None,
+) -> Trained:
+    """Train what each client has of its own by AdamW.
+
+    Each client gets the batches, steps and moments that ``recast_core.descent`` gives it alone. In
+    float32 the vectors agree with those of any other chunk to 1e-5, and of a bank on a CPU, where
+    the chunk is not given by hand, to the last bit, as long as a client's products run in one
+    thread.
+
+    Args:
+        fold: the model.
+        store: the images, prepared as the model takes them.
+        clients: J shares of the store.
+        objective: what training lowers; one that trains nothing of its own.
+        recipe: epochs, batch and rate.
+        start: the sent vector ``[D]`` that every client starts from; the model's where ``None``.
+        how: chunks, threads, and who is told.
 
     Raises:
-        RecastError: a client that has no images or one class only, or that does not fit into
-            memory alone.
+        RecastError: a client whose labels the objective refuses, or that does not fit into memory
+            alone.
     """
+    if objective.trained:
+        raise ValueError("an objective that trains something of its own does not fold")
     for client in clients:
-        check_labels(client.labels, classes)
-    net = model.net.eval()
-    if start is None:
-        start = net.bank.initial_vector
-    recipe = _Recipe(epochs, batch, learning_rate, start, half, compiled)
+        objective.check(client.labels)
+    how = how or How()
     result = Trained(
-        torch.empty(len(clients), net.coefficients.sent_count),
+        torch.empty(len(clients), fold.sent_count),
         torch.empty(len(clients)),
         torch.zeros(len(clients), dtype=torch.bool),
     )
     if not clients:
         return result
-    store.ensure(torch.cat([client.rows for client in clients]), workers)
+    store.ensure(torch.cat([client.rows for client in clients]), how.workers)
+    common = _Chunk(store, objective, recipe, fold.start if start is None else start)
 
-    def work(models: SplitModel, chunk: Sequence[int]) -> None:
-        found, losses = _train_chunk(models, store, [clients[i] for i in chunk], recipe)
+    def work(own: Fold, chunk: Sequence[int]) -> int:
+        found, losses = _train_chunk(own, [clients[i] for i in chunk], common)
         where = torch.tensor(chunk)
-        result.coefficients[where] = found
-        result.losses[where] = losses
+        result.coefficients[where], result.losses[where] = found, losses
         result.finite[where] = torch.isfinite(found).all(1)
+        return len(chunk)
 
-    chunking = chunking or Chunking()
-    if net.device.type == "cpu" and chunking.size is None:
+    if fold.device.type == "cpu" and how.chunking.size is None:
         sizes = [(len(client.labels), len(client.labels.unique())) for client in clients]
-        chunks = equal_chunks(sizes, batch, workers)
-        own = (lambda: copy_split(model)) if workers else (lambda: model)
-        for chunk, _ in zip(chunks, on_each_core(chunks, workers, own, work), strict=True):
-            finished(len(chunk))
-        return result
-
-    # Alike clients side by side: little padding, and those that end early leave the batch.
-    order = sorted(
-        range(len(clients)),
-        key=lambda i: (-clients[i].steps(batch), -len(clients[i].labels), i),
-    )
-    if chunking.size is None:
-        rows = 2 * -(-max(-(-len(c.labels) // c.steps(batch)) for c in clients) // 2)
-
-        def probe(count: int) -> None:
-            few = [clients[i] for i in order[:count]]
-            _train_chunk(model, store, few, recipe, only=1)
-
-        chunking.size = choose(net.device, rows, len(clients), probe)
-
-    def work_here(chunk: Sequence[int]) -> None:
-        work(model, chunk)
-        finished(len(chunk))
-
-    in_chunks(order, chunking, work_here)
+        chunks = equal_chunks(sizes, recipe.batch, how.workers)
+        own = fold.copy if how.workers else (lambda: fold)
+        for count in on_each_core(chunks, how.workers, own, work):
+            how.finished(count)
+    else:
+        order = _by_steps(clients, recipe.batch)
+        if how.chunking.size is None:
+            how.chunking.size = _fitting([clients[i] for i in order], fold, common)
+        in_chunks(order, how.chunking, lambda chunk: how.finished(work(fold, chunk)))
     return result
 
 
-@torch.no_grad()
-def features_at(
-    model: SplitModel, store: ImageStore, rows: Tensor, vector: Tensor, workers: int = 0
-) -> Tensor:
-    """Features ``[N, d]`` of ``rows`` with coefficients ``vector`` ``[D]``, on the device."""
-    store.ensure(rows, workers)
-    net = model.net.eval()
-    net.coefficients.load(vector)
-    cuda = net.device.type == "cuda"
-    parts = rows.to(net.device).split(_CUDA_EVALUATION_BATCH if cuda else _CPU_EVALUATION_BATCH)
+def _by_steps(clients: Sequence[FoldedClient], batch: int) -> list[int]:
+    """Alike clients side by side: little padding, and those that end early leave the batch."""
+    return sorted(
+        range(len(clients)),
+        key=lambda i: (-clients[i].steps(batch), -len(clients[i].labels), i),
+    )
 
-    @torch.no_grad()
-    def work(suffix: nn.Module, part: Tensor) -> Tensor:
-        features: Tensor = suffix(store.inputs(part))
-        return features
 
-    return torch.cat([*on_each_core(parts, 0 if cuda else workers, lambda: model.suffix, work)])
+def _fitting(clients: Sequence[FoldedClient], fold: Fold, common: _Chunk) -> int:
+    """How many of ``clients`` to train at once, by what one step of a few takes."""
+    batch = common.recipe.batch
+    rows = 2 * -(-max(-(-len(c.labels) // c.steps(batch)) for c in clients) // 2)
+
+    def probe(count: int) -> None:
+        _train_chunk(fold, clients[:count], common, only=1)
+
+    return choose(fold.device, rows, len(clients), probe)
 
 
 def _train_chunk(
-    model: SplitModel,
-    store: ImageStore,
-    clients: Sequence[FoldedClient],
-    recipe: _Recipe,
-    only: int | None = None,
+    fold: Fold, clients: Sequence[FoldedClient], common: _Chunk, only: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Coefficients ``[J, D]`` and losses ``[J]`` on the CPU; ``only`` so many steps."""
-    net, device = model.net, model.net.device
-    coefficients = net.coefficients
-    steps = schedule(
-        clients, recipe.epochs, recipe.batch, recipe.learning_rate, uniform=recipe.compiled
-    ).to(device)
-    own = coefficients.flat
-    with torch.no_grad():
-        values = coefficients._spread(recipe.start.to(device).expand(len(clients), -1))
+    """Sent vectors ``[J, D]`` and losses ``[J]`` on the CPU; ``only`` so many steps."""
+    steps = schedule(clients, common.objective, common.recipe, uniform=fold.uniform)
+    values = fold.spread(common.start, len(clients))
     mean, square = torch.zeros_like(values), torch.zeros_like(values)
-    losses = torch.zeros(len(clients), device=device)
-    counted = torch.zeros(len(clients), device=device)
-    loss_of = _compiled_loss(model) if recipe.compiled else _loss
-    try:
-        with bfloat16(net) if recipe.half else nullcontext():
-            for step in islice(steps.steps(), only):
-                active = len(step.rows)
-                if active != len(coefficients.flat) or coefficients.flat is own:
-                    # Of its own: autograd remembers the shape that a parameter had.
-                    coefficients.flat = nn.Parameter(values[:active])
-                inputs = store.inputs(step.rows.flatten())
-                loss = loss_of(model.suffix, inputs, step.labels, step.real)
-                (gradient,) = torch.autograd.grad(loss.sum(), coefficients.flat)
-                adamw_step(
-                    values[:active], mean[:active], square[:active], gradient,
-                    step.step_size, step.root, step.moves,
-                )  # fmt: skip
-                weight = (step.last & step.moves)[:, 0].float()
-                losses[:active] += weight * loss.detach()
-                counted[:active] += weight
-        coefficients.flat = nn.Parameter(values)
-        sent = coefficients.sent().cpu()
-    finally:
-        coefficients.flat = own
+    losses, counted = (torch.zeros(len(clients), device=fold.device) for _ in range(2))
+    with fold.training():
+        for step in islice(steps.to(fold.device).steps(), only):
+            active = len(step.rows)
+            own = fold.variables(values[:active])
+            inputs = common.store.inputs(step.rows.flatten())
+            loss = fold.losses(inputs, step.batch, common.objective)
+            (gradient,) = torch.autograd.grad(loss.sum(), own)
+            adamw_step(
+                values[:active], mean[:active], square[:active], gradient,
+                step.step_size, step.root, step.moves,
+            )  # fmt: skip
+            weight = (step.last & step.moves)[:, 0].float()
+            losses[:active] += weight * loss.detach()
+            counted[:active] += weight
+        sent = fold.sent(values)
     return sent, (losses / counted.clamp_min(1)).cpu()
-
-
-def _loss(suffix: nn.Module, inputs: Tensor, labels: Tensor, real: Tensor) -> Tensor:
-    features = suffix(inputs).float().view(*labels.shape, -1)
-    with torch.autocast(features.device.type, enabled=False):
-        return folded_loss(features, labels, real)
-
-
-_compiled: dict[int, tuple[SplitModel, Callable[..., Tensor]]] = {}
-
-
-def _compiled_loss(model: SplitModel) -> Callable[..., Tensor]:
-    if id(model) not in _compiled:
-        _compiled.clear()
-        _compiled[id(model)] = model, torch.compile(_loss, dynamic=False)
-    return _compiled[id(model)][1]

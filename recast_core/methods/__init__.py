@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 
 from recast_core.errors import RecastError
 from recast_core.methods.adaptformer import AdaptFormer
@@ -23,65 +22,59 @@ from recast_core.methods.piggyback import Piggyback
 from recast_core.methods.recast import Recast
 from recast_core.methods.train import train
 
-_METHODS: dict[str, Callable[[], Method]] = {
-    "recast": Recast,
-    "head-only": HeadOnly,
-    "norm-affine": NormAffine,
-    "lora": Lora,
-    "adaptformer": AdaptFormer,
-    "piggyback": Piggyback,
-    "clr": Clr,
-    "full": Full,
+# By name; ``register_method`` adds to it.
+METHODS: dict[str, type[Method]] = {
+    kind.name: kind
+    for kind in (Recast, HeadOnly, NormAffine, Lora, AdaptFormer, Piggyback, Clr, Full)
 }
 # What the command line calls some of them.
 _SHORT = {"head": "head-only", "norm": "norm-affine"}
-METHODS = tuple(_METHODS)
+
+
+def register_method(name: str, kind: type[Method]) -> None:
+    """Make a method known by ``name``: to the settings of a run, and to every client of it.
+
+    Raises:
+        RecastError: another method has this name, or it cannot stand in a specification.
+    """
+    if not name or any(character in name for character in ": ,"):
+        raise RecastError(f"{name!r} cannot name a method: leave out colons, commas and spaces")
+    if METHODS.get(name, kind) is not kind or name in _SHORT:
+        raise RecastError(f"there is a method {name!r} already: choose another name")
+    METHODS[name] = kind
 
 
 def method(name: str) -> Method:
-    """The method of this name (``METHODS``, or ``head`` and ``norm``) with its usual settings.
+    """The method of this name (one of ``METHODS``, or ``head`` and ``norm``) as it usually is.
 
     Raises:
         RecastError: an unknown name; offers a near one.
     """
-    known = _METHODS.get(_SHORT.get(name, name))
-    if known is None:
-        near = difflib.get_close_matches(name, [*_METHODS, *_SHORT], n=1, cutoff=0.0)[0]
-        raise RecastError(
-            f"unknown method {name!r}: choose {', '.join(_METHODS)} (did you mean {near}?)"
-        )
-    return known()
+    return _kind(name)()
 
 
 def parse_method(spec: str, target: str = "attn") -> Method:
-    """The method of a specification: a name, or ``lora[:RANK[:TARGET]]``.
+    """The method of a specification: ``NAME``, or ``NAME:SETTINGS`` as in ``lora:RANK:TARGET``.
 
     Args:
         spec: the specification.
-        target: of LoRA, where the specification does not say.
+        target: of a method that has one, where the specification does not say.
 
     Raises:
         RecastError: an unknown name, or settings that the method does not have.
     """
-    name, *rest = spec.split(":", 2)
-    if name != "lora":
-        if rest:
-            raise RecastError(f"method {spec!r}: only lora has settings, lora:RANK:TARGET")
-        return method(name)
-    rank, its_target = (*rest, *("4", target)[len(rest) :])
-    if not (rank.isascii() and rank.isdigit() and len(rank) < 6):
-        raise RecastError(f"method {spec!r} has rank {rank!r}: give a whole number from 1")
-    return Lora(rank=int(rank), target=its_target)
+    name, _, settings = spec.partition(":")
+    return _kind(name).parse(settings, target)
 
 
-def canonical(spec: str, target: str = "attn") -> str:
-    """The one way to write a specification, with everything that it depends on.
-
-    Raises:
-        RecastError: as ``parse_method``.
-    """
-    found = parse_method(spec, target)
-    return f"lora:{found.rank}:{found.target}" if isinstance(found, Lora) else found.name
+def _kind(name: str) -> type[Method]:
+    known = METHODS.get(_SHORT.get(name, name))
+    if known is None:
+        near = difflib.get_close_matches(name, [*METHODS, *_SHORT], n=1, cutoff=0.0)[0]
+        raise RecastError(
+            f"unknown method {name!r}: choose {', '.join(METHODS)} (did you mean {near}?)"
+        )
+    return known
 
 
 __all__ = [
@@ -96,8 +89,8 @@ __all__ = [
     "NormAffine",
     "Piggyback",
     "Recast",
-    "canonical",
     "method",
     "parse_method",
+    "register_method",
     "train",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recast_core.errors import RecastError
-from recast_core.methods.base import MethodModel
+from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, opened, original, sites
 from recast_core.methods.parts import ParameterPart
 
@@ -42,7 +42,7 @@ class ParallelBottleneck(nn.Module):
 
 
 @dataclass(frozen=True)
-class AdaptFormer:
+class AdaptFormer(Method):
     """Train and send a bottleneck parallel to each transformer MLP (Chen et al., NeurIPS 2022).
 
     It reads the MLP's (normalised) input and is scaled by 0.1 (their equations 4 and 5):

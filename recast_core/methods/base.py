@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,17 +17,41 @@ from recast_core.methods.plain import PlainModel
 from recast_core.model import RecastModel
 
 
-class Method(Protocol):
-    """What trains of a model for a task, and what of that is sent."""
+class Method(ABC):
+    """What trains of a model for a task, and what of that is sent.
+
+    Attributes:
+        name: as the command line and reports call it.
+        learning_rate: a customary AdamW step for what it trains; a place to start, not a tuned
+            value.
+        foldable: few enough numbers differ between clients that many can train as one batch.
+    """
+
+    name: ClassVar[str]
+    learning_rate: ClassVar[float]
+    foldable: ClassVar[bool] = False
+
+    @classmethod
+    def parse(cls, settings: str, target: str) -> Self:
+        """The method of a specification ``NAME`` or ``NAME:SETTINGS``.
+
+        Args:
+            settings: what follows the name; empty for the usual ones.
+            target: the run's, for a method whose settings do not say.
+
+        Raises:
+            RecastError: settings that the method does not have.
+        """
+        if settings:
+            raise RecastError(f"method {cls.name} has no settings, {settings!r} is too much")
+        return cls()
 
     @property
-    def name(self) -> str:
-        """As the command line and reports call it."""
+    def canonical(self) -> str:
+        """The one specification, with everything that the method depends on."""
+        return self.name
 
-    @property
-    def learning_rate(self) -> float:
-        """A customary AdamW step for what it trains; a place to start, not a tuned value."""
-
+    @abstractmethod
     def prepare(self, model: nn.Module) -> MethodModel:
         """Make ``model`` trainable by this method, in place.
 

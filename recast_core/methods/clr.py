@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
-from recast_core.methods.base import MethodModel
+from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, opened, original, sites
 from recast_core.methods.parts import ParameterPart
 
@@ -41,7 +41,7 @@ class Reprogrammed(nn.Module):
 
 
 @dataclass(frozen=True)
-class Clr:
+class Clr(Method):
     """Train and send a depthwise 3x3 kernel after each convolution (Ge et al., ICCV 2023).
 
     Here after every convolution whose own kernel is larger than 1x1, its bias and normalisation

@@ -8,14 +8,14 @@ from typing import ClassVar
 from torch import nn
 
 from recast_core.errors import RecastError
-from recast_core.methods.base import MethodModel
+from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, opened
 from recast_core.methods.parts import ParameterPart
 from recast_core.model import RecastModel
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Method):
     """Train and send every parameter of the backbone; normalisation statistics stay frozen."""
 
     name: ClassVar[str] = "full"

@@ -8,13 +8,13 @@ from typing import ClassVar
 from torch import nn
 
 from recast_core.errors import RecastError
-from recast_core.methods.base import MethodModel
+from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, opened
 from recast_core.model import RecastModel
 
 
 @dataclass(frozen=True)
-class HeadOnly:
+class HeadOnly(Method):
     """Train nothing and send nothing: a head on the backbone's own features."""
 
     name: ClassVar[str] = "head-only"

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from recast_core.errors import RecastError
 from recast_core.layers import TargetLayer
-from recast_core.methods.base import MethodModel
+from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, opened, original, sites
 from recast_core.methods.parts import ParameterPart
 
@@ -31,7 +31,7 @@ class Offset(nn.Module):
 
 
 @dataclass(frozen=True)
-class NormAffine:
+class NormAffine(Method):
     """Train and send scale and shift of every BatchNorm, LayerNorm and GroupNorm.
 
     Two numbers a channel; statistics stay frozen.
@@ -39,6 +39,7 @@ class NormAffine:
 
     name: ClassVar[str] = "norm-affine"
     learning_rate: ClassVar[float] = 1e-3
+    foldable: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
-from recast_core.methods.base import MethodModel
+from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, opened, sites, weight_of
 
 # The paper's (section 3): scores start at 1e-2 and a weight is kept above 5e-3.
@@ -83,7 +83,7 @@ class MaskPart:
 
 
 @dataclass(frozen=True)
-class Piggyback:
+class Piggyback(Method):
     """Train real scores, send one bit for each weight (Mallya et al., ECCV 2018).
 
     Every weight of the Linear, Conv2d and attention projections of the backbone; biases and

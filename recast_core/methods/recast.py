@@ -8,13 +8,13 @@ from typing import ClassVar
 from torch import nn
 
 from recast_core.errors import RecastError
-from recast_core.methods.base import MethodModel
+from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits
 from recast_core.model import RecastModel
 
 
 @dataclass(frozen=True)
-class Recast:
+class Recast(Method):
     """Train the coefficients of an attached model: K x D trained, D sent."""
 
     name: ClassVar[str] = "recast"

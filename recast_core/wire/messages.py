@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
+from recast_core.recipe import Recipe
 from recast_core.start import Start
 from recast_core.wire.codec import WIDTHS, CodecError, Encoded, LengthError, Vector, decode, encode
 
@@ -18,22 +19,18 @@ _SNAPS = 16
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
-    """What every client trains with in a round.
+class Hyperparameters(Recipe):
+    """What a broadcast tells every client: the recipe, and how its update is sent.
+
+    The fields are those of the message, by name.
 
     Attributes:
-        epochs: passes over the client's data.
-        batch: images per step.
-        learning_rate: of the coefficients.
         bits: width of an update's numbers.
         seed: of the run; a client's own generator also depends on task, round and client.
         stochastic: round updates at random instead of to nearest.
         error_feedback: add to an update what rounding took from the one before.
     """
 
-    epochs: int = 2
-    batch: int = 32
-    learning_rate: float = 1e-2
     bits: int = 8
     seed: int = 0
     stochastic: bool = False
@@ -85,13 +82,8 @@ def to_broadcast(
             if bits != BROADCAST_BITS:
                 message.bits = bits
     if hyper is not None:
-        message.hyperparameters.epochs = hyper.epochs
-        message.hyperparameters.batch = hyper.batch
-        message.hyperparameters.learning_rate = hyper.learning_rate
-        message.hyperparameters.bits = hyper.bits
-        message.hyperparameters.seed = hyper.seed
-        message.hyperparameters.stochastic = hyper.stochastic
-        message.hyperparameters.error_feedback = hyper.error_feedback
+        for field in fields(hyper):
+            setattr(message.hyperparameters, field.name, getattr(hyper, field.name))
     return message
 
 
@@ -152,15 +144,7 @@ def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
             f"cannot train with epochs {hyper.epochs}, batch {hyper.batch}, "
             f"learning rate {rate:g}, bits {hyper.bits}",
         )
-    return Hyperparameters(
-        hyper.epochs,
-        hyper.batch,
-        hyper.learning_rate,
-        hyper.bits,
-        hyper.seed,
-        hyper.stochastic,
-        hyper.error_feedback,
-    )
+    return Hyperparameters(**{f.name: getattr(hyper, f.name) for f in fields(Hyperparameters)})
 
 
 def to_update(

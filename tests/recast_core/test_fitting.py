@@ -9,6 +9,7 @@ from torch import Tensor
 from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.fitting import features_of, fit
+from recast_core.recipe import Recipe
 
 
 def learner(sets: int = 1) -> RecastModel:
@@ -31,8 +32,8 @@ def toy(count: int = 96, classes: int = 3) -> tuple[Tensor, Tensor]:
 
 def test_training_lowers_the_loss() -> None:
     images, labels = toy()
-    first = fit(learner(), images, labels, 3, epochs=1, learning_rate=1e-9, batch=16)
-    last = fit(learner(), images, labels, 3, epochs=10, learning_rate=2e-2, batch=16)
+    first = fit(learner(), images, labels, 3, Recipe(1, 16, 1e-9))
+    last = fit(learner(), images, labels, 3, Recipe(10, 16, 2e-2))
     assert last.loss < 0.6 * first.loss
 
 
@@ -40,7 +41,7 @@ def test_training_lowers_the_loss() -> None:
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(sets: int) -> None:
     images, labels = toy()
     one, again, other = (
-        fit(learner(sets), images, labels, 3, epochs=1, batch=16, seed=seed) for seed in (5, 5, 6)
+        fit(learner(sets), images, labels, 3, Recipe(1, 16), seed) for seed in (5, 5, 6)
     )
     assert torch.equal(one.coefficients, again.coefficients)
     assert torch.equal(one.head.weight, again.head.weight)
@@ -57,7 +58,7 @@ def test_nothing_but_the_coefficients_changes() -> None:
     images, labels = toy()
     net.train()
     kept = images.clone(), labels.clone()
-    fit(net, images, labels, 3, epochs=2, batch=16)
+    fit(net, images, labels, 3, Recipe(2, 16))
     changed = {name for name, tensor in tensors.items() if not torch.equal(tensor, before[name])}
     assert changed == {"coefficients.flat"}
     assert torch.equal(images, kept[0])
@@ -67,7 +68,7 @@ def test_nothing_but_the_coefficients_changes() -> None:
 def test_the_result_is_what_the_model_holds_and_what_its_head_was_fitted_on() -> None:
     net = learner(sets=2)
     images, labels = toy()
-    found = fit(net, images, labels, 3, batch=16)
+    found = fit(net, images, labels, 3, Recipe(batch=16))
     assert torch.equal(found.coefficients, net.coefficients.sent())
     assert found.coefficients.shape == (net.bank.sent,)
     assert not torch.equal(found.coefficients, net.bank.initial_vector)
@@ -95,7 +96,7 @@ def test_labels_that_teach_nothing_are_refused(labels: list[int], message: str) 
 def test_training_that_diverges_is_refused() -> None:
     images, labels = toy()
     with pytest.raises(RecastError, match="lower the learning rate"):
-        fit(learner(), images * 1e18, labels, 3, epochs=3, batch=16, learning_rate=1e30)
+        fit(learner(), images * 1e18, labels, 3, Recipe(3, 16, 1e30))
 
 
 def test_two_images_of_two_classes_are_enough() -> None:

@@ -13,8 +13,10 @@ from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.fitting import features_of, fit
 from recast_core.folded import (
+    BankFold,
     Chunking,
     FoldedClient,
+    How,
     ImageStore,
     Judged,
     SplitModel,
@@ -23,11 +25,14 @@ from recast_core.folded import (
     split_model,
     train,
 )
-from recast_core.folded.objective import folded_loss
 from recast_core.heads.ridge import ridge_head
-from recast_core.objective import split_ridge_loss
+from recast_core.objectives import SplitRidge
+from recast_core.objectives.split_ridge import folded_loss, split_ridge_loss
+from recast_core.recipe import Recipe
 
 CLASSES = 4
+RIDGE = SplitRidge(CLASSES)
+BRIEF = Recipe(batch=16)
 CPU = torch.device("cpu")
 # More steps than the smallest has images for, unequal batches, a leftover, and one client of two.
 SIZES = (2, 3, 7, 16, 17, 33, 40)
@@ -95,7 +100,7 @@ def alone(net: RecastModel, images: Tensor, clients: list[FoldedClient], epochs:
         net.coefficients.load()
         one = fit(
             net, images[client.rows], client.labels, CLASSES,
-            epochs=epochs, batch=16, learning_rate=2e-2, seed=client.seed,
+            Recipe(epochs, 16, 2e-2), client.seed,
         )  # fmt: skip
         found.append(torch.cat([one.coefficients, torch.tensor([one.loss])]))
     net.coefficients.load()
@@ -109,8 +114,7 @@ def test_a_folded_client_ends_where_it_ends_alone(name: str) -> None:
     clients = shares(labels)
     model, store = folded(net, images)
     together = train(
-        model, store, clients, CLASSES,
-        epochs=3, batch=16, learning_rate=2e-2, chunking=Chunking(4),
+        BankFold(model), store, clients, RIDGE, Recipe(3, 16, 2e-2), how=How(Chunking(4))
     )  # fmt: skip
     expected = alone(net, images, clients, 3)
     assert bool(together.finite.all())
@@ -127,13 +131,12 @@ def test_the_chunk_changes_nothing(size: int) -> None:
     model, store = folded(net, images)
     runs = [
         train(
-            model,
+            BankFold(model),
             store,
             shares(labels),
-            CLASSES,
-            batch=16,
-            learning_rate=2e-2,
-            chunking=Chunking(chunk),
+            RIDGE,
+            Recipe(batch=16, learning_rate=2e-2),
+            how=How(Chunking(chunk)),
         )
         for chunk in (5, size)
     ]
@@ -149,7 +152,10 @@ def test_the_same_seed_and_as_many_threads_give_the_same_bits() -> None:
         try:
             model, store = folded(net, images)
             done: list[int] = []
-            result = train(model, store, shares(labels), CLASSES, batch=16, finished=done.append)
+            result = train(
+                BankFold(model), store, shares(labels), RIDGE, BRIEF,
+                how=How(finished=done.append),
+            )  # fmt: skip
         finally:
             torch.set_num_threads(1)
         assert sum(done) == len(SIZES)
@@ -168,7 +174,10 @@ def test_any_number_of_workers_gives_the_bits_of_one_thread(name: str) -> None:
         torch.set_num_threads(threads)
         try:
             model, store = folded(net, images)
-            result = train(model, store, shares(labels), CLASSES, batch=16, workers=workers)
+            result = train(
+                BankFold(model), store, shares(labels), RIDGE, BRIEF,
+                how=How(workers=workers),
+            )  # fmt: skip
         finally:
             torch.set_num_threads(1)
         found.append(result.coefficients)
@@ -181,8 +190,8 @@ def test_one_client_does_not_hang_on_who_else_is_there() -> None:
     images, labels = pictures()
     model, store = folded(net, images)
     clients = shares(labels)
-    every = train(model, store, clients, CLASSES, batch=16)
-    some = train(model, store, clients[::2], CLASSES, batch=16)
+    every = train(BankFold(model), store, clients, RIDGE, BRIEF)
+    some = train(BankFold(model), store, clients[::2], RIDGE, BRIEF)
     torch.testing.assert_close(some.coefficients, every.coefficients[::2], rtol=0, atol=1e-5)
 
 
@@ -195,7 +204,7 @@ def test_a_client_that_diverges_spoils_no_other() -> None:
     results = []
     for pixels in (images, spoilt):
         model, store = folded(net, pixels)
-        results.append(train(model, store, clients, CLASSES, batch=16, chunking=Chunking(7)))
+        results.append(train(BankFold(model), store, clients, RIDGE, BRIEF, how=How(Chunking(7))))
     fine, other = results
     assert other.finite.tolist() == [i != 3 for i in range(len(SIZES))]
     kept = other.finite
@@ -207,7 +216,7 @@ def test_only_the_coefficients_ever_change_and_they_are_put_back() -> None:
     images, labels = pictures()
     before = {name: t.detach().clone() for name, t in net.state_dict().items()}
     model, store = folded(net, images)
-    train(model, store, shares(labels), CLASSES, batch=16)
+    train(BankFold(model), store, shares(labels), RIDGE, BRIEF)
     assert net.coefficients.clients is None
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
 
@@ -219,7 +228,9 @@ def test_labels_that_teach_nothing_are_refused() -> None:
     rows = torch.arange(4)
     for labels in (torch.tensor([1]), torch.ones(4, dtype=torch.int64)):
         with pytest.raises(RecastError, match="one class"):
-            train(model, store, [FoldedClient(rows[: len(labels)], labels, 0)], CLASSES)
+            train(
+                BankFold(model), store, [FoldedClient(rows[: len(labels)], labels, 0)], RIDGE, BRIEF
+            )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -262,7 +273,7 @@ def test_a_model_that_cannot_be_traced_stays_whole_and_trains() -> None:
     model, store = folded(net, images)
     assert model.prefix is None
     clients = shares(labels)
-    found = train(model, store, clients, CLASSES, epochs=3, batch=16, learning_rate=2e-2)
+    found = train(BankFold(model), store, clients, RIDGE, Recipe(3, 16, 2e-2))
     expected = alone(net, images, clients, 3)
     torch.testing.assert_close(found.coefficients, expected[:, :-1], rtol=0, atol=1e-5)
 
@@ -274,7 +285,7 @@ def test_what_a_store_keeps_follows_its_memory_and_changes_no_result() -> None:
     found = {}
     for memory in (1 << 28, pixels, 0):
         model, store = folded(net, images, memory)
-        result = train(model, store, shares(labels), CLASSES, batch=16)
+        result = train(BankFold(model), store, shares(labels), RIDGE, BRIEF)
         found[store.keeps] = result.coefficients
         assert store.bytes <= memory + pixels
     assert sorted(found) == ["nothing", "pixels", "prefix"]
@@ -296,9 +307,9 @@ def test_every_image_goes_through_the_frozen_layers_once() -> None:
     store = ImageStore(images, prepare, model.prefix, CPU, 1 << 28)
     clients = shares(labels)
     for _ in range(2):
-        train(model, store, clients[:3], CLASSES, epochs=2, batch=4)
+        train(BankFold(model), store, clients[:3], RIDGE, Recipe(batch=4))
     assert sum(seen) == sum(SIZES[:3]) + 1
-    train(model, store, clients, CLASSES, batch=4)
+    train(BankFold(model), store, clients, RIDGE, Recipe(batch=4))
     assert sum(seen) == sum(SIZES) + 1
 
 
@@ -366,8 +377,7 @@ def test_half_precision_moves_coefficients_close_to_where_float32_does() -> None
     clients = shares(labels)[3:]
     model, store = folded(net, images)
     exact, rough = (
-        train(model, store, clients, CLASSES, batch=16, learning_rate=1e-2, half=half)
-        for half in (False, True)
+        train(BankFold(model, half), store, clients, RIDGE, BRIEF) for half in (False, True)
     )
     start = net.bank.initial_vector
     moved = (exact.coefficients - start).norm()
@@ -405,20 +415,20 @@ def test_on_a_cpu_company_changes_not_one_bit(name: str, monkeypatch: pytest.Mon
     labels = torch.cat([torch.arange(size) % CLASSES for size in sizes])
     clients = shares(labels, sizes)
     model, store = folded(net, images)
-    options = {"epochs": 2, "batch": 16, "learning_rate": 2e-2}
+    recipe = Recipe(2, 16, 2e-2)
     monkeypatch.setattr("recast_core.folded.chunks._CHUNKS_PER_CORE", 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         together = [
-            train(model, store, clients, CLASSES, workers=workers, **options)  # type: ignore[arg-type]
+            train(BankFold(model), store, clients, RIDGE, recipe, how=How(workers=workers))
             for workers in (0, 2)
         ]
         alone = []
         for client in clients:
             own = ImageStore(images[client.rows], lambda x: x, model.prefix, CPU)
             here = FoldedClient(torch.arange(len(client.rows)), client.labels, client.seed)
-            alone.append(train(model, own, [here], CLASSES, **options).coefficients)  # type: ignore[arg-type]
+            alone.append(train(BankFold(model), own, [here], RIDGE, recipe).coefficients)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(together[0].coefficients, together[1].coefficients)

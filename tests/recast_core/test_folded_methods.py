@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
+from recast_core import folded
 from recast_core.backbones.cifar_resnet import CifarResNet
-from recast_core.folded import Chunking, FoldedClient, ImageStore
-from recast_core.folded.vmapped import FOLDABLE, train_method
+from recast_core.folded import Chunking, FoldedClient, How, ImageStore, MethodFold
 from recast_core.methods import MethodModel, parse_method, train
+from recast_core.objectives import SplitRidge
+from recast_core.recipe import Recipe
 
 CLASSES, RATE = 4, 1e-3
+RIDGE = SplitRidge(CLASSES)
 SIZES = (2, 7, 17, 24)
 CPU = torch.device("cpu")
 
@@ -53,10 +56,7 @@ def shares(labels: Tensor) -> list[FoldedClient]:
 
 def alone(model: MethodModel, start: Tensor, client: FoldedClient, images: Tensor) -> Tensor:
     model.load_vector(start)
-    train(
-        model, images[client.rows], client.labels, CLASSES,
-        epochs=2, batch=8, learning_rate=RATE, seed=client.seed,
-    )  # fmt: skip
+    train(model, images[client.rows], client.labels, RIDGE, Recipe(2, 8, RATE), client.seed)
     return model.sent_vector()
 
 
@@ -64,15 +64,14 @@ def alone(model: MethodModel, start: Tensor, client: FoldedClient, images: Tenso
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_folded_client_ends_where_it_ends_alone(spec: str, size: int) -> None:
     make: Callable[[], nn.Module] = CASES[spec]
-    assert parse_method(spec).name in FOLDABLE
+    assert parse_method(spec).foldable
     model = parse_method(spec).prepare(make())
     images, labels = pictures()
     clients, start = shares(labels), model.sent_vector()
     store = ImageStore(images, lambda x: x, None, CPU)
-    found = train_method(
-        model, store, clients, CLASSES,
-        epochs=2, batch=8, learning_rate=RATE, start=start, chunking=Chunking(size),
-    )  # fmt: skip
+    found = folded.train(
+        MethodFold(model), store, clients, RIDGE, Recipe(2, 8, RATE), start, How(Chunking(size))
+    )
     assert found.finite.all()
     for client, vector in zip(clients, found.coefficients, strict=True):
         expected = alone(model, start, client, images)
@@ -92,10 +91,9 @@ def test_a_client_that_diverges_spoils_no_other() -> None:
 
     def run(pictures: Tensor) -> Tensor:
         store = ImageStore(pictures, lambda x: x, None, CPU)
-        found = train_method(
-            model, store, clients, CLASSES,
-            epochs=1, batch=8, learning_rate=RATE, start=start, chunking=Chunking(4),
-        )  # fmt: skip
+        found = folded.train(
+            MethodFold(model), store, clients, RIDGE, Recipe(1, 8, RATE), start, How(Chunking(4))
+        )
         return torch.where(found.finite[:, None], found.coefficients, torch.zeros(()))
 
     sound, spoiled = run(images), run(broken)

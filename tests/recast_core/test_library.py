@@ -17,6 +17,7 @@ from recast_core import RecastConfig, RecastError, RecastModel, TaskLibrary, att
 from recast_core.fitting import fit
 from recast_core.layers import TargetLayer
 from recast_core.library.task import file_name
+from recast_core.recipe import Recipe
 
 
 def backbone(seed: int = 0) -> nn.Module:
@@ -74,7 +75,7 @@ def test_learning_another_task_leaves_a_tasks_predictions_bit_identical() -> Non
     net.head.requires_grad_(True)
     with torch.no_grad():
         net.head.weight.add_(1.0)
-    found = fit(net, images(40), torch.arange(40) % 2, 2, learning_rate=0.1)
+    found = fit(net, images(40), torch.arange(40) % 2, 2, Recipe(learning_rate=0.1))
     assert not torch.equal(found.coefficients, tasks["a"].coefficients)
     tasks.add("b", found.coefficients, found.head)
     tasks.activate(net, "a")

@@ -33,6 +33,8 @@ from recast_core.methods import (
     method,
     train,
 )
+from recast_core.objectives import CrossEntropy, SplitRidge
+from recast_core.recipe import Recipe
 
 
 def vit() -> nn.Module:
@@ -245,10 +247,13 @@ def test_training_lowers_the_loss_and_changes_only_what_trains(joint: bool) -> N
     x = images(48)
     labels = (x.mean((1, 2, 3)) > 0).long()
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
-    head = nn.Linear(16, 2) if joint else None
-    options = {"head": head, "batch": 24, "learning_rate": 1e-2}
-    first = train(model, x, labels, 2, epochs=1, **options)  # type: ignore[arg-type]
-    last = train(model, x, labels, 2, epochs=10, **options)  # type: ignore[arg-type]
+    head = nn.Linear(16, 2)
+
+    def learn(epochs: int) -> float:
+        objective = CrossEntropy(head, trains=True) if joint else SplitRidge(2)
+        return train(model, x, labels, objective, Recipe(epochs, 24, 1e-2))
+
+    first, last = learn(1), learn(10)
     assert last < first
     for name, parameter in model.named_parameters():
         if name in frozen:

@@ -12,9 +12,8 @@ from torchvision.models import VisionTransformer
 from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.fitting import fit
-from recast_core.held_out import split_held_out
-from recast_core.levenberg import _features_and_jacobian
 from recast_core.norms import load_norm, norm_state
+from recast_core.recipe import Recipe
 
 CLASSES = 3
 
@@ -50,7 +49,7 @@ def test_sets_under_adamw_follow_the_trajectory_of_one(make: object, sets: int) 
     model = make()  # type: ignore[operator]
     images, labels = data()
     one, many = (
-        fit(attached(model, sets=k), images, labels, CLASSES, epochs=3).coefficients
+        fit(attached(model, sets=k), images, labels, CLASSES, Recipe(epochs=3)).coefficients
         for k in (1, sets)
     )
     assert not torch.equal(one, attached(model).bank.initial_vector)
@@ -61,32 +60,13 @@ def test_sets_under_adamw_follow_the_trajectory_of_one(make: object, sets: int) 
 def test_sets_under_sgd_move_their_mean_at_a_kth_of_the_rate(sets: int) -> None:
     model = resnet()
     images, labels = data()
-    many = fit(
-        attached(model, sets=sets), images, labels, CLASSES, optimizer="sgd", learning_rate=1e-2
+    many = fit(attached(model, sets=sets), images, labels, CLASSES, Recipe(), optimizer="sgd")
+    one = fit(
+        attached(model), images, labels, CLASSES, Recipe(learning_rate=1e-2 / sets), optimizer="sgd"
     )
-    one = fit(attached(model), images, labels, CLASSES, optimizer="sgd", learning_rate=1e-2 / sets)
-    same = fit(attached(model), images, labels, CLASSES, optimizer="sgd", learning_rate=1e-2)
+    same = fit(attached(model), images, labels, CLASSES, Recipe(), optimizer="sgd")
     assert (one.coefficients - many.coefficients).abs().max() < 1e-5
     assert (same.coefficients - many.coefficients).abs().max() > 1e-4
-
-
-@pytest.mark.parametrize("make", [vit, resnet])
-@pytest.mark.parametrize("sets", [1, 2])
-def test_jacobian_agrees_with_finite_differences(make: object, sets: int) -> None:
-    net = attached(make(), sets=sets).double()  # type: ignore[operator]
-    images = data(4)[0].double()
-    start = net.coefficients.sent()
-    features, jacobian = _features_and_jacobian(net, images, start)
-    assert torch.allclose(features, net.features(images), atol=1e-10)
-    for index in range(0, len(start), 3):
-        step = torch.zeros_like(start)
-        step[index] = 1e-6
-        ends = []
-        for end in (start + step, start - step):
-            net.coefficients.flat.data = net.coefficients._spread(end)
-            ends.append(net.features(images).detach())
-        slope = (ends[0] - ends[1]) / 2e-6
-        assert torch.allclose(jacobian[index], slope, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_of_coefficients_agree_with_finite_differences() -> None:
@@ -104,53 +84,6 @@ def test_gradients_of_coefficients_agree_with_finite_differences() -> None:
         step[index] = 1e-6
         slope = (value(start + step) - value(start - step)).detach() / 2e-6
         assert float(found[index]) == pytest.approx(float(slope), rel=1e-5, abs=1e-8)
-
-
-def held_out_error(net: RecastModel, images: Tensor, labels: Tensor) -> float:
-    from recast_core.objective import _ridge_scores
-
-    parts = split_held_out(labels, 0)
-    assert parts is not None
-    learn, judge = parts
-    with torch.no_grad():
-        scores = _ridge_scores(
-            net.features(images[learn]), labels[learn], net.features(images[judge]), CLASSES
-        )
-    wanted = nn.functional.one_hot(labels[judge], CLASSES).float()
-    return float((scores - wanted).square().mean())
-
-
-@pytest.mark.parametrize("make", [vit, resnet])
-def test_levenberg_marquardt_never_raises_the_held_out_error(make: object) -> None:
-    model = make()  # type: ignore[operator]
-    images, labels = data(120)
-    net = attached(model)
-    errors = [held_out_error(net, images, labels)]
-    for _ in range(3):
-        fit(net, images, labels, CLASSES, epochs=1, optimizer="levenberg-marquardt")
-        errors.append(held_out_error(net, images, labels))
-    assert errors == sorted(errors, reverse=True)
-    # The features of a random ResNet have nothing to gain, those of a random ViT do.
-    assert errors[-1] < errors[0] or make is resnet
-
-
-def test_levenberg_marquardt_refuses_steps_that_only_fit_noise() -> None:
-    # Held-out labels that contradict the others: what lowers one error raises the other.
-    images, labels = data(40)
-    _, judge = split_held_out(labels, 0) or (labels, labels)
-    wrong = labels.clone()
-    wrong[judge] = (labels[judge] + 1) % CLASSES
-    net = attached(resnet())
-    before = held_out_error(net, images, wrong)
-    fit(net, images, wrong, CLASSES, epochs=3, optimizer="levenberg-marquardt")
-    assert held_out_error(net, images, wrong) <= before
-
-
-def test_levenberg_marquardt_stays_where_nothing_can_be_held_out() -> None:
-    images, labels = data(4)
-    net = attached(resnet())
-    found = fit(net, images, labels, CLASSES, optimizer="levenberg-marquardt")
-    assert torch.equal(found.coefficients, net.bank.initial_vector)
 
 
 def test_frozen_normalisation_is_bit_identical_after_training() -> None:
@@ -220,7 +153,6 @@ def test_options_that_do_not_exist_or_fit_are_refused() -> None:
         ({"optimizer": "lbfgs"}, "unknown optimizer"),
         ({"norm": "melted"}, "unknown norm"),
         ({"norm": "recompute"}, "no BatchNorm statistics"),
-        ({"norm": "affine", "optimizer": "levenberg-marquardt"}, "trains coefficients only"),
     ):
         with pytest.raises(RecastError, match=message):
             fit(net, images, labels, CLASSES, **options)  # type: ignore[arg-type]

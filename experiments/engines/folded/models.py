@@ -15,19 +15,23 @@ from recast_core.backbones import Preprocess
 from recast_core.errors import RecastError
 from recast_core.fitting import EVALUATION_BATCH
 from recast_core.folded import (
+    BankFold,
     Chunking,
     FoldedClient,
+    How,
     ImageStore,
+    MethodFold,
     SplitModel,
     features_at,
     train,
 )
 from recast_core.folded.threads import on_each_core
-from recast_core.folded.vmapped import FOLDABLE, train_method
 from recast_core.learner import MethodLearner
+from recast_core.methods import parse_method
+from recast_core.objectives import SplitRidge
+from recast_core.recipe import Recipe
 from recast_core.start import Start
 from recast_core.wire.codec import Vector
-from recast_core.wire.messages import Hyperparameters
 
 Finished = Callable[[int], None]
 
@@ -58,7 +62,7 @@ class FoldedModel(Protocol):
         self,
         task: TaskImages,
         clients: Sequence[FoldedClient],
-        hyper: Hyperparameters,
+        recipe: Recipe,
         vector: Vector,
         finished: Finished,
     ) -> Sequence[Vector | RecastError]:
@@ -67,7 +71,7 @@ class FoldedModel(Protocol):
         Args:
             task: whose images.
             clients: their shares and seeds.
-            hyper: of the round.
+            recipe: of the round.
             vector: float32 ``[D]``.
             finished: is told how many more are done.
 
@@ -95,6 +99,9 @@ class FoldedBank:
     options: FoldedOptions
     workers: int
 
+    def __post_init__(self) -> None:
+        self._fold = BankFold(self.split, self.options.half, self.options.compiled)
+
     @property
     def start(self) -> Start:
         """The bank."""
@@ -104,25 +111,19 @@ class FoldedBank:
         self,
         task: TaskImages,
         clients: Sequence[FoldedClient],
-        hyper: Hyperparameters,
+        recipe: Recipe,
         vector: Vector,
         finished: Finished,
     ) -> Sequence[Vector | RecastError]:
         """See ``FoldedModel``."""
         found = train(
-            self.split,
+            self._fold,
             self._store(task),
             clients,
-            task.classes,
-            epochs=hyper.epochs,
-            batch=hyper.batch,
-            learning_rate=hyper.learning_rate,
-            start=torch.from_numpy(vector),
-            half=self.options.half,
-            compiled=self.options.compiled,
-            chunking=Chunking(self.options.chunk or None),
-            workers=self.workers,
-            finished=finished,
+            SplitRidge(task.classes),
+            recipe,
+            torch.from_numpy(vector),
+            How(Chunking(self.options.chunk or None), self.workers, finished),
         )
         return list(found.coefficients.numpy())
 
@@ -158,31 +159,28 @@ class FoldedMethod:
         self,
         task: TaskImages,
         clients: Sequence[FoldedClient],
-        hyper: Hyperparameters,
+        recipe: Recipe,
         vector: Vector,
         finished: Finished,
     ) -> Sequence[Vector | RecastError]:
         """See ``FoldedModel``."""
         learner = self.learner
-        if learner.device.type == "cuda" and learner.start.method.split(":")[0] in FOLDABLE:
-            found = train_method(
-                learner.model,
+        if learner.device.type == "cuda" and parse_method(learner.start.method).foldable:
+            found = train(
+                MethodFold(learner.model),
                 self._store(task),
                 clients,
-                task.classes,
-                epochs=hyper.epochs,
-                batch=hyper.batch,
-                learning_rate=hyper.learning_rate,
-                start=torch.from_numpy(vector),
-                chunking=Chunking(self.options.chunk or None),
-                finished=finished,
+                SplitRidge(task.classes),
+                recipe,
+                torch.from_numpy(vector),
+                How(Chunking(self.options.chunk or None), finished=finished),
             )
             return list(found.coefficients.numpy())
 
         def alone(own: MethodLearner, client: FoldedClient) -> Vector | RecastError:
             images = task.images[client.rows]
             try:
-                return own.fit(vector, images, client.labels, task.classes, hyper, client.seed)
+                return own.fit(vector, images, client.labels, task.classes, recipe, client.seed)
             except RecastError as error:
                 return error
 
