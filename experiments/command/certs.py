@@ -14,14 +14,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from experiments.command.issued import add_revoked, issued, note_issued, revoked
 from protos.link import is_name
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
+from server.link.revocations import parse_revocations
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825
 CLIENT_DAYS = 825
-REVOKED = "revoked.txt"
 # What clients and server would take for their own.
 RESERVED = {"ca", "server"}
 
@@ -64,15 +65,13 @@ def init(folder: Path, hosts: Sequence[str], names: Sequence[str], *, force: boo
     )
     written += _write(folder, "server", own, server)
     for name in names:
-        written += add(folder, name, force=True)
-    revoked = folder / REVOKED
-    if not revoked.exists():
-        write_atomically(revoked, b"")
+        written += _issue(folder, name, key, authority)
+    add_revoked(folder, "", [])
     return written
 
 
 def add(folder: Path, name: str, *, force: bool) -> list[Path]:
-    """Make one more client's certificate; returns what was written.
+    """Make one more client's certificate, and revoke those it replaces; returns what was written.
 
     Raises:
         RecastError: no authority in ``folder``, a name that cannot be one, or files that exist.
@@ -80,31 +79,59 @@ def add(folder: Path, name: str, *, force: bool) -> list[Path]:
     _check_name(name)
     _check_absent(folder, [name], force=force)
     authority_key, authority = _authority(folder)
+    # Whoever has a key that is replaced may be the reason why it is.
+    add_revoked(folder, name, _serials(folder, name))
+    return _issue(folder, name, authority_key, authority)
+
+
+def revoke(folder: Path, name: str, serial: str | None = None) -> Path:
+    """Add a client's certificates to ``revoked.txt``, which a running server reads again.
+
+    Args:
+        folder: with the list.
+        name: the client; every certificate that it was ever given is revoked.
+        serial: of the one certificate to revoke, hexadecimal; also one made elsewhere.
+
+    Raises:
+        RecastError: there is no certificate of that name, or no such number.
+    """
+    _check_name(name)
+    if serial is not None:
+        try:
+            serials = sorted(parse_revocations([serial]))
+        except ValueError as error:
+            raise RecastError(f"{serial!r} is no serial number: give it in hexadecimal") from error
+    else:
+        serials = _serials(folder, name)
+    if not serials:
+        raise RecastError(
+            f"no certificate of {name!r} in {folder}: name a client's, or give its --serial"
+        )
+    return add_revoked(folder, name, serials)
+
+
+def overview(folder: Path) -> list[str]:
+    """A line for each certificate that was ever issued in ``folder``."""
+    gone = revoked(folder)
+    return [
+        f"{entry.serial:x} {entry.name} {entry.day} {'revoked' if entry.serial in gone else 'good'}"
+        for entry in issued(folder)
+    ]
+
+
+def _issue(
+    folder: Path, name: str, authority_key: ec.EllipticCurvePrivateKey, authority: x509.Certificate
+) -> list[Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _leaf(key, name, ExtendedKeyUsageOID.CLIENT_AUTH, authority, CLIENT_DAYS).sign(
         authority_key, hashes.SHA256()
     )
+    note_issued(folder, name, certificate.serial_number)
     return _write(folder, name, key, certificate)
 
 
-def revoke(folder: Path, name: str) -> Path:
-    """Add a client's certificate to ``revoked.txt``, which a running server reads again.
-
-    Raises:
-        RecastError: there is no certificate of that name.
-    """
-    _check_name(name)
-    try:
-        certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
-    except (OSError, ValueError) as error:
-        raise RecastError(f"no certificate of {name!r} in {folder}: name a client's") from error
-    path = folder / REVOKED
-    old = path.read_text() if path.exists() else ""
-    serial = f"{certificate.serial_number:x}"
-    if serial not in (line.split(" ")[0] for line in old.splitlines()):
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        write_atomically(path, f"{old}{serial} # {name}, {today}\n".encode())
-    return path
+def _serials(folder: Path, name: str) -> list[int]:
+    return [entry.serial for entry in issued(folder) if entry.name == name]
 
 
 def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

@@ -51,6 +51,7 @@ def join(
         check_insecure(server, forced=force_insecure)
     else:
         keys = ClientKeys.load(certs, name)
+    endpoint = Endpoint(server, keys, keepalive)
     set_up(as_json=json_log)
     folder = cache or _default_cache()
     node_config: dict[str, Value] = {
@@ -63,7 +64,7 @@ def join(
     if skip_unreadable:
         node_config["skip-unreadable"] = True
     client = LinkClient(
-        Endpoint(server, keys, keepalive),
+        endpoint,
         name,
         app,
         node_config,

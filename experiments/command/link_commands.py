@@ -115,7 +115,7 @@ def init(folder: Path, hosts: tuple[str, ...], names: tuple[str, ...], force: bo
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Replace what is there.")
 def add(folder: Path, name: str, force: bool) -> None:
-    """Make a certificate for one more client.
+    """Make a certificate for one more client; with --force those it replaces are revoked.
 
     Example: recast certs add certs edge-3
     """
@@ -128,14 +128,28 @@ def add(folder: Path, name: str, force: bool) -> None:
 @certs.command("revoke")
 @click.argument("folder", type=_folder)
 @click.argument("name")
-def revoke(folder: Path, name: str) -> None:
-    """Refuse a client from now on, also by a server that is running.
+@click.option("--serial", help="Only the certificate of this hexadecimal number.")
+def revoke(folder: Path, name: str, serial: str | None) -> None:
+    """Refuse a client, with every certificate it was ever given, also while the server runs.
 
     Example: recast certs revoke certs edge-3
     """
     from experiments.command.certs import revoke as run
 
-    click.echo(run(folder, name))
+    click.echo(run(folder, name, serial))
+
+
+@certs.command("list")
+@click.argument("folder", type=_folder)
+def list_(folder: Path) -> None:
+    """Show every certificate that was ever issued in FOLDER: number, name, day, state.
+
+    Example: recast certs list certs
+    """
+    from experiments.command.certs import overview
+
+    for line in overview(folder):
+        click.echo(line)
 
 
 def _silence_grpc() -> None:

@@ -213,10 +213,14 @@ class Federation:
         name: str = "one",
         handle: Callable[[str, bytes], bytes] = lambda type_, body: body[::-1],
         port: int | None = None,
+        *,
+        keys: ClientKeys | None = None,
+        cache: Path | None = None,
         **options: float,
     ) -> Client:
-        keys = ClientKeys.load(self.certs, name) if self.tls else None
-        cache = self.folder / name
+        if keys is None and self.tls:
+            keys = ClientKeys.load(self.certs, name)
+        cache = cache or self.folder / name
         client = Client(port or self.port, name, cache, keys, handle, **options)
         self._stack.callback(client.stop)
         return client

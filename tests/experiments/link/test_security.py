@@ -204,4 +204,55 @@ def test_certificates_are_private_named_and_not_replaced_by_accident(tmp_path: P
     assert (folder / "edge-1.key").read_bytes() != before
     path = certs.revoke(folder, "edge-1")
     assert certs.revoke(folder, "edge-1").read_text() == path.read_text()
-    assert path.read_text().count("\n") == 1
+    # Both certificates of the name, once each.
+    assert path.read_text().count("\n") == 2
+
+
+def test_a_stolen_key_is_revoked_with_the_name_whatever_replaced_it(
+    federation: Callable[..., Federation], wait_until: Callable[..., None], tmp_path: Path
+) -> None:
+    here = federation()
+    stolen = [ClientKeys.load(here.certs, "one")]
+    certs.add(here.certs, "one", force=True)
+    stolen.append(ClientKeys.load(here.certs, "one"))
+    (here.certs / "one.pem").unlink()
+    certs.add(here.certs, "one", force=True)
+    one = here.join("one")
+    here.grid.wait_for_clients(1)
+    for number, keys in enumerate(stolen):
+        folder = tmp_path / f"thief-{number}"
+        thief = here.join("one", keys=keys, cache=folder)
+        assert "revoked" in str(thief.wait())
+    assert one.ended is None
+    (here.certs / "one.pem").unlink()
+    certs.revoke(here.certs, "one")
+    assert "revoked" in str(one.wait())
+    lines = [line.split()[1:] for line in certs.overview(here.certs)]
+    assert [line[0] for line in lines] == ["one", "two", "one", "one"]
+    assert [line[2] for line in lines] == ["revoked", "good", "revoked", "revoked"]
+
+
+def test_certificates_of_before_there_was_a_list_are_known_and_one_can_be_revoked_by_number(
+    tmp_path: Path,
+) -> None:
+    certs.init(tmp_path, ["localhost"], ["one", "two"], force=False)
+    (tmp_path / "issued.txt").unlink()
+    (tmp_path / "revoked.txt").unlink()
+    old = x509.load_pem_x509_certificate((tmp_path / "one.pem").read_bytes()).serial_number
+    certs.add(tmp_path, "one", force=True)
+    path = tmp_path / "revoked.txt"
+    assert path.read_text().startswith(f"{old:x} # one, ")
+    new = x509.load_pem_x509_certificate((tmp_path / "one.pem").read_bytes()).serial_number
+    certs.revoke(tmp_path, "one", f"{new:X}")
+    certs.revoke(tmp_path, "gone", "0a:0b")
+    assert [line.split(",")[0] for line in path.read_text().splitlines()] == [
+        f"{old:x} # one",
+        f"{new:x} # one",
+        "a0b # gone",
+    ]
+    for bad in ("edge", "", "-1"):
+        with pytest.raises(RecastError):
+            certs.revoke(tmp_path, "one", bad)
+    path.write_text("nonsense\n")
+    with pytest.raises(RecastError, match="line 1"):
+        certs.revoke(tmp_path, "two")
