@@ -31,15 +31,21 @@ class OwnData:
     """A client's images of a task, in memory.
 
     Attributes:
-        images: uint8 ``[n, H, W]`` or ``[n, H, W, 3]``.
+        images: of training that have a label: uint8 ``[n, H, W]`` or ``[n, H, W, 3]``.
         labels: int64 ``[n]``, global class ids.
+        all_images: of training, with and without a label: uint8 ``[N, ...]``.
+        labelled: bool ``[N]``, which of them ``images`` are.
         test_images: uint8 ``[m, ...]``.
         test_labels: int64 ``[m]``.
         classes: of the task as a whole.
     """
 
     def __init__(self, data: ClientData) -> None:
-        self.images, self.labels = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+        self.all_images = torch.from_numpy(data.x_train)
+        self.labelled = torch.from_numpy(data.labelled)
+        every = bool(self.labelled.all())
+        self.images = self.all_images if every else self.all_images[self.labelled]
+        self.labels = torch.from_numpy(data.y_train[data.labelled])
         self.test_images = torch.from_numpy(data.x_test)
         self.test_labels = torch.from_numpy(data.y_test)
         self.classes = data.num_classes
@@ -51,7 +57,7 @@ class OwnData:
 
     @property
     def local_classes(self) -> int:
-        """Classes among the training images."""
+        """Classes among the training images with a label."""
         return len(np.unique(self.labels.numpy()))
 
 
@@ -169,9 +175,11 @@ class Node:
         if self.share is None or not task.source:
             return None
         index, count = self.share
-        scheme, seed = self.settings.partition, self.settings.seed
+        run = self.settings
         dataset = load_dataset(parse_task(task.source), size, skip_unreadable=skip)
-        return OwnData(partition(dataset, index, count, scheme=scheme, seed=seed))
+        return OwnData(
+            partition(dataset, index, count, scheme=run.partition, seed=run.seed, labels=run.labels)
+        )
 
 
 def _default_cache(run_id: int, share: tuple[int, int] | None) -> Path:

@@ -36,7 +36,11 @@ class TaskData(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Of the training images: int64 ``[n]``, global class ids."""
+        """Of the training images that have one: int64 ``[n]``, global class ids."""
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which of the training images have a label: bool ``[N]``, ``n`` of them true."""
 
     @property
     def test_examples(self) -> int:
@@ -48,7 +52,7 @@ class TaskData(Protocol):
 
     @property
     def local_classes(self) -> int:
-        """Among the training images."""
+        """Among the training images with a label."""
 
 
 M = TypeVar("M", bound=Model)

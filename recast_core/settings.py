@@ -67,6 +67,8 @@ class Settings:
             and ``shared``, which the server merges.
         bits: width of an update's numbers.
         partition: how simulated clients divide a task's data.
+        labels: how many training images of a task have a label, over all simulated clients; -1 is
+            all. Clients with data of their own have the labels that these have.
         seed: of everything.
         device: ``auto``, ``cpu`` or ``cuda``.
         run_dir: where the registry goes; empty for a folder of its own under ``runs/``. A run in it
@@ -106,6 +108,7 @@ class Settings:
     head: str = "local"
     bits: int = 8
     partition: str = "dirichlet:0.5"
+    labels: int = -1
     seed: int = 0
     device: str = "auto"
     run_dir: str = ""
@@ -139,6 +142,13 @@ class Settings:
         if not 0 <= self.seed < 2**32:
             raise RecastError(f"seed is {self.seed}: give a whole number from 0 to 4294967295")
         head_kind(self.head)
+        if self.labels < -1:
+            raise RecastError(f"labels is {self.labels}: give a number, 0 for none or -1 for all")
+        if self.labels == 0 and self.head != "backbone" and not self.head.startswith("task:"):
+            raise RecastError(
+                f"labels 0 and head {self.head}, which is fitted to labels: use head backbone or "
+                "task:NAME, which a model brings, or give labels"
+            )
         if self.rounding not in ROUNDINGS:
             raise RecastError(
                 f"unknown rounding {self.rounding!r}: choose {' or '.join(ROUNDINGS)}"

@@ -14,6 +14,9 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Groups = npt.NDArray[np.int64]
 
+UNLABELLED = -1
+"""Stands for the label of an image that has none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -47,7 +50,7 @@ class ClientData:
 
     Attributes:
         x_train: uint8 [n, H, W] or [n, H, W, 3].
-        y_train: int64 [n], global class ids.
+        y_train: int64 [n], global class ids, `UNLABELLED` where an image has no label.
         x_test: uint8 [m, ...].
         y_test: int64 [m].
         num_classes: how many classes the task has over all clients.
@@ -58,6 +61,12 @@ class ClientData:
     x_test: Images
     y_test: Labels
     num_classes: int
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Which training images have a label: bool [n]."""
+        known: npt.NDArray[np.bool_] = self.y_train != UNLABELLED
+        return known
 
 
 def as_images(array: npt.NDArray[Any], what: str) -> Images:
@@ -77,8 +86,12 @@ def as_images(array: npt.NDArray[Any], what: str) -> Images:
     return array
 
 
-def as_labels(array: npt.NDArray[Any], what: str, count: int, num_classes: int) -> Labels:
+def as_labels(
+    array: npt.NDArray[Any], what: str, count: int, num_classes: int, *, may_lack: bool = False
+) -> Labels:
     """Return `array` as int64 [count] with values in 0 .. num_classes - 1.
+
+    With `may_lack` also `UNLABELLED`.
 
     Raises:
         RecastError: not integers, another length, or a class id out of range.
@@ -92,10 +105,11 @@ def as_labels(array: npt.NDArray[Any], what: str, count: int, num_classes: int) 
         raise RecastError(
             f"{what} has shape {list(array.shape)} for {count} images: one label per image"
         )
-    if count and (int(array.min()) < 0 or int(array.max()) >= num_classes):
+    least = UNLABELLED if may_lack else 0
+    if count and (int(array.min()) < least or int(array.max()) >= num_classes):
         raise RecastError(
             f"{what} holds class ids {array.min()} to {array.max()} for {num_classes} classes: "
-            f"use 0 to {num_classes - 1}"
+            f"use 0 to {num_classes - 1}{', and -1 for no label' if may_lack else ''}"
         )
     return array.astype(np.int64)
 
@@ -119,11 +133,12 @@ def stratified_split(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Split range(N) class by class into train and test indices, both ascending.
 
-    Every class keeps at least one training image; of n images round(n · test_fraction) are test.
+    Images without a label are training images. Every class keeps at least one training image; of n
+    images round(n · test_fraction) are test.
     """
     rng = np.random.default_rng(seed)
     is_test = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != UNLABELLED]):
         members = rng.permutation(np.flatnonzero(labels == label))
         count = min(int(len(members) * test_fraction + 0.5), len(members) - 1)
         is_test[members[:count]] = True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from client.data.arrays import ClientData, Dataset, Labels, stratified_split
+from client.data.arrays import UNLABELLED, ClientData, Dataset, Labels, stratified_split
 from client.data.images import Decoded, read_image, stack, to_bytes
 from client.data.listing import Listing, class_name, find_splits, list_classes, told
 from client.data.npz import load_npz
@@ -17,6 +17,7 @@ from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
 
 TEST_FRACTION = 0.2
+UNLABELLED_FOLDER = "unlabelled"
 _SHOWN = 20
 logger = logging.getLogger("recast.data")
 _said: set[str] = set()
@@ -29,6 +30,7 @@ def load_folder(
     classes: Sequence[str] | None = None,
     *,
     skip_unreadable: bool = False,
+    may_lack_labels: bool = False,
 ) -> Dataset:
     """Load an ImageFolder: one folder of images per class, below `path` or its train/ and test/.
 
@@ -42,6 +44,8 @@ def load_folder(
         seed: of the split.
         classes: the names in the order of their ids; None: the class folders' names, sorted.
         skip_unreadable: go on without images that cannot be read, and say how many they are.
+        may_lack_labels: images of a folder named `UNLABELLED_FOLDER` are training images without a
+            label, unless `classes` has a class of that name.
 
     Raises:
         RecastError: no such folder, no class folders, no images, unreadable images (all of them in
@@ -51,14 +55,18 @@ def load_folder(
         raise RecastError(f"no folder {path}: name one that holds a folder of images per class")
     splits = find_splits(path)
     parts = [list_classes(part) for part in (splits.train, splits.test) if part is not None]
-    names = _names(path, parts, classes)
+    aside = {UNLABELLED_FOLDER} - {*(classes or ())} if may_lack_labels else set()
+    names = _names(path, parts, classes, aside)
     skipped: Counter[str] = sum((part.skipped for part in parts), Counter())
     skipped.update({f"folder {name}/ beside {splits.train.name}/": 1 for name in splits.unused})
+    for name in aside & {name for part in parts[1:] for name in part.classes}:
+        skipped[f"of {name}/ among the test images"] += len(parts[1].classes.pop(name))
     if not parts[0].count:
         raise RecastError(
             f"no image in the class folders of {splits.train}{told(skipped)}: add JPEG or PNG files"
         )
-    read, labels = _read_all(path, parts, names, size, skipped, skip_unreadable)
+    ids = {name: index for index, name in enumerate(names)} | dict.fromkeys(aside, UNLABELLED)
+    read, labels = _read_all(path, parts, ids, size, skipped, skip_unreadable)
     images, bits = to_bytes(read)
     arrays = stack(images, size)
     if splits.test is None:
@@ -93,6 +101,8 @@ def folder_task_data(
       that this client lacks are fine. Without `classes` the folders' sorted names count, which is
       right only if every client has a folder, be it empty, for every class.
 
+    Images may lack a label: -1 in `y_train`, or a folder named `unlabelled` beside the classes'.
+
     Args:
         data_dir: the client's data directory.
         task_name: comes from the server and is checked before it becomes a path.
@@ -110,17 +120,21 @@ def folder_task_data(
     check_task_name(task_name)
     file, folder = data_dir / f"{task_name}.npz", data_dir / task_name
     if file.exists():
-        data = load_npz(file, seed=seed, classes=classes, may_lack_test=True)
+        data = load_npz(file, seed=seed, classes=classes, may_lack_test=True, may_lack_labels=True)
     elif folder.is_dir():
-        data = load_folder(folder, size, seed, classes, skip_unreadable=skip_unreadable)
+        data = load_folder(
+            folder, size, seed, classes, skip_unreadable=skip_unreadable, may_lack_labels=True
+        )
     else:
         return None
     return ClientData(data.x_train, data.y_train, data.x_test, data.y_test, len(data.classes))
 
 
-def _names(path: Path, parts: Sequence[Listing], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """The task's classes; every class folder must be one of them."""
-    found = sorted({name for part in parts for name in part.classes})
+def _names(
+    path: Path, parts: Sequence[Listing], classes: Sequence[str] | None, aside: set[str]
+) -> tuple[str, ...]:
+    """The task's classes; every class folder must be one of them, or set aside."""
+    found = sorted({name for part in parts for name in part.classes} - aside)
     if classes is not None:
         names = tuple(class_name(name) for name in classes)
         unknown = sorted(set(found) - set(names))
@@ -144,13 +158,12 @@ def _names(path: Path, parts: Sequence[Listing], classes: Sequence[str] | None) 
 def _read_all(
     path: Path,
     parts: Sequence[Listing],
-    names: Sequence[str],
+    ids: Mapping[str, int],
     size: int,
     skipped: Counter[str],
     skip_unreadable: bool,
 ) -> tuple[list[list[Decoded]], list[Labels]]:
     """Every part's images and labels; images that cannot be read are skipped or raise together."""
-    ids = {name: index for index, name in enumerate(names)}
     failed: list[str] = []
     images: list[list[Decoded]] = []
     labels: list[Labels] = []

@@ -27,6 +27,7 @@ def load_npz(
     seed: int = 0,
     classes: Sequence[str] | None = None,
     may_lack_test: bool = False,
+    may_lack_labels: bool = False,
 ) -> Dataset:
     """Load `x_train, y_train, x_test, y_test, classes`, or `x, y, is_test, classes`.
 
@@ -40,6 +41,7 @@ def load_npz(
         classes: names known from elsewhere; the file's own may then be missing, and must not
             differ.
         may_lack_test: whether a file with only `x_train, y_train` will do.
+        may_lack_labels: whether `y_train` may be -1 for images without a label.
 
     Raises:
         RecastError: absent, unreadable or misshapen file; the message names the array.
@@ -54,7 +56,13 @@ def load_npz(
         if f"x_{part}" in arrays:
             _require(arrays, path, (f"x_{part}", f"y_{part}"))
             x = as_images(arrays[f"x_{part}"], f"x_{part} in {path}")
-            y = as_labels(arrays[f"y_{part}"], f"y_{part} in {path}", len(x), len(names))
+            y = as_labels(
+                arrays[f"y_{part}"],
+                f"y_{part} in {path}",
+                len(x),
+                len(names),
+                may_lack=may_lack_labels and part == "train",
+            )
             data[part] = (x, y)
     x, y = data["train"]
     if len(x) == 0:

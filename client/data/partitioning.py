@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import ClientData, Dataset
+from client.data.labelling import ALL, known_labels
 from client.data.natural import deal_groups, own_groups
+from client.data.quotas import proportional
 from client.data.shards import check_shards, deal_shards
 from recast_core.errors import RecastError
 
@@ -61,6 +63,7 @@ def partition(
     *,
     scheme: str = "dirichlet:0.5",
     seed: int,
+    labels: int = ALL,
 ) -> ClientData:
     """Return one client's share of a task.
 
@@ -72,10 +75,11 @@ def partition(
         partition_id: 0 .. num_partitions - 1.
         num_partitions: how many clients share the task; more than images: some get none.
         scheme: see `parse_scheme`.
-        seed: of the split.
+        seed: of the split, and of which images have labels.
+        labels: how many training images of all clients together have one; see `known_labels`.
 
     Raises:
-        RecastError: no such client or scheme.
+        RecastError: no such client or scheme, or fewer labels than classes.
     """
     if not 0 <= partition_id < num_partitions:
         raise RecastError(
@@ -86,7 +90,7 @@ def partition(
     mine, held_out = train[partition_id], test[partition_id]
     return ClientData(
         dataset.x_train[mine],
-        dataset.y_train[mine],
+        known_labels(dataset, labels, seed)[mine],
         dataset.x_test[held_out],
         dataset.y_test[held_out],
         len(dataset.classes),
@@ -168,7 +172,7 @@ def split_test(
         for label in np.unique(test_labels):
             members = rng.permutation(np.flatnonzero(test_labels == label))
             held = np.bincount(client_of[label_of == label], minlength=clients)
-            counts = _proportional(len(members), held if held.any() else sizes, rng)
+            counts = proportional(len(members), held if held.any() else sizes, rng)
             owner[members] = np.repeat(np.arange(clients), counts)
     order = np.argsort(owner, kind="stable")
     cuts = np.searchsorted(owner[order], np.arange(clients + 1))
@@ -306,12 +310,3 @@ def _reachable(
         if np.diff(ends, axis=1, prepend=0).sum(axis=0).min() >= minimum:
             return True
     return False
-
-
-def _proportional(total: int, weights: Indices, rng: np.random.Generator) -> Indices:
-    """Divide `total` in proportion to integer `weights` by largest remainder, in exact integers."""
-    whole, remainder = np.divmod(weights * total, weights.sum())
-    left = total - int(whole.sum())
-    first = np.lexsort((rng.random(len(weights)), -remainder))[:left]
-    whole[first] += 1
-    return whole

@@ -35,6 +35,7 @@ _RUN = {
     "head": (str, "local or linear (stay on their client), means, ridge or shared (merged)."),
     "bits": (int, "Width of an update's numbers: 32, 16, or 8 to 1."),
     "partition": (str, "iid, dirichlet:ALPHA, shards:CLASSES or natural."),
+    "labels": (int, "Labelled training images in the whole simulated fleet; -1 is all."),
     "seed": (int, "Of everything."),
     "device": (str, "auto, cpu or cuda."),
     "run-dir": (str, "Where the registry goes; an unfinished run in it is continued."),

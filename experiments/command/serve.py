@@ -81,6 +81,8 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
     keys = options.keys()
     load_backbone(settings.backbone)  # A mistake shows before anyone is waited for.
     set_up(as_json=options.json_log)
+    if settings.labels >= 0:
+        logger.warning("labels is for simulated clients: these have the labels that their data has")
     signal.signal(signal.SIGTERM, _stop)
     folder = run_folder(settings)
     with ExitStack() as stack:

@@ -133,4 +133,5 @@ def _check_data(task: TaskSpec, size: int, clients: int, settings: Settings) -> 
     data = load_dataset(task, size, skip_unreadable=settings.skip_unreadable)
     if len(np.unique(data.y_train)) < 2:
         raise RecastError(f"task {task} has images of one class only: name at least two classes")
-    partition(data, 0, clients, scheme=settings.partition, seed=settings.seed)
+    run = settings
+    partition(data, 0, clients, scheme=run.partition, seed=run.seed, labels=run.labels)

@@ -27,7 +27,14 @@ def deal(settings: Settings, clients: int, folder: Path) -> list[Path]:
     for task in parse_tasks(settings.tasks):
         dataset = load_dataset(task, size)
         for index, path in enumerate(folders):
-            data = partition(dataset, index, clients, scheme=settings.partition, seed=settings.seed)
+            data = partition(
+                dataset,
+                index,
+                clients,
+                scheme=settings.partition,
+                seed=settings.seed,
+                labels=settings.labels,
+            )
             path.mkdir(parents=True, exist_ok=True)
             np.savez(
                 path / f"{task.name}.npz",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.data import load_dataset, parse_task, shares
+from client.data import UNLABELLED, known_labels, load_dataset, parse_task, shares
 from recast_core.folded import ImageStore
 from recast_core.settings import Settings
 
@@ -20,16 +20,20 @@ class NodeRows:
 
     Attributes:
         task: whose images they are.
-        learn: int64 ``[n]`` rows of the training images.
+        learn: int64 ``[n]`` rows of the training images that have a label.
         labels: int64 ``[n]``, global class ids.
+        all_rows: int64 ``[N]`` rows of the training images, with and without a label.
+        labelled: bool ``[N]``, which of them ``learn`` are.
         judge: int64 ``[m]`` rows of the test images, which follow all training images.
         judge_labels: int64 ``[m]``.
-        local_classes: classes among the training images.
+        local_classes: classes among the training images with a label.
     """
 
     task: TaskImages
     learn: Tensor
     labels: Tensor
+    all_rows: Tensor
+    labelled: Tensor
     judge: Tensor
     judge_labels: Tensor
     local_classes: int
@@ -85,21 +89,32 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
         source: DATA specification.
         size: pixels a side, for images that come in many sizes.
         nodes: how many share it.
-        settings: of the run; partition scheme and seed.
+        settings: of the run; partition scheme, seed and how many labels there are.
 
     Raises:
-        RecastError: data absent or unreadable, or a partition that they do not allow.
+        RecastError: data absent or unreadable, or a partition or labels that they do not allow.
     """
     dataset = load_dataset(parse_task(source), size, skip_unreadable=settings.skip_unreadable)
     learn, judge = shares(dataset, nodes, settings.partition, settings.seed)
-    labels, judge_labels = (torch.from_numpy(y) for y in (dataset.y_train, dataset.y_test))
+    known = known_labels(dataset, settings.labels, settings.seed)
+    judge_labels = torch.from_numpy(dataset.y_test)
     images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
     task = TaskImages(images, len(dataset.classes))
     nodes_rows = []
     for mine, held_out in zip(learn, judge, strict=True):
-        rows, test = torch.from_numpy(mine.copy()), torch.from_numpy(held_out)
-        present = len(np.unique(dataset.y_train[mine]))
-        judged = test + len(dataset.y_train)
-        nodes_rows.append(NodeRows(task, rows, labels[rows], judged, judge_labels[test], present))
+        test, labelled = torch.from_numpy(held_out), known[mine] != UNLABELLED
+        labels, rows = known[mine][labelled], torch.from_numpy(mine.copy())
+        nodes_rows.append(
+            NodeRows(
+                task,
+                learn=rows if labelled.all() else rows[torch.from_numpy(labelled)],
+                labels=torch.from_numpy(labels),
+                all_rows=rows,
+                labelled=torch.from_numpy(labelled),
+                judge=test + len(dataset.y_train),
+                judge_labels=judge_labels[test],
+                local_classes=len(np.unique(labels)),
+            )
+        )
     task.nodes = nodes_rows
     return task
