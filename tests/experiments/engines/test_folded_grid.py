@@ -143,6 +143,27 @@ def test_every_answer_is_what_the_client_app_answers(
     )
 
 
+def test_with_few_labels_a_client_learns_from_its_labelled_images_alone(
+    tiny: Make, tmp_path: Path
+) -> None:
+    settings = tiny(labels=36, partition="dirichlet:0.5")
+    talks = both(settings, tmp_path)
+    greeted = talks[0].hello()
+    assert greeted == talks[1].hello()
+    told = [
+        task.train_examples for reply in greeted for task in reply.hello.tasks if task.task == 1
+    ]
+    assert sum(told) == 36
+    ready(*talks)
+    request = pb.ToClient(train=talks[0].broadcast())
+    answers = [talk.say(request, "train") for talk in talks]
+    examples = {a.update.examples for a in answers[0] if a.WhichOneof("body") == "update"}
+    assert same_updates(talks, answers) >= 3
+    assert examples <= set(told)
+    request = pb.ToClient(evaluate=talks[0].broadcast(1, 0.1))
+    same_updates(talks, [talk.say(request, "evaluate") for talk in talks])
+
+
 def test_each_node_is_answered_by_what_it_was_told(tiny: Make, tmp_path: Path) -> None:
     talks = both(tiny(), tmp_path)
     replies = []
