@@ -10,6 +10,7 @@ import grpc.aio
 
 from client.link.channel import Endpoint
 from recast_core.errors import RecastError
+from recast_core.text import plain
 
 logger = logging.getLogger("recast.link")
 _FINAL = {
@@ -44,7 +45,7 @@ class Complaints:
         Raises:
             RecastError: trying again would not help.
         """
-        target, details = self._endpoint.target, (error.details() or "")[:200]
+        target, details = self._endpoint.target, plain(error.details() or "", 200)
         remedy = _FINAL.get(error.code())
         if remedy is not None:
             raise RecastError(f"{target} refused {self._name!r} ({details}): {remedy}") from error

@@ -117,7 +117,7 @@ class ProgressObserver:
         self._line(f"client {client} left out ({reason}): {detail}")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def close(report: dict[str, Any], result: RunResult, backbone: str) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
+from recast_core.text import plain
 from server.exchange.collect import Collector, Question
 from server.exchange.observer import LOST, Observer
 from server.record.ledger import Kind, Ledger, LedgerRow
@@ -192,7 +193,7 @@ class Traffic:
 
     def refuse(self, node: int, topic: Topic, reason: str, detail: str) -> None:
         """Leave a node or its answer out: counted, logged, and of no other effect."""
-        line = " ".join(detail.split())[:300]
+        line = plain(detail)
         if reason in FORGETFUL:
             self._forgot.add(node)
         self._ledger.refuse(Refusal(str(node), topic.task, topic.round, reason, line))

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
+from recast_core.text import plain
 from server.exchange.observer import LOST
 from server.link.identity import node_id
 from server.link.limits import MAX_CLIENTS
@@ -216,7 +217,7 @@ class Sessions:
                 return
             del self._open[entry.key]
             body = frame.reply if which == "reply" else None
-            self._answers[entry.key] = Answer(session.node, body, frame.error[:200])
+            self._answers[entry.key] = Answer(session.node, body, plain(frame.error))
             self.changed.notify_all()
 
     def take(self, keys: Iterable[str]) -> dict[str, Answer]:

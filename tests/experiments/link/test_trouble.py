@@ -59,6 +59,18 @@ def test_a_full_disk_is_said_at_once_and_the_download_goes_on_when_there_is_room
     assert one.events.count("connected") == two.events.count("connected") == 1
 
 
+def test_what_a_clients_application_says_is_one_line_that_can_be_seen(
+    federation: Callable[..., Federation],
+) -> None:
+    def crash(type_: str, body: bytes) -> bytes:
+        raise ValueError("\x1b[2J\x1b[31mOWNED\x1b[0m\r\nINFO fake\x00end")
+
+    here = federation(tls=False)
+    here.join(handle=crash)
+    here.grid.wait_for_clients(1)
+    assert here.ask(b"") == ["ValueError: OWNED INFO fake end"]
+
+
 def test_a_memory_that_cannot_be_written_does_not_end_the_client(
     federation: Callable[..., Federation], tmp_path: Path
 ) -> None:

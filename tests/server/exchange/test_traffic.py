@@ -195,3 +195,23 @@ def test_a_refusals_detail_is_one_short_line(desk: Desk) -> None:
     assert refusal.detail.startswith("a b c dxx")
     assert len(refusal.detail) == 300
     assert (refusal.client, refusal.task, refusal.round) == ("7", "t", 3)
+
+
+HOSTILE = "\x1b[2J\x1b[31mOWNED\x1b[0m \x1b]0;title\x07 \r\nINFO fake line\x00end \u202egnp"
+
+
+@pytest.mark.parametrize("way", ["refusal", "error"])
+def test_a_clients_words_reach_log_and_registry_without_what_orders_a_terminal(
+    desk: Desk, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    content: object = Error(1, HOSTILE)
+    if way == "refusal":
+        refusal = pb.Refusal(reason=pb.Refusal.REASON_FAILED, detail=HOSTILE)
+        content = pb.ToServer(refusal=refusal)
+    with caplog.at_level("WARNING", "recast.server"):
+        desk.told.refused = LogObserver().refused  # type: ignore[method-assign]
+        desk.receive(content)
+    (refused,) = desk.ledger.drain_refusals()
+    assert refused.detail == "OWNED INFO fake line end gnp"
+    assert caplog.records[-1].getMessage().isprintable()
+    assert refused.detail in caplog.records[-1].getMessage()
