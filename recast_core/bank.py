@@ -16,33 +16,11 @@ from torch import Tensor
 from recast_core.bank_file import pack, unpack
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
+from recast_core.groups import Group, PackedGroup, TemplateGroup, read_group
 
+__all__ = ["Group", "PackedGroup", "TemplateBank", "TemplateGroup"]
 
-@dataclass(frozen=True, eq=False)
-class TemplateGroup:
-    """Tensors of one shape that share templates.
-
-    Attributes:
-        name: unique within the bank.
-        modules: dotted names of the L target modules.
-        tensor: the rewritten tensor of each module (``weight``, ``in_proj_weight``, ...).
-        rows: for each module its row of coefficients in the bank. Modules with one row in common
-            move together.
-        templates: float32 ``[n, *shape]``.
-        base: float32 ``[L, *shape]`` for the residual form, or ``None``.
-    """
-
-    name: str
-    modules: tuple[str, ...]
-    tensor: str
-    rows: tuple[int, ...]
-    templates: Tensor
-    base: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of each rewritten tensor."""
-        return tuple(self.templates.shape[1:])
+_PLAIN, _PACKED = "recast.bank/1", "recast.bank/2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +41,7 @@ class TemplateBank:
         meta: how the bank was made; not part of its identity.
     """
 
-    groups: tuple[TemplateGroup, ...]
+    groups: tuple[Group, ...]
     initial: tuple[Tensor, ...]
     sets: int = 1
     residual: bool = False
@@ -91,7 +69,7 @@ class TemplateBank:
     @property
     def template_count(self) -> int:
         """The number of templates over all groups."""
-        return sum(group.templates.shape[0] for group in self.groups)
+        return sum(group.count for group in self.groups)
 
     @cached_property
     def initial_vector(self) -> Tensor:
@@ -103,14 +81,16 @@ class TemplateBank:
         """SHA-256 over the canonical byte form: 32 bytes.
 
         The form is the header as JSON (sorted keys, no spaces), a zero byte, then every tensor's
-        little-endian float32 bytes in the header's order. Storage precision and ``meta`` do not
-        enter, so the identity is that of the function, not of the file.
+        little-endian float32 bytes in the header's order; of packed templates the content and the
+        scales. Storage precision and ``meta`` do not enter, so the identity is that of the
+        function, not of the file.
         """
         digest = hashlib.sha256()
         digest.update(json.dumps(self.header(), sort_keys=True, separators=(",", ":")).encode())
         digest.update(b"\0")
         for _, tensor in self.tensors():
-            digest.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+            kind = "u1" if tensor.dtype == torch.uint8 else "<f4"
+            digest.update(tensor.detach().cpu().contiguous().numpy().astype(kind).tobytes())
         return digest.digest()
 
     @cached_property
@@ -120,22 +100,13 @@ class TemplateBank:
 
     def header(self) -> dict[str, object]:
         """Everything but the tensors, as plain JSON values."""
+        packed = any(isinstance(group, PackedGroup) for group in self.groups)
         return {
-            "format": "recast.bank/1",
+            "format": _PACKED if packed else _PLAIN,
             "sets": self.sets,
             "residual": self.residual,
             "backbone": self.backbone,
-            "groups": [
-                {
-                    "name": group.name,
-                    "modules": list(group.modules),
-                    "tensor": group.tensor,
-                    "rows": list(group.rows),
-                    "shape": list(group.templates.shape),
-                    "base": group.base is not None,
-                }
-                for group in self.groups
-            ],
+            "groups": [group.header() for group in self.groups],
             "initial": [row.numel() for row in self.initial],
         }
 
@@ -143,9 +114,7 @@ class TemplateBank:
         """The tensors by file name, in canonical order."""
         named = [("initial", self.initial_vector)]
         for index, group in enumerate(self.groups):
-            named.append((f"templates.{index}", group.templates))
-            if group.base is not None:
-                named.append((f"base.{index}", group.base))
+            named += group.tensors(index)
         return named
 
     def to_bytes(self) -> bytes:
@@ -198,21 +167,13 @@ def _build(
 ) -> TemplateBank:
     """Put a bank together from the parts of its file."""
     try:
-        if header["format"] != "recast.bank/1":
+        if header["format"] not in (_PLAIN, _PACKED):
             raise RecastError(f"{name} has format {header['format']!r}: upgrade recast to read it")
         groups = tuple(
-            TemplateGroup(
-                name=_text(entry["name"]),
-                modules=tuple(map(_text, entry["modules"])),
-                tensor=_text(entry["tensor"]),
-                rows=tuple(entry["rows"]),
-                templates=_shaped(tensors[f"templates.{index}"], entry["shape"]),
-                base=tensors[f"base.{index}"] if entry["base"] else None,
-            )
-            for index, entry in enumerate(header["groups"])
+            read_group(entry, index, tensors) for index, entry in enumerate(header["groups"])
         )
         initial = torch.split(tensors["initial"], list(header["initial"]))
-        return TemplateBank(
+        bank = TemplateBank(
             groups=groups,
             initial=tuple(initial),
             sets=int(header["sets"]),
@@ -220,24 +181,15 @@ def _build(
             backbone=str(header["backbone"]),
             meta=meta,
         )
+        if bank.header()["format"] != header["format"]:
+            raise ValueError("a format that its groups do not have")
+        return bank
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         cause = " ".join(str(error).split())[:200]
         raise RecastError(
             f"{name} has a header that does not fit its tensors ({cause}): make it again with "
             "`recast mimic`"
         ) from error
-
-
-def _shaped(tensor: Tensor, shape: list[int]) -> Tensor:
-    if list(tensor.shape) != shape:
-        raise ValueError(f"templates of shape {list(tensor.shape)}, header says {shape}")
-    return tensor
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no name")
-    return value
 
 
 def _check(bank: TemplateBank) -> None:
@@ -247,7 +199,7 @@ def _check(bank: TemplateBank) -> None:
         raise RecastError(f"a bank with {bank.sets} sets: give at least 1")
     seen: set[tuple[str, str]] = set()
     for group in bank.groups:
-        n = group.templates.shape[0]
+        n = group.count
         if len(group.rows) != len(group.modules):
             raise RecastError(
                 f"group {group.name!r} has {len(group.modules)} modules but "
@@ -267,6 +219,8 @@ def _check(bank: TemplateBank) -> None:
                 "templates: make the bank again"
             )
     for name, tensor in bank.tensors():
+        if name.startswith("packed."):
+            continue  # checked where it was made
         if tensor.dtype != torch.float32:
             raise RecastError(f"{name} of the bank is {tensor.dtype}: give float32 tensors")
         if not bool(torch.isfinite(tensor).all()):

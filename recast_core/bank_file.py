@@ -28,7 +28,7 @@ def pack(
 
 
 def unpack(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, str], dict[str, Tensor]]:
-    """Header, meta and float32 tensors of a bank file.
+    """Header, meta and tensors of a bank file: float32, or uint8 where it holds integers.
 
     Raises:
         RecastError: not a safetensors file, or one that is not a bank.
@@ -51,10 +51,12 @@ def unpack(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, str], d
     return (
         parts["header"],
         dict(parts["meta"]),
-        {key: value.float() for key, value in tensors.items()},
+        {key: v if v.dtype == torch.uint8 else v.float() for key, v in tensors.items()},
     )
 
 
 def _narrow(tensor: Tensor) -> Tensor:
+    if tensor.dtype == torch.uint8:
+        return tensor
     half = tensor.half()
     return half if torch.equal(half.float(), tensor) else tensor

@@ -8,7 +8,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from recast_core.bank import TemplateBank, TemplateGroup
+from recast_core.bank import Group, TemplateBank
 from recast_core.classifier import find_head
 from recast_core.coefficients import Coefficients
 from recast_core.errors import RecastError
@@ -192,7 +192,7 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def _check_module(model: nn.Module, name: str, group: TemplateGroup) -> None:
+def _check_module(model: nn.Module, name: str, group: Group) -> None:
     try:
         module = model.get_submodule(name)
     except AttributeError:

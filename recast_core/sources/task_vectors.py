@@ -15,8 +15,8 @@ from recast_core.mimicry import fingerprint, stacked_weights
 from recast_core.targets import TargetGroup, find_groups, weight_name
 
 Share = Literal["group", "block", "stage", "model"]
-_NORMS = (nn.BatchNorm2d, nn.LayerNorm)
-_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+_STATISTICS = ("running_mean", "running_var")
 
 
 def task_vector_bank(
@@ -65,13 +65,13 @@ def task_vector_bank(
     tensors = [
         (name, tensor, row)
         for name, row in _members(model, row_of, norms).items()
-        for tensor in _tensors(model.get_submodule(name))
+        for tensor in difference_tensors(model.get_submodule(name))
     ]
     names = list(dict.fromkeys(row for _, _, row in tensors))
     groups = []
     for name, tensor, row in tensors:
-        base = _base(model, name, tensor)
-        deltas = torch.stack([_delta(s, i, name, tensor, base) for i, s in enumerate(states)])
+        base = base_tensor(model, name, tensor)
+        deltas = torch.stack([_difference(s, i, name, tensor, base) for i, s in enumerate(states)])
         if rank is not None and base.dim() > 1:
             deltas = low_rank(deltas, rank)
         groups.append(
@@ -101,7 +101,7 @@ def low_rank(weights: Tensor, rank: int) -> Tensor:
     return kept.float().reshape(weights.shape)
 
 
-def _stage(name: str) -> str:
+def stage_of(name: str) -> str:
     """Up to the first component with a digit: ``layer1``, ``encoder.layers.encoder_layer_3``."""
     parts = name.split(".")
     for end, part in enumerate(parts, 1):
@@ -110,17 +110,17 @@ def _stage(name: str) -> str:
     return ""
 
 
-def _block(name: str) -> str:
+def block_of(name: str) -> str:
     """The stage and the number that follows it: ``layer1.2``; the stage where none does."""
-    stage = _stage(name)
+    stage = stage_of(name)
     following = name[len(stage) + 1 :].split(".")[0] if stage else ""
     return f"{stage}.{following}" if following.isdigit() else stage
 
 
 _KEYS: Mapping[Share, Callable[[str], str]] = {
     "group": lambda name: "",
-    "block": _block,
-    "stage": _stage,
+    "block": block_of,
+    "stage": stage_of,
     "model": lambda name: "model",
 }
 
@@ -130,14 +130,14 @@ def _members(model: nn.Module, row_of: Mapping[str, str], norms: bool) -> dict[s
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     rows = dict(row_of)
     for name, module in model.named_modules():
-        if norms and isinstance(module, _NORMS) and _tensors(module):
+        if norms and isinstance(module, NORMS) and difference_tensors(module):
             rows[name] = row_of[_companion(name, list(row_of), order)]
     return dict(sorted(rows.items(), key=lambda item: order[item[0]]))
 
 
 def _companion(norm: str, targets: list[str], order: Mapping[str, int]) -> str:
     """The target that a normalisation layer goes with: of its block, else stage, else of all."""
-    for key in (_block, _stage):
+    for key in (block_of, stage_of):
         near = [target for target in targets if key(target) == key(norm) != ""]
         if near:
             targets = near
@@ -146,24 +146,32 @@ def _companion(norm: str, targets: list[str], order: Mapping[str, int]) -> str:
     return max(before, key=order.__getitem__) if before else min(targets, key=order.__getitem__)
 
 
-def _tensors(module: nn.Module) -> tuple[str, ...]:
-    """The names of the tensors of a target or normalisation layer that a difference may have."""
+def difference_tensors(module: nn.Module, statistics: bool = True) -> tuple[str, ...]:
+    """The names of the tensors of a target or normalisation layer that a difference may have.
+
+    Args:
+        module: such a layer.
+        statistics: count a BatchNorm's running mean and variance among them.
+    """
     if isinstance(module, nn.MultiheadAttention):
         names: tuple[str, ...] = ("in_proj_weight", "in_proj_bias")
-    elif isinstance(module, _NORMS):
-        names = _NORM_TENSORS
+    elif isinstance(module, NORMS):
+        names = ("weight", "bias", *(_STATISTICS if statistics else ()))
     else:
         assert weight_name(module) == "weight"
         names = ("weight", "bias")
     return tuple(name for name in names if isinstance(getattr(module, name, None), Tensor))
 
 
-def _base(model: nn.Module, name: str, tensor: str) -> Tensor:
+def base_tensor(model: nn.Module, name: str, tensor: str) -> Tensor:
+    """A tensor of the backbone, checked: float32, finite, on the CPU."""
     shape = tuple(getattr(model.get_submodule(name), tensor).shape)
     return stacked_weights(model, TargetGroup(name, (name,), tensor, shape))[0]
 
 
-def _delta(state: Mapping[str, Tensor], index: int, name: str, tensor: str, base: Tensor) -> Tensor:
+def _difference(
+    state: Mapping[str, Tensor], index: int, name: str, tensor: str, base: Tensor
+) -> Tensor:
     path = f"{name}.{tensor}"
     source = state.get(path)
     if source is None:
