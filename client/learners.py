@@ -16,6 +16,7 @@ from recast_core.learner import BankLearner, Learner, MethodLearner, method_lear
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.settings import Settings
+from recast_core.sources import source_kind
 from recast_core.start import Start
 
 _methods: dict[tuple[str, str, str], MethodLearner] = {}
@@ -71,18 +72,18 @@ def learner_with(backbone: str, method: str, device: str) -> MethodLearner:
 
 
 def own_start(settings: Settings, method: str) -> Start | None:
-    """What a client can make without being sent it: a method's start, or a seeded bank.
+    """What a client can make without being sent it: a method's start, or a bank that is derivable.
 
     Raises:
         RecastError: an unknown method, or a backbone that the method or the bank does not fit.
     """
     if method:
         return learner_with(settings.backbone, method, settings.device).start
-    return _seeded_bank(settings) if settings.source == "seeded" else None
+    return _derived_bank(settings) if source_kind(settings.source).derivable else None
 
 
 @lru_cache(maxsize=1)
-def _seeded_bank(settings: Settings) -> TemplateBank:
+def _derived_bank(settings: Settings) -> TemplateBank:
     return mimic(load_backbone(settings.backbone).model, settings.recast())
 
 

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from recast_core.errors import RecastError
+from recast_core.sources import source_kind
 
 Basis = Literal["own", "orthonormal"]
-SOURCE_NAMES = ("closed-form", "gradient", "vae", "seeded", "task-vectors")
-# Their templates do not span the layers, so only the residual form starts at the backbone.
-RESIDUAL_SOURCES = ("seeded", "task-vectors")
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,8 @@ class RecastConfig:
             root mean square norm of its layers so that coefficients are of order one.
         residual: write ``W = W0 + sum_i (c_i - c0_i) T_i``, exact at the start for any bank.
         base_in_bank: carry ``W0`` in the bank instead of taking it from the backbone.
-        source: where templates come from, one of ``SOURCE_NAMES``. ``seeded`` and ``task-vectors``
-            need the residual form.
+        source: where templates come from, one of ``recast_core.sources.SOURCES``; some need the
+            residual form.
         seed: of the sources that draw random numbers; 8 bytes.
     """
 
@@ -57,9 +55,7 @@ class RecastConfig:
             raise RecastError(f"unknown basis {self.basis!r}: choose own or orthonormal")
         if self.base_in_bank and not self.residual:
             raise RecastError("base_in_bank needs the residual form: set residual=True as well")
-        if self.source not in SOURCE_NAMES:
-            raise RecastError(f"unknown source {self.source!r}: choose {', '.join(SOURCE_NAMES)}")
-        if self.source in RESIDUAL_SOURCES and not self.residual:
+        if source_kind(self.source).residual and not self.residual:
             raise RecastError(
                 f"source {self.source} needs the residual form: set residual=True as well"
             )

@@ -13,7 +13,7 @@ from recast_core.bank import TemplateBank, TemplateGroup
 from recast_core.classifier import find_head
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
-from recast_core.sources import SOURCES, Source
+from recast_core.sources import Source, source_kind
 from recast_core.targets import TargetGroup, find_groups
 
 
@@ -38,12 +38,7 @@ def mimic(
     """
     config = config or RecastConfig()
     if source is None:
-        if config.source not in SOURCES:
-            raise RecastError(
-                "task vectors are differences of fine-tuned networks: call "
-                "recast_core.sources.task_vectors.task_vector_bank with them"
-            )
-        source = SOURCES[config.source](config)
+        source = source_kind(config.source).of(config)
     rows: list[Tensor] = []
     groups: list[TemplateGroup] = []
     for index, target in enumerate(find_groups(model, config)):
@@ -61,16 +56,13 @@ def mimic(
             )
         )
         rows.extend(coefficients)
-    meta = {"source": config.source, "seed": str(config.seed)}
-    if config.source == "closed-form":
-        meta = {"source": config.source, "basis": config.basis}
     return TemplateBank(
         groups=tuple(groups),
         initial=tuple(rows),
         sets=config.sets,
         residual=config.residual,
         backbone=fingerprint(model),
-        meta=meta,
+        meta={"source": config.source} | source.meta(config),
     )
 
 

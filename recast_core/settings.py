@@ -11,6 +11,7 @@ from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
 from recast_core.methods import parse_method
+from recast_core.sources import source_kind
 from recast_core.targets import patterns_of
 from recast_core.wire.codec import check_bits
 from recast_core.wire.messages import Hyperparameters
@@ -197,7 +198,7 @@ class Settings:
             templates=self.templates or None,
             sets=self.sets,
             basis=self.basis,  # type: ignore[arg-type]  # RecastConfig checks it
-            residual=self.residual or self.source == "seeded",
+            residual=self.residual or source_kind(self.source).residual,
             source=self.source,
             seed=self.seed,
         )

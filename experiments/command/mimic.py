@@ -17,7 +17,7 @@ from experiments.command.caution import warn_of_many
 from experiments.command.console import stdout
 from experiments.command.source_quality import compare_sources, feature_cosines
 from recast_core.backbones import Backbone, load_backbone
-from recast_core.config import RESIDUAL_SOURCES, RecastConfig
+from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.mimicry import mimic as make_bank
 from recast_core.mimicry import relative_error
@@ -36,14 +36,15 @@ def mimic(
     if method == "all":
         if output is not None:
             raise RecastError("--method all compares and writes no bank: name one method with -o")
-        return _compare(load_backbone(backbone), config, tuple(SOURCES), data)
-    if method not in SOURCES:
-        near = difflib.get_close_matches(method, SOURCES, n=1, cutoff=0.0)[0]
+        return _compare(load_backbone(backbone), config, _alone(), data)
+    known = _alone()
+    if method not in known:
+        near = difflib.get_close_matches(method, known, n=1, cutoff=0.0)[0]
         raise RecastError(
-            f"unknown method {method!r}: choose {', '.join(SOURCES)} or all (did you mean {near}?)"
+            f"unknown method {method!r}: choose {', '.join(known)} or all (did you mean {near}?)"
         )
     loaded = load_backbone(backbone)
-    residual = config.residual or method in RESIDUAL_SOURCES
+    residual = config.residual or SOURCES[method].residual
     began = time.perf_counter()
     bank = make_bank(loaded.model, replace(config, source=method, residual=residual))
     seconds = time.perf_counter() - began
@@ -74,6 +75,11 @@ def mimic(
         "seconds": seconds,
         "sha256": bank.sha256.hex(),
     }
+
+
+def _alone() -> list[str]:
+    """The sources that need nothing but the backbone."""
+    return [name for name, kind in SOURCES.items() if kind.alone]
 
 
 def _compare(

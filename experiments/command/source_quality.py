@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank
-from recast_core.config import RESIDUAL_SOURCES, RecastConfig
+from recast_core.config import RecastConfig
 from recast_core.mimicry import mimic, relative_error
 from recast_core.model import attach
-from recast_core.sources import SOURCES, Source
+from recast_core.sources import Source, source_kind
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def compare_sources(
     config = config or RecastConfig()
     rows = []
     for method in methods:
-        residual = config.residual or method in RESIDUAL_SOURCES
+        residual = config.residual or source_kind(method).residual
         chosen = replace(config, source=method, residual=residual)
-        source = (sources or {}).get(method) or SOURCES[method](chosen)
+        source = (sources or {}).get(method) or source_kind(method).of(chosen)
         began = time.perf_counter()
         bank = mimic(model, chosen, source)
         seconds = time.perf_counter() - began

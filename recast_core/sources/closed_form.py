@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recast_core.config import Basis
 from recast_core.errors import RecastError
-from recast_core.sources.base import count_of
+from recast_core.sources.base import Source, count_of
+
+if TYPE_CHECKING:
+    from recast_core.config import Basis, RecastConfig
 
 _PART = 1 << 16
 
@@ -70,24 +73,33 @@ def _gram(flat: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ClosedForm:
+class ClosedForm(Source):
     """The source ``closed-form``.
 
     Attributes:
         basis: see ``closed_form``.
-        residual: the bank adds its combinations to the layers' own weights. Any n of them then
+        beside: the bank adds its combinations to the layers' own weights. Any n of them then
             serve as own templates, since exactness does not hang on their span.
     """
 
     basis: Basis = "own"
-    residual: bool = False
+    beside: bool = False
+
+    @classmethod
+    def of(cls, config: RecastConfig) -> Self:
+        """See ``Source``."""
+        return cls(config.basis, config.residual)
+
+    def meta(self, config: RecastConfig) -> dict[str, str]:
+        """See ``Source``."""
+        return {"basis": self.basis}
 
     def __call__(
         self, weights: Tensor, templates: int | None, random: np.random.Philox
     ) -> tuple[Tensor, Tensor]:
         """See ``Source``."""
         layers = len(weights)
-        if self.residual and self.basis == "own" and templates is not None and templates < layers:
+        if self.beside and self.basis == "own" and templates is not None and templates < layers:
             # Evenly spaced layers differ most.
             chosen = torch.linspace(0, layers - 1, templates).round().long()
             return weights[chosen].clone(), torch.zeros(layers, templates)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recast_core.sources.base import count_of
+from recast_core.sources.base import Source, count_of
+
+if TYPE_CHECKING:
+    from recast_core.config import RecastConfig
 
 # Groups with more layers than this take twice the rate.
 _LARGE_GROUP = 4
@@ -17,7 +21,7 @@ _DECAYS = 10
 
 
 @dataclass(frozen=True)
-class Gradient:
+class Gradient(Source):
     """The source ``gradient``: the recipe of the paper (section 3.2 and appendix).
 
     Minimises ``SmoothL1(W_l, (1/K) sum_k sum_i (c[k,l,i] + e) T_i)`` over templates and
@@ -37,6 +41,11 @@ class Gradient:
     learning_rate: float | None = None
     noise: float = 1e-4
     sets: int = 1
+
+    @classmethod
+    def of(cls, config: RecastConfig) -> Self:
+        """See ``Source``."""
+        return cls(sets=config.sets)
 
     def __call__(
         self, weights: Tensor, templates: int | None, random: np.random.Philox

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recast_core.sources.base import Source
+
 
 @dataclass(frozen=True)
-class Seeded:
+class Seeded(Source):
     """The source ``seeded``: random signs, each template as long as the group's layers are.
 
     Template ``i`` is ``(s / sqrt(P)) z`` with P independent signs ``z`` and ``s`` the root mean
@@ -20,6 +23,9 @@ class Seeded:
     In high dimension they are as good as orthogonal (Achlioptas 2003). They do not span the
     layers, so the bank has the residual form and starts at ``c0 = 0``.
     """
+
+    residual: ClassVar[bool] = True
+    derivable: ClassVar[bool] = True
 
     def __call__(
         self, weights: Tensor, templates: int | None, random: np.random.Philox

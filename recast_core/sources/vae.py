@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recast_core.sources.base import count_of
+from recast_core.sources.base import Source, count_of
 
 
 @dataclass(frozen=True)
-class Vae:
+class Vae(Source):
     """The source ``vae``: an encoder reads the layers, decoders write templates and coefficients.
 
     After the paper's encoder variant of Neural Mimicry (section 3.2), kept small. A layer's weights
