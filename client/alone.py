@@ -8,10 +8,10 @@ from torch import Tensor
 
 from client.node import OwnData
 from client.turn import Engine, Exam, Lesson, Look
-from recast_core.heads import head_kind
+from recast_core.heads import head_kind, right_answers
 from recast_core.learner import Learner
 from recast_core.wire.codec import Vector
-from recast_core.wire.heads import count_correct, unpack_head_for
+from recast_core.wire.head_bytes import unpack_head_for
 
 
 class Alone(Engine[Learner, OwnData]):
@@ -49,4 +49,4 @@ def _examine(exam: Exam[Learner, OwnData]) -> int:
         features = model.features(data.images, exam.vector)
         labels = data.labels.to(features.device)
         head = head_kind(exam.kind).fit(features, labels, data.classes)
-    return count_correct(head, tests, data.test_labels)
+    return right_answers(head, tests, data.test_labels)

@@ -18,7 +18,7 @@ from recast_core.errors import RecastError
 from recast_core.heads import head_kind
 from recast_core.start import Start
 from recast_core.wire.codec import CodecError, Vector
-from recast_core.wire.heads import TRAVELLING, kind_of, pack_statistics
+from recast_core.wire.head_bytes import kind_of, pack_statistics
 from recast_core.wire.messages import (
     Hyperparameters,
     RefusedError,
@@ -228,7 +228,7 @@ def _head(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, 
     """Tell of this client's features what the server makes a head from."""
     model, data = _ready(broadcast, me, classes=1)
     kind = kind_of(broadcast.head_kind)
-    if kind not in TRAVELLING:
+    if not head_kind(kind).travels:
         raise RefusedError("malformed", f"a {kind} head does not travel")
     features: Tensor = yield Look(model, data, _unless_start(asked, model.start))
     labels = data.labels.to(features.device)
@@ -245,7 +245,7 @@ def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn
     model, data = _ready(broadcast, me, classes=1 if broadcast.head else 2)
     vector = _unless_start(asked, model.start)
     kind = kind_of(broadcast.head_kind)
-    if (kind in TRAVELLING) != bool(broadcast.head):
+    if head_kind(kind).travels != bool(broadcast.head):
         raise RefusedError("malformed", f"an evaluation of a {kind} head, which is not there")
     correct: int = yield Exam(model, data, vector, kind, broadcast.head)
     if vector is None:

@@ -9,13 +9,13 @@ import torch
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.files import write_atomically
+from recast_core.heads import head_kind
 from recast_core.learner import method_learner
 from recast_core.methods.edits import opened
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.settings import Settings
 from recast_core.start import Start
-from recast_core.wire.heads import TRAVELLING
 from server.rounds.gathering import Heads
 
 
@@ -46,7 +46,7 @@ def make_start(settings: Settings) -> Start:
 def make_heads(settings: Settings) -> Heads:
     """The kind of head that the settings name."""
     width = 0
-    if settings.head in TRAVELLING:
+    if head_kind(settings.head).travels:
         backbone = load_backbone(settings.backbone)
         size = backbone.preprocess.size
         with torch.no_grad():

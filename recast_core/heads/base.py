@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,41 @@ Statistics = Mapping[str, Tensor]
 ABSENT = -1e4
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """One of the arrays that statistics end with on the wire, row after row.
+
+    Attributes:
+        name: in the statistics.
+        shape: its shape there.
+        whole: integers of 8 bits; float32 otherwise.
+        squares: sums of squares, which grow with the examples and with the square of a feature.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    whole: bool = False
+    squares: bool = False
+
+
 class HeadKind(Protocol):
     """A way to learn a task's linear head from the clients' features.
 
-    Labels are global class ids everywhere, so clients may hold different classes.
+    Labels are global class ids everywhere, so clients may hold different classes. A kind is a
+    ``StayingHead`` or a ``TravellingHead``, which say what is the same for all of each.
     """
 
     @property
     def name(self) -> str:
         """As the command line calls it."""
+
+    @property
+    def code(self) -> int:
+        """As messages call it: 0 to 255; those of other packages begin at 128."""
+
+    @property
+    def travels(self) -> bool:
+        """Whether the server makes the head, of what clients tell, and sends it to them."""
 
     def fit(self, features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
         """A head from one client's data alone.
@@ -47,6 +74,66 @@ class HeadKind(Protocol):
         Raises:
             RecastError: nothing was sent, or statistics that do not fit together.
         """
+
+    def layout(self, width: int, present: int) -> Sequence[Numbers]:
+        """What follows the ids and counts of the classes in a client's bytes.
+
+        Args:
+            width: d, of the features.
+            present: P, the number of classes that the client has.
+        """
+
+    def width(self, statistics: Statistics) -> int:
+        """d, of the features that statistics are of."""
+
+    def check(self, statistics: Statistics) -> None:
+        """Refuse finite numbers of the right lengths that no client can have found.
+
+        Raises:
+            RefusedError: such statistics.
+        """
+
+
+class StayingHead:
+    """What all heads have in common that never leave their client."""
+
+    travels: ClassVar[bool] = False
+
+    def statistics(self, features: Tensor, labels: Tensor, classes: int) -> Statistics:
+        """Nothing."""
+        return {}
+
+    def merge(self, statistics: Sequence[Statistics], classes: int) -> None:
+        """There is no shared head."""
+
+    def layout(self, width: int, present: int) -> Sequence[Numbers]:
+        """Nothing."""
+        return ()
+
+    def width(self, statistics: Statistics) -> int:
+        """Of nothing."""
+        return 0
+
+    def check(self, statistics: Statistics) -> None:
+        """There is nothing to refuse."""
+
+
+class TravellingHead:
+    """What all heads have in common that the server makes.
+
+    Attributes:
+        rows: the entry of the statistics with a row of features for each class, ``[P, d]``.
+    """
+
+    travels: ClassVar[bool] = True
+    rows: ClassVar[str]
+
+    def width(self, statistics: Statistics) -> int:
+        """See ``HeadKind``."""
+        return statistics[self.rows].shape[1]
+
+    def check(self, statistics: Statistics) -> None:
+        """See ``HeadKind``; takes all."""
 
 
 def sent_bytes(statistics: Statistics) -> int:
@@ -111,3 +198,9 @@ def spread(values: Tensor, classes_present: Tensor, classes: int, fill: float = 
     full = values.new_full((classes, *values.shape[1:]), fill)
     full[classes_present.long()] = values
     return full
+
+
+@torch.no_grad()
+def right_answers(head: nn.Linear, features: Tensor, labels: Tensor) -> int:
+    """How many of features ``[N, d]`` a head classifies as ``labels [N]`` say."""
+    return int((head(features).argmax(1) == labels.to(features.device)).sum())

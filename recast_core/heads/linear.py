@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recast_core.heads.base import ABSENT, Statistics, check_features, frozen_linear, spread
+from protos import recast_v1_pb2 as pb
+from recast_core.heads.base import ABSENT, StayingHead, check_features, frozen_linear, spread
 
 # Of the squared weights on features of unit variance, a mean over examples.
 DECAY = 1e-3
@@ -70,7 +70,7 @@ def logistic_head(
 
 
 @dataclass(frozen=True)
-class LocalLinear:
+class LocalLinear(StayingHead):
     """A linear head trained by gradient descent, as in the paper, and kept; nothing is sent.
 
     ``fit`` gives it on fixed features. To train it together with a method's parameters, hand the
@@ -78,14 +78,8 @@ class LocalLinear:
     """
 
     name: ClassVar[str] = "linear"
+    code: ClassVar[int] = pb.HEAD_LINEAR
 
     def fit(self, features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
         """See ``HeadKind``."""
         return logistic_head(features, labels, classes)
-
-    def statistics(self, features: Tensor, labels: Tensor, classes: int) -> Statistics:
-        """Nothing."""
-        return {}
-
-    def merge(self, statistics: Sequence[Statistics], classes: int) -> None:
-        """There is no shared head."""

@@ -9,20 +9,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads.base import (
     ABSENT,
+    Numbers,
     Statistics,
+    TravellingHead,
     check_features,
     check_merge,
     class_sums,
     frozen_linear,
 )
 from recast_core.heads.quantise import quantise_rows, restore_rows
+from recast_core.wire.messages import RefusedError
 
 
 @dataclass(frozen=True)
-class Means:
+class Means(TravellingHead):
     """The nearest class mean in feature space; each client sends its means and counts.
 
     The mean of a class over all clients is the sum of their sums over the sum of their counts, so
@@ -35,6 +39,8 @@ class Means:
 
     bits: int = 8
     name: ClassVar[str] = "means"
+    code: ClassVar[int] = pb.HEAD_MEANS
+    rows: ClassVar[str] = "means"
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
@@ -77,6 +83,18 @@ class Means:
             sums.index_add_(0, ids, means * n.unsqueeze(1))
             counts.index_add_(0, ids, n)
         return _nearest_mean(sums, counts)
+
+    def layout(self, width: int, present: int) -> Sequence[Numbers]:
+        """Scales, then means of 8 bits."""
+        return (
+            Numbers("scales", (present,)),
+            Numbers("means", (present, width), whole=True),
+        )
+
+    def check(self, statistics: Statistics) -> None:
+        """Scales are positive."""
+        if bool((statistics["scales"] <= 0).any()):
+            raise RefusedError("out-of-range", "a scale that is not positive")
 
 
 def _nearest_mean(sums: Tensor, counts: Tensor) -> nn.Linear:

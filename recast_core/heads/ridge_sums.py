@@ -9,16 +9,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads.base import (
     ABSENT,
+    Numbers,
     Statistics,
+    TravellingHead,
     check_features,
     check_merge,
     class_sums,
     frozen_linear,
 )
 from recast_core.heads.ridge import PENALTIES
+from recast_core.wire.messages import RefusedError
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class RidgeSums:
+class RidgeSums(TravellingHead):
     """Ridge regression to one-hot labels; each client sends Gram matrix and class means once.
 
     Sent: the upper triangle of the Gram matrix about the client's mean, d (d + 1) / 2 numbers; the
@@ -49,6 +53,8 @@ class RidgeSums:
     """
 
     name: ClassVar[str] = "ridge"
+    code: ClassVar[int] = pb.HEAD_RIDGE
+    rows: ClassVar[str] = "means"
 
     def fit(self, features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
         """See ``HeadKind``."""
@@ -78,6 +84,23 @@ class RidgeSums:
                 f"Gram matrices of widths {sorted(widths)}: all clients need one backbone"
             )
         return solve_ridge(_pooled([_received(one, classes) for one in statistics]))
+
+    def layout(self, width: int, present: int) -> Sequence[Numbers]:
+        """The upper triangle of the Gram matrix, then the means."""
+        return (
+            Numbers("gram", (width * (width + 1) // 2,), squares=True),
+            Numbers("means", (present, width)),
+        )
+
+    def check(self, statistics: Statistics) -> None:
+        """No moment of real features exceeds the geometric mean of its two variances."""
+        gram, width = statistics["gram"], self.width(statistics)
+        row, column = torch.triu_indices(width, width)
+        diagonal = gram[row == column]
+        bound = (diagonal[row] * diagonal[column]).clamp_min(0).sqrt()
+        slack = 1e-3 * bound + 1e-6 * diagonal.abs().max()
+        if bool((diagonal < 0).any()) or bool((gram.abs() > bound + slack).any()):
+            raise RefusedError("out-of-range", "a Gram matrix that no features have")
 
 
 def moments(features: Tensor, labels: Tensor, classes: int) -> Moments:

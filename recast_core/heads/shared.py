@@ -9,10 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads.base import (
     ABSENT,
+    Numbers,
     Statistics,
+    TravellingHead,
     check_features,
     check_merge,
     frozen_linear,
@@ -21,7 +24,7 @@ from recast_core.heads.linear import logistic_head
 
 
 @dataclass(frozen=True)
-class SharedLinear:
+class SharedLinear(TravellingHead):
     """The average of the clients' trained heads, class by class, weighted by examples.
 
     The row of a class is averaged over the clients that have examples of it alone: one without
@@ -34,6 +37,8 @@ class SharedLinear:
 
     start: nn.Linear | None = None
     name: ClassVar[str] = "shared"
+    code: ClassVar[int] = pb.HEAD_SHARED
+    rows: ClassVar[str] = "weight"
 
     def fit(self, features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
         """See ``HeadKind``."""
@@ -65,6 +70,10 @@ class SharedLinear:
             weight[missing] = self.start.weight.detach().cpu()[missing].double()
             bias[missing] = self.start.bias.detach().cpu()[missing].double()
         return frozen_linear(weight, bias)
+
+    def layout(self, width: int, present: int) -> Sequence[Numbers]:
+        """Weights, then biases."""
+        return (Numbers("weight", (present, width)), Numbers("bias", (present,)))
 
 
 def head_statistics(head: nn.Linear, labels: Tensor, classes: int) -> Statistics:

@@ -8,7 +8,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.heads import Statistics
 from recast_core.start import Start
 from recast_core.wire.codec import Vector
-from recast_core.wire.heads import unpack_statistics
+from recast_core.wire.head_bytes import unpack_statistics
 from recast_core.wire.messages import RefusedError, from_update
 from server.exchange.roster import Share
 from server.rounds.aggregation import Contribution

@@ -13,7 +13,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads import HeadKind, Statistics, head_kind
 from recast_core.start import Start
-from recast_core.wire.heads import CODES, TRAVELLING, pack_head, statistics_length
+from recast_core.wire.head_bytes import code_of, pack_head, statistics_length
 from recast_core.wire.messages import BROADCAST_BITS, RefusedError, to_broadcast
 from server.exchange.collect import Collector
 from server.exchange.roster import Share, agreed_classes
@@ -61,7 +61,7 @@ class Heads:
     """The heads of a run's tasks.
 
     Attributes:
-        kind: one of ``recast_core.heads.HEADS``.
+        kind: one of ``recast_core.heads.head_names``.
         width: of the backbone's features; 0 for a kind that stays on its client.
         baseline: also make a head on the backbone as it came, so that what the coefficients add
             can be told. Its bytes are counted as ``metrics``: nothing but the report needs them.
@@ -77,7 +77,7 @@ class Heads:
     @property
     def travel(self) -> bool:
         """Whether the server makes the heads."""
-        return self.kind in TRAVELLING
+        return head_kind(self.kind).travels
 
     def can_evaluate(self, task: int, share: Share) -> bool:
         """Whether a client can measure a task: with a head that was sent, on any test images."""
@@ -91,7 +91,7 @@ class Heads:
 
     def complete(self, broadcast: pb.Broadcast) -> pb.Broadcast:
         """``broadcast``, which asks for an evaluation, with the head to evaluate with."""
-        broadcast.head_kind = CODES[self.kind]
+        broadcast.head_kind = code_of(self.kind)
         if self.travel:
             broadcast.head = self._merged.get((broadcast.task, False), b"")
             if broadcast.coefficients:
@@ -128,7 +128,7 @@ class Heads:
             requests.append(pb.Broadcast(bank=start.prefix, task=task.number, round=0))
         messages = []
         for request in requests:
-            request.head_kind = CODES[self.kind]
+            request.head_kind = code_of(self.kind)
             for node in question.shares:
                 question.open.add((node, request.round))
                 body = pb.ToClient(head=request)

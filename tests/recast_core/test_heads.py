@@ -10,12 +10,12 @@ from torch import Tensor
 
 from recast_core.errors import RecastError
 from recast_core.heads import (
-    HEADS,
     LocalLinear,
     Means,
     RidgeSums,
     SharedLinear,
     head_kind,
+    head_names,
     ridge_head,
     sent_bytes,
     sent_numbers,
@@ -49,7 +49,7 @@ def accuracy(head: torch.nn.Linear, features: Tensor, labels: Tensor) -> float:
     return float((head(features).argmax(1) == labels).float().mean())
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", head_names())
 def test_each_kind_separates_clusters_and_never_chooses_an_absent_class(name: str) -> None:
     kind = head_kind(name)
     features, labels = data()

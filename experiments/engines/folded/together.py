@@ -16,9 +16,9 @@ from experiments.engines.folded.models import FoldedModel
 from recast_core.errors import RecastError
 from recast_core.folded import FoldedClient, Judged
 from recast_core.folded import count_correct as count_with_ridge
-from recast_core.heads import head_kind
+from recast_core.heads import head_kind, right_answers
 from recast_core.wire.codec import Vector
-from recast_core.wire.heads import count_correct, unpack_head_for
+from recast_core.wire.head_bytes import unpack_head_for
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Together(Engine[FoldedModel, NodeRows]):
             if exams[0].head:
                 head = unpack_head_for(table, exams[0].head, kind)
                 return [
-                    count_correct(head, _at(table, share.judge), share.judge_labels)
+                    right_answers(head, _at(table, share.judge), share.judge_labels)
                     for share in shares
                 ]
             if kind == "local":
@@ -93,7 +93,7 @@ class Together(Engine[FoldedModel, NodeRows]):
 def _with_own(kind: str, table: Tensor, share: NodeRows) -> int:
     labels = share.labels.to(table.device)
     head = head_kind(kind).fit(_at(table, share.learn), labels, share.classes)
-    return count_correct(head, _at(table, share.judge), share.judge_labels)
+    return right_answers(head, _at(table, share.judge), share.judge_labels)
 
 
 def _table(

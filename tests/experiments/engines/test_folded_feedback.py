@@ -17,7 +17,7 @@ from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid
 from experiments.engines.local import LocalGrid
 from experiments.engines.sequential import SequentialGrid
-from recast_core.heads import HEADS
+from recast_core.heads import head_names
 from recast_core.settings import Settings
 from server.app import run_federation
 from server.exchange.observer import LogObserver
@@ -98,7 +98,7 @@ def same(one: dict[str, object], other: dict[str, object]) -> None:
     assert np.abs(np.array(one["coefficients"])).max() > 0.01
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", head_names())
 def test_every_kind_of_head_ends_in_the_registry_of_one_client_after_another(
     rounded: Make, tmp_path: Path, head: str
 ) -> None:

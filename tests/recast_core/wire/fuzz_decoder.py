@@ -19,10 +19,9 @@ with atheris.instrument_imports(include=["recast_core", "server", "protos", "goo
     from protos import link_v1_pb2 as link
     from protos import recast_v1_pb2 as pb
     from recast_core import TemplateBank, TemplateGroup
-    from recast_core.heads import head_kind
+    from recast_core.heads import head_kind, head_names
     from recast_core.wire.codec import WIDTHS, CodecError, Encoded, decode
-    from recast_core.wire.heads import (
-        TRAVELLING,
+    from recast_core.wire.head_bytes import (
         pack_head,
         pack_statistics,
         unpack_head,
@@ -38,6 +37,7 @@ with atheris.instrument_imports(include=["recast_core", "server", "protos", "goo
     from server.exchange.roster import Share
     from server.rounds.checks import check_evaluation, check_head, check_update
 
+TRAVELLING = [name for name in head_names() if head_kind(name).travels]
 D = 6
 BANK = TemplateBank((TemplateGroup("g", ("m",), "weight", (0,), torch.eye(D)),), (torch.zeros(D),))
 Z = torch.ones(D).numpy()

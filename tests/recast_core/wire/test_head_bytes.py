@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from recast_core.heads import head_kind
-from recast_core.wire.heads import (
-    TRAVELLING,
+from recast_core.errors import RecastError
+from recast_core.heads import Means, head_kind, head_names, register_head, table
+from recast_core.wire.head_bytes import (
+    code_of,
+    kind_of,
     pack_head,
     pack_statistics,
     statistics_length,
@@ -19,6 +24,7 @@ from recast_core.wire.heads import (
 )
 from recast_core.wire.messages import RefusedError
 
+TRAVELLING = [name for name in head_names() if head_kind(name).travels]
 WIDTH = 6
 
 
@@ -97,3 +103,44 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(RefusedError) as caught:
         unpack_head(bytes(content), "ridge")
     assert caught.value.reason == "not-finite"
+
+
+@pytest.mark.parametrize("change", ["scales", "gram"])
+def test_numbers_that_no_client_can_have_found_are_refused_by_the_kind(change: str) -> None:
+    kind = "means" if change == "scales" else "ridge"
+    labels = some_labels(5)
+    features = torch.randn(len(labels), WIDTH, generator=torch.Generator().manual_seed(0))
+    told = dict(head_kind(kind).statistics(features, labels, 5))
+    told[change] = -told[change]
+    with pytest.raises(RefusedError) as caught:
+        unpack_statistics(kind, pack_statistics(kind, told, 5), 5, WIDTH)
+    assert caught.value.reason == "out-of-range"
+
+
+def test_a_kind_that_is_registered_has_a_name_and_a_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table, "_KINDS", dict(table._KINDS))
+
+    @dataclass(frozen=True)
+    class Coarse(Means):
+        name: ClassVar[str] = "coarse"
+        code: ClassVar[int] = 200
+
+    register_head(Coarse)
+    register_head(Coarse)  # as a module that is loaded again does
+    content = statistics("coarse", 5, some_labels(5))
+    assert content[1] == 200
+    assert kind_of(code_of("coarse")) == "coarse"
+    with pytest.raises(RefusedError, match="a head of kind 200 in the place of 1"):
+        unpack_statistics("means", content, 5, WIDTH)
+
+    for wrong, why in (("code", "cannot be told apart"), ("name", "cannot be told apart")):
+        same = {"code": Means.code} if wrong == "code" else {"name": Means.name}
+        other = type("Other", (Means,), {"name": "other", "code": 201} | same)
+        with pytest.raises(RecastError, match=why):
+            register_head(other)
+    with pytest.raises(RecastError, match="give one from 128 to 255"):
+        register_head(type("Wide", (Means,), {"name": "wide", "code": 256}))
+    with pytest.raises(RefusedError, match="no kind of head has the number 99"):
+        kind_of(99)

@@ -3,12 +3,8 @@
 Little-endian. Both begin with version (1 byte), kind (1), feature width d (2) and classes C (2).
 
 Statistics go on with a bitmap of the P classes that the client has (C bits, most significant
-first), and their counts (4 bytes each); then, by kind:
-
-* means: P scales (float32), P x d integers of 8 bits;
-* ridge: the upper triangle of the Gram matrix about the mean, row by row, d (d + 1) / 2 float32;
-  P x d class means, float32;
-* shared: P x d weights and P biases, float32.
+first), and their counts (4 bytes each); then comes what the kind says (``HeadKind.layout``),
+float32 numbers and integers of 8 bits.
 
 A head goes on with one scale (float32), C x d weights relative to it (float16, 11 bits) and C
 biases (float32).
@@ -16,7 +12,9 @@ biases (float32).
 
 from __future__ import annotations
 
+import math
 import struct
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +23,8 @@ from torch import Tensor, nn
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
-from recast_core.heads.base import Statistics, frozen_linear
+from recast_core.heads import Numbers, Statistics, head_kind, head_names
+from recast_core.heads.base import frozen_linear
 from recast_core.wire.messages import RefusedError
 
 VERSION = 1
@@ -34,15 +33,6 @@ _LARGEST = 65535
 # Features and weights of a sound network are far below; beyond it sums would lose the others' bits.
 MAX_MAGNITUDE = 1e6
 
-CODES = {
-    "local": pb.HEAD_LOCAL,
-    "means": pb.HEAD_MEANS,
-    "ridge": pb.HEAD_RIDGE,
-    "shared": pb.HEAD_SHARED,
-    "linear": pb.HEAD_LINEAR,
-}
-TRAVELLING = ("means", "ridge", "shared")
-
 
 def kind_of(code: int) -> str:
     """The kind of head that a message names.
@@ -50,16 +40,21 @@ def kind_of(code: int) -> str:
     Raises:
         RefusedError: ``malformed``, a number of a later version.
     """
-    for name, known in CODES.items():
-        if known == code:
+    for name in head_names():
+        if head_kind(name).code == code:
             return name
     raise RefusedError("malformed", f"no kind of head has the number {code}")
+
+
+def code_of(kind: str) -> pb.HeadKind:
+    """The kind of head as a message names it; enums of proto3 are open, so any number may go."""
+    return cast(pb.HeadKind, head_kind(kind).code)
 
 
 def statistics_length(kind: str, classes: int, width: int, present: int) -> int:
     """The bytes of statistics with ``present`` of ``classes`` classes."""
     fixed = _HEADER.size + (classes + 7) // 8 + 4 * present
-    return fixed + sum(4 * n if four else n for _, n, four in _arrays(kind, width, present))
+    return fixed + sum(_size(one) for one in head_kind(kind).layout(width, present))
 
 
 def pack_statistics(kind: str, statistics: Statistics, classes: int) -> bytes:
@@ -68,21 +63,22 @@ def pack_statistics(kind: str, statistics: Statistics, classes: int) -> bytes:
     Raises:
         RecastError: more classes or a wider feature than the form holds.
     """
-    shape = statistics["weight" if kind == "shared" else "means"].shape
-    if max(shape[1], classes) > _LARGEST:
+    found = head_kind(kind)
+    width, ids = found.width(statistics), statistics["classes"]
+    if max(width, classes) > _LARGEST:
         raise RecastError(
-            f"{classes} classes and features of width {shape[1]}: a head that travels holds "
+            f"{classes} classes and features of width {width}: a head that travels holds "
             f"{_LARGEST} at most, use --head local"
         )
     present = np.zeros(classes, np.uint8)
-    present[statistics["classes"].numpy().astype(np.uint16)] = 1
+    present[ids.numpy().astype(np.uint16)] = 1
     parts = [
-        _HEADER.pack(VERSION, CODES[kind], shape[1], classes),
+        _HEADER.pack(VERSION, found.code, width, classes),
         np.packbits(present).tobytes(),
         statistics["counts"].numpy().astype("<u4").tobytes(),
     ]
-    for name, _, four in _arrays(kind, shape[1], shape[0]):
-        parts.append(statistics[name].numpy().astype("<f4" if four else "i1").tobytes())
+    for one in found.layout(width, len(ids)):
+        parts.append(statistics[one.name].numpy().astype(_form(one)).tobytes())
     return b"".join(parts)
 
 
@@ -99,7 +95,8 @@ def unpack_statistics(kind: str, content: bytes, classes: int, width: int) -> St
         RefusedError: ``wrong-version``, ``wrong-length``, ``malformed``, ``not-finite`` or
             ``out-of-range``.
     """
-    _header(content, CODES[kind], classes, width)
+    wanted_kind = head_kind(kind)
+    _header(content, wanted_kind.code, classes, width)
     start = _HEADER.size + (classes + 7) // 8
     bitmap = np.frombuffer(content[_HEADER.size : start], np.uint8)
     if len(bitmap) < (classes + 7) // 8:
@@ -117,24 +114,20 @@ def unpack_statistics(kind: str, content: bytes, classes: int, width: int) -> St
     if not counts.all() or counts.max() > np.iinfo(np.int32).max:
         raise RefusedError("out-of-range", "a class with no examples, or too many to be true")
     start += 4 * len(ids)
-    found: dict[str, Tensor] = {}
-    for name, length, four in _arrays(kind, width, len(ids)):
-        values = np.frombuffer(content, "<f4" if four else "i1", length, start)
+    # A kind may want to know the width, or the number of examples, where its numbers do not tell.
+    found: dict[str, Tensor] = {
+        "width": torch.tensor(width, dtype=torch.int32),
+        "counts": torch.from_numpy(counts.astype(np.int32)),
+        "classes": torch.from_numpy(ids.astype(np.int64)),
+    }
+    for one in wanted_kind.layout(width, len(ids)):
+        values = np.frombuffer(content, _form(one), math.prod(one.shape), start)
         start += values.nbytes
-        # Sums of squares grow with the examples, and with the square of a feature.
-        room = MAX_MAGNITUDE**2 * counts.sum() if name == "gram" else MAX_MAGNITUDE
+        room = MAX_MAGNITUDE**2 * counts.sum() if one.squares else MAX_MAGNITUDE
         _check_numbers(values, float(room))
-        found[name] = torch.from_numpy(values.astype(np.float32 if four else np.int8))
-    rows = "weight" if kind == "shared" else "means"
-    found[rows] = found[rows].view(len(ids), width)
-    if kind == "means":
-        if bool((found["scales"] <= 0).any()):
-            raise RefusedError("out-of-range", "a scale that is not positive")
-        found["width"] = torch.tensor(width, dtype=torch.int32)
-    if kind == "ridge":
-        _check_gram(found["gram"], width)
-    found["counts"] = torch.from_numpy(counts.astype(np.int32))
-    found["classes"] = torch.from_numpy(ids.astype(np.int64))
+        native = values.astype(np.int8 if one.whole else np.float32)
+        found[one.name] = torch.from_numpy(native).view(one.shape)
+    wanted_kind.check(found)
     return found
 
 
@@ -151,7 +144,7 @@ def pack_head(head: nn.Linear, kind: str) -> bytes:
     relative = weight / scale if scale else weight
     return b"".join(
         (
-            _HEADER.pack(VERSION, CODES[kind], head.in_features, head.out_features),
+            _HEADER.pack(VERSION, head_kind(kind).code, head.in_features, head.out_features),
             scale.astype("<f4").tobytes(),
             relative.astype("<f2").tobytes(),
             bias.astype("<f4").tobytes(),
@@ -165,7 +158,7 @@ def unpack_head(content: bytes, kind: str) -> nn.Linear:
     Raises:
         RefusedError: ``wrong-version``, ``wrong-length``, ``malformed`` or ``not-finite``.
     """
-    width, classes = _header(content, CODES[kind])
+    width, classes = _header(content, head_kind(kind).code)
     if len(content) != _HEADER.size + 4 + classes * (2 * width + 4):
         raise RefusedError("wrong-length", f"{len(content)} bytes of a head of {classes} classes")
     scale = np.frombuffer(content, "<f4", 1, _HEADER.size)
@@ -193,23 +186,12 @@ def unpack_head_for(features: Tensor, content: bytes, kind: str) -> nn.Linear:
     return found.to(features.device)
 
 
-@torch.no_grad()
-def count_correct(head: nn.Linear, features: Tensor, labels: Tensor) -> int:
-    """How many of features ``[N, d]`` a head classifies as ``labels [N]`` say."""
-    return int((head(features).argmax(1) == labels.to(features.device)).sum())
+def _form(one: Numbers) -> str:
+    return "i1" if one.whole else "<f4"
 
 
-def _arrays(kind: str, width: int, present: int) -> list[tuple[str, int, bool]]:
-    """Name, length and whether float32 of what a kind's statistics end with."""
-    match kind:
-        case "means":
-            return [("scales", present, True), ("means", present * width, False)]
-        case "ridge":
-            return [("gram", width * (width + 1) // 2, True), ("means", present * width, True)]
-        case "shared":
-            return [("weight", present * width, True), ("bias", present, True)]
-        case _:
-            raise ValueError(f"a {kind} head does not travel")
+def _size(one: Numbers) -> int:
+    return math.prod(one.shape) * np.dtype(_form(one)).itemsize
 
 
 def _header(
@@ -237,13 +219,3 @@ def _check_numbers(values: NDArray[np.float32], room: float) -> None:
         raise RefusedError("not-finite", "head statistics hold NaN or infinity")
     if len(values) and float(np.abs(values.astype(np.float64)).max()) > room:
         raise RefusedError("out-of-range", f"head statistics beyond {room:g}")
-
-
-def _check_gram(gram: Tensor, width: int) -> None:
-    row, column = torch.triu_indices(width, width)
-    diagonal = gram[row == column]
-    # No moment of real features exceeds the geometric mean of its two variances.
-    bound = (diagonal[row] * diagonal[column]).clamp_min(0).sqrt()
-    slack = 1e-3 * bound + 1e-6 * diagonal.abs().max()
-    if bool((diagonal < 0).any()) or bool((gram.abs() > bound + slack).any()):
-        raise RefusedError("out-of-range", "a Gram matrix that no features have")

@@ -1,0 +1,52 @@
+"""The kinds of head by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from recast_core.errors import RecastError
+from recast_core.heads.base import HeadKind
+
+_KINDS: dict[str, Callable[[], HeadKind]] = {}
+
+
+def register_head(make: Callable[[], HeadKind]) -> None:
+    """Let the setting ``head`` and messages name the kind of head that ``make`` makes.
+
+    Args:
+        make: the kind with its usual settings, as a class that needs no arguments is.
+
+    Raises:
+        RecastError: another kind has its name or its code, or the code does not fit in a byte.
+    """
+    kind = make()
+    if not 0 <= kind.code <= 255:
+        raise RecastError(f"head {kind.name!r} has code {kind.code}: give one from 128 to 255")
+    for other in (known for known in _KINDS.values() if known is not make):
+        taken = other()
+        if kind.name == taken.name or kind.code == taken.code:
+            raise RecastError(
+                f"head {kind.name!r} with code {kind.code} and head {taken.name!r} with code "
+                f"{taken.code} cannot be told apart: give another name and code"
+            )
+    _KINDS[kind.name] = make
+
+
+def head_names() -> tuple[str, ...]:
+    """The names of all kinds."""
+    return tuple(_KINDS)
+
+
+def head_kind(name: str) -> HeadKind:
+    """The kind of head of this name with its usual settings.
+
+    Raises:
+        RecastError: an unknown name; offers a near one.
+    """
+    if name not in _KINDS:
+        near = difflib.get_close_matches(name, _KINDS, n=1, cutoff=0.0)[0]
+        raise RecastError(
+            f"unknown head {name!r}: choose {', '.join(_KINDS)} (did you mean {near}?)"
+        )
+    return _KINDS[name]()
