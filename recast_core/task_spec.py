@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from recast_core.errors import RecastError
+from recast_core.shifts.table import DEFAULT_SEVERITY, SHIFTS, parse_shift, severity_of
 from recast_core.shifts.table import PLAIN as TRANSFORMS
-from recast_core.shifts.table import SHIFTS, parse_shift
 
 GRAMMAR = "[NAME=]DATA[[A%:B%]][@A-B][+TRANSFORM[:SEVERITY]...]"
-_PATH_KINDS = ("folder", "npz")
+PATH_KINDS = ("folder", "npz", "corrupted")
 DATASETS = (
     "CIFAR10",
     "CIFAR100",
@@ -56,10 +56,11 @@ class TaskSpec:
 
     Attributes:
         name: 1 to 40 of ``A-Z a-z 0-9 . _ -``, no leading dot (it becomes a file name).
-        data: ``digits``, ``folder:PATH``, ``npz:PATH`` or a torchvision dataset's class name.
+        data: ``digits``, ``folder:PATH``, ``npz:PATH``, ``corrupted:PATH`` or a torchvision
+            dataset's class name.
         class_range: first and last class id kept, inclusive, or None for all. Ids stay global.
         transforms: applied in this order: names from `TRANSFORMS`, and shifts with their severity
-            (``fog:3``).
+            (``fog:3``). The first of ``corrupted:PATH`` is a corruption that the data have.
         part: from which to which percentage of the training images, or None for all. The order
             is a shuffled one that depends on the data alone; test images stay whole.
     """
@@ -113,8 +114,11 @@ def parse_task(text: str) -> TaskSpec:
         if class_range[0] > class_range[1]:
             raise RecastError(f"empty class range in {text!r}: write @A-B with A <= B")
     part = None if match["part"] is None else _read_part(match["part"], text)
-    written = match["transforms"].lower().split("+")[1:]
-    transforms = tuple(_read_transform(transform, text) for transform in written)
+    written = match["transforms"].split("+")[1:]
+    transforms: tuple[str, ...] = ()
+    if data.startswith("corrupted:"):
+        transforms, written = (_read_corruption(written, text),), written[1:]
+    transforms += tuple(_read_transform(transform, text) for transform in written)
     if name is None:
         name = _default_name(data, part, class_range, transforms)
     return TaskSpec(check_task_name(name), data, class_range, transforms, part)
@@ -158,22 +162,33 @@ def _split_name(text: str) -> tuple[str | None, str]:
 
 def _canonical_data(data: str, text: str) -> str:
     kind, colon, path = data.partition(":")
-    if colon and kind.lower() in _PATH_KINDS:
+    if colon and kind.lower() in PATH_KINDS:
         if not path.strip():
             raise RecastError(f"no path in {text!r}: write {kind.lower()}:PATH")
         return f"{kind.lower()}:{path}"
     names = {"digits": "digits", **{known.lower(): known for known in DATASETS}}
     found = names.get(data.lower())
     if found is None:
-        shown = ["digits", *DATASETS, "folder:PATH", "npz:PATH"]
+        shown = ["digits", *DATASETS, "folder:PATH", "npz:PATH", "corrupted:PATH"]
         raise RecastError(
             f"unknown data {data!r} in {text!r} (a task is {GRAMMAR}): {_near(data, shown)}"
         )
     return found
 
 
+def _read_corruption(written: Sequence[str], text: str) -> str:
+    """Return the canonical text of a corruption that the data have; its name is as it is there."""
+    name, colon, level = written[0].partition(":") if written else ("", "", "")
+    if not name:
+        raise RecastError(
+            f"no corruption in {text!r}: write corrupted:PATH+NAME:SEVERITY, NAME as it is in PATH"
+        )
+    return f"{name}:{severity_of(level, name) if colon else DEFAULT_SEVERITY}"
+
+
 def _read_transform(written: str, text: str) -> str:
     """Return a transform's canonical text; a shift's has its severity."""
+    written = written.lower()
     name, colon, _ = written.partition(":")
     if name in SHIFTS:
         return str(parse_shift(written))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import Dataset, Images, Labels, stratified_split
+from client.data.corrupted import load_corrupted
 from client.data.folder import load_folder
 from client.data.npz import load_npz
 from client.data.torchvision_data import load_torchvision
@@ -56,7 +57,7 @@ def load_dataset(
     """
     if size < 1:
         raise RecastError(f"image size {size}: use at least 1 pixel")
-    source = _load_source(spec.data, size, seed, root, skip_unreadable)
+    source = _load_source(spec, size, seed, root, skip_unreadable)
     x_train, y_train, kept = _select(source.x_train, source.y_train, "train", spec, source, seed)
     x_test, y_test, kept_test = _select(source.x_test, source.y_test, "test", spec, source, seed)
     groups, test_groups = source.groups_train, source.groups_test
@@ -84,16 +85,20 @@ def part_of(count: int, part: tuple[int, int]) -> npt.NDArray[np.int64]:
 
 
 def _load_source(
-    data: str, size: int, seed: int, root: Path | None, skip_unreadable: bool
+    spec: TaskSpec, size: int, seed: int, root: Path | None, skip_unreadable: bool
 ) -> Dataset:
-    kind, colon, path = data.partition(":")
+    kind, colon, path = spec.data.partition(":")
+    if colon and kind == "corrupted":
+        name, _, level = spec.transforms[0].partition(":")
+        folder = Path(path).expanduser()
+        return load_corrupted(folder, name, int(level), size, seed, skip_unreadable=skip_unreadable)
     if colon and kind == "npz":
         return load_npz(Path(path).expanduser())
     if colon and kind == "folder":
         return load_folder(Path(path).expanduser(), size, seed, skip_unreadable=skip_unreadable)
-    if data == "digits":
+    if spec.data == "digits":
         return _load_digits()
-    return load_torchvision(data, size, seed, root or default_root())
+    return load_torchvision(spec.data, size, seed, root or default_root())
 
 
 def _load_digits() -> Dataset:
@@ -129,5 +134,7 @@ def _select(
             f"task {spec.name} has no {part} images: add some, or choose other classes or a "
             "larger part"
         )
-    x = apply_transforms(x, spec.transforms, indices=indices, part=part, seed=seed)
+    # What corrupted data come with is in their pixels.
+    transforms = spec.transforms[1:] if spec.data.startswith("corrupted:") else spec.transforms
+    x = apply_transforms(x, transforms, indices=indices, part=part, seed=seed)
     return x, y, indices

@@ -43,6 +43,31 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 )
 """Family of every transform of the task grammar."""
 
+CORRUPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "gaussian_noise": "noise",
+        "shot_noise": "noise",
+        "impulse_noise": "noise",
+        "speckle_noise": "noise",
+        "gaussian_blur": "blur",
+        "defocus_blur": "blur",
+        "glass_blur": "blur",
+        "motion_blur": "blur",
+        "zoom_blur": "blur",
+        "brightness": "light",
+        "contrast": "light",
+        "pixelate": "digital",
+        "jpeg_compression": "digital",
+        "saturate": "digital",
+        "elastic_transform": "digital",
+        "fog": "weather",
+        "frost": "weather",
+        "snow": "weather",
+        "spatter": "weather",
+    }
+)
+"""Family of every corruption of CIFAR-10-C, CIFAR-100-C and ImageNet-C, by its name there."""
+
 PLAIN = ("inverted", "rotated", "flipped", "noisy", "blurred")
 """Transforms of one strength: they take no severity."""
 
@@ -105,9 +130,13 @@ def shifts_of(family: str, *, grey: bool = False) -> tuple[str, ...]:
     )
 
 
-def family_of(transform: str) -> str:
-    """Return the family of a transform's text: ``fog``, ``fog:3`` and ``inverted`` all have one."""
-    return FAMILIES[transform.partition(":")[0]]
+def family_of(transform: str) -> str | None:
+    """Return the family of a transform's text: ``fog``, ``fog:3``, ``inverted``, ``shot_noise:1``.
+
+    The corruptions of the public corrupted data sets have one too; any other name has none.
+    """
+    name = transform.partition(":")[0]
+    return FAMILIES.get(name) or CORRUPTIONS.get(name)
 
 
 def parse_shift(text: str) -> Shift:
@@ -117,11 +146,18 @@ def parse_shift(text: str) -> Shift:
         RecastError: no such shift, or a severity that is no integer from 1 to 5.
     """
     name, colon, level = text.partition(":")
-    if not colon:
-        return Shift(name)
-    if not _SEVERITY.fullmatch(level):
+    return Shift(name, severity_of(level, name)) if colon else Shift(name)
+
+
+def severity_of(text: str, name: str) -> int:
+    """Read the severity of a shift or corruption of that name.
+
+    Raises:
+        RecastError: no whole number from 1 to 5.
+    """
+    if not _SEVERITY.fullmatch(text) or int(text) not in SEVERITIES:
         raise RecastError(
-            f"severity {level[:20]!r} of {name[:40]}: use {SEVERITIES[0]} (faint) "
+            f"severity {text[:20]!r} of {name[:40]}: use {SEVERITIES[0]} (faint) "
             f"to {SEVERITIES[-1]} (severe)"
         )
-    return Shift(name, int(level))
+    return int(text)

@@ -16,6 +16,7 @@ from recast_core.shifts import apply
 from recast_core.shifts.apply import shift
 from recast_core.shifts.draws import field, normal, seeds_of, words
 from recast_core.shifts.table import (
+    CORRUPTIONS,
     FAMILIES,
     NEED_COLOUR,
     PLAIN,
@@ -192,6 +193,10 @@ def test_table_has_each_name_once_with_a_family_and_a_function() -> None:
     assert "colour" not in shifts_of("digital", grey=True)
     assert family_of("fog:4") == "weather"
     assert family_of("noisy") == "noise"
+    assert family_of("frost:2") == "weather"
+    assert family_of("glass_blur") == "blur"
+    assert family_of("else") is None
+    assert set(CORRUPTIONS.values()) <= set(families())
     with pytest.raises(RecastError, match="use noise, blur"):
         shifts_of("fuzz")
 
