@@ -269,4 +269,6 @@ def _complain(message: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    import recast_fl
+
+    recast_fl.main()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command import certs
+from experiments.command import certs, program
 from experiments.measure.processes import Child, Processes
 from experiments.measure.relay import LOOPBACK, Relay, Relays, free_port
 from experiments.measure.share import deal
@@ -16,7 +15,6 @@ from recast_core.settings import Settings
 from server.link.identity import node_id
 
 SECONDS_TO_START = 120.0
-ROOT = Path(__file__).parents[2]
 
 
 class LinkDeployment:
@@ -39,7 +37,7 @@ class LinkDeployment:
         self._port = free_port()
         environment = {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            **program.environment(),
         }
         self._processes = Processes(folder / "logs", environment)
         self._server: Child | None = None
@@ -123,8 +121,7 @@ class LinkDeployment:
         return ["--certs", str(self._certificates)] if self._secure else ["--insecure"]
 
     def _start(self, name: str, arguments: Sequence[str]) -> Child:
-        command = [sys.executable, "-m", "experiments.command.cli", *arguments]
-        return self._processes.start(name, command)
+        return self._processes.start(name, [*program.program(), *arguments])
 
     @staticmethod
     def _name(client: int) -> str:

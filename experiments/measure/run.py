@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,8 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
                 here = folder / re.sub(r"[^\w.-]+", "-", f"{method}-{transport}")
                 if here.exists():
                     raise RecastError(f"{here} exists: name a --run-dir that is new")
-                chosen = with_method(settings, method, here / "run")
+                run_dir = (here / "run").resolve()
+                chosen = replace(settings, method=method, run_dir=str(run_dir))
                 if transport in DEPLOYMENTS:
                     found = _measure_wire(chosen, plan, transport, here, idle)
                     idle = 0.0  # the same whatever the method
@@ -115,20 +116,6 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
     report["ratios"] = ratios(report["rounds"])
     print_tables(report)
     return report
-
-
-def with_method(settings: Settings, method: str, run_dir: Path) -> Settings:
-    """``settings`` for one method in a folder of its own.
-
-    Raises:
-        RecastError: this version's runs know one method only, and it is another.
-    """
-    values = settings.as_dict() | {"run-dir": str(run_dir.resolve())}
-    if "method" in {field.name for field in fields(Settings)}:
-        values["method"] = method
-    elif method != "recast":
-        raise RecastError(f"method {method!r} does not travel in this version: choose recast")
-    return Settings.from_mapping(values)
 
 
 def rows_of(registry: Path, method: str, transport: str) -> list[dict[str, Any]]:

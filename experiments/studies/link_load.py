@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from flwr.app import Message
 
 from client.link.channel import ClientKeys, Endpoint
 from experiments.command import certs
+from experiments.command.program import environment
 from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import SERVICE, TALK
@@ -73,9 +75,10 @@ def measure(clients: int, rounds: int, folder: Path | None) -> dict[str, float]:
         began = time.monotonic()
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "experiments.studies.link_load", "--stubs", target]
+                [sys.executable, "-P", "-m", "experiments.studies.link_load", "--stubs", target]
                 + ([] if folder is None else ["--certs", str(folder)])
-                + names[part::4]
+                + names[part::4],
+                env={**os.environ, **environment()},
             )
             for part in range(4)
         ]

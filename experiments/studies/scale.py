@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from experiments.command.program import environment
+
 CLASSES = 10
 _PIXELS = 16
 ENGINES = ("folded", "sequential", "ray")
@@ -166,13 +168,14 @@ def measure(
     for count in clients:
         for engine in engines:
             command = [
-                sys.executable, "-m", "experiments.studies.scale", "--one", engine,
+                sys.executable, "-P", "-m", "experiments.studies.scale", "--one", engine,
                 "--clients", str(count), *options,
             ]  # fmt: skip
             try:
                 done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=limit, check=False
-                )
+                    command, capture_output=True, text=True, timeout=limit, check=False,
+                    env={**os.environ, **environment()},
+                )  # fmt: skip
             except subprocess.TimeoutExpired:
                 rows.append({"engine": engine, "clients": count, "error": f"over {limit:g} s"})
                 continue

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from client.app import app
+from experiments.command.program import program
 from experiments.engines.sequential import SequentialGrid
 from experiments.measure import share
 from recast_core.settings import Settings
@@ -25,7 +25,7 @@ from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.registry import Registry
 
-COMMAND = [sys.executable, "-m", "experiments.command.cli"]
+COMMAND = program()
 
 
 def environment() -> dict[str, str]:
@@ -106,7 +106,7 @@ class Process:
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "experiments.command.cli", *arguments],
+                [*before, *program(), *arguments],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,

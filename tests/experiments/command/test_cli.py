@@ -18,6 +18,7 @@ import pytest
 
 import recast_core.backbones
 from experiments.command import cli
+from experiments.command.program import program
 from recast_core import TemplateBank
 from recast_core.settings import Settings
 from server.record.ledger import Ledger
@@ -277,7 +278,7 @@ def test_an_interrupt_keeps_the_finished_rounds(
 ) -> None:
     settings = tiny(rounds=100_000, run_dir=str(tmp_path / "run"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.command.cli", "simulate", "--clients", "2",
+        [*program(), "simulate", "--clients", "2",
          *command_line(settings)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

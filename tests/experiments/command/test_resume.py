@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from client.app import app
+from experiments.command.program import program
 from experiments.engines.sequential import SequentialGrid
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
@@ -32,7 +32,7 @@ Command = Callable[[Settings], list[str]]
 
 def start(options: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.command.cli", "simulate",
+        [*program(), "simulate",
          "--clients", str(CLIENTS), *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},

@@ -19,6 +19,7 @@ from PIL import Image
 
 from client.data import load_dataset, parse_task
 from experiments.command import cli
+from experiments.command.program import program
 from experiments.command.run_folder import learned, opened
 from recast_core.backbones import load_backbone
 from recast_core.backbones.files import read_state
@@ -235,7 +236,7 @@ def test_a_running_server_learns_what_is_added_and_ends_on_sigterm(
     first, second = tiny().tasks.split()
     options = command_line(tiny(tasks=first, run_dir=str(folder)))
     server = subprocess.Popen(
-        [sys.executable, "-m", "experiments.command.cli", "simulate",
+        [*program(), "simulate",
          "--clients", "2", "--keep-running",
          *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,

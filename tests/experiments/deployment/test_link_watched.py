@@ -7,7 +7,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.command.program import program
 from experiments.measure.relay import free_port
 from recast_core.settings import Settings
 
@@ -74,7 +74,7 @@ class Terminal:
         root = str(Path(__file__).parents[3])
         own = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "120"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.command.cli", *arguments],
+            [*program(), *arguments],
             stdin=slave, stdout=slave, stderr=slave, cwd=folder, env={**os.environ, **own},
             start_new_session=True,
         )  # fmt: skip

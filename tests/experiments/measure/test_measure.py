@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.command.program import program
 from experiments.measure import run as measure_run
 from experiments.measure.processes import Processes
 from experiments.measure.relay import Relays
-from experiments.measure.run import Plan, measure, with_method
+from experiments.measure.run import Plan, measure
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.record.ledger import Ledger, LedgerRow
@@ -210,13 +211,6 @@ def test_a_failed_run_stops_everything_and_keeps_its_logs(
     assert scripted[0].stopped
 
 
-def test_a_method_that_does_not_travel_is_refused() -> None:
-    if "method" in Settings().as_dict():
-        pytest.skip("this version's federations know other methods")
-    with pytest.raises(RecastError, match="choose recast"):
-        with_method(Settings(), "lora", Path("x"))
-
-
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -268,7 +262,7 @@ def test_an_interrupt_of_the_command_leaves_no_process(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.command.cli", "measure", "--transports", "flower",
+        [*program(), "measure", "--transports", "flower",
          "--clients", "1", "--run-dir", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},

@@ -1,0 +1,48 @@
+"""The door of the `recast` command: nothing on the path may stand in for one of its packages."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+PACKAGES = ("protos", "recast_core", "client", "server", "experiments")
+_HOME = Path(__file__).resolve().parent
+_REFUSED = 2
+
+
+def hidden() -> str | None:
+    """What stands in for one of our packages and how to mend it, in one line; ``None`` if nothing.
+
+    Python takes the first module of a name on its path: a ``client.py`` in the current folder
+    hides the package ``client`` from a program that is started with ``python -m`` there.
+    """
+    for name in PACKAGES:
+        spec = find_spec(name)
+        if spec is None:
+            return f"the package {name} is not installed beside {__file__}: install recast-fl again"
+        if (where := _where(spec)).parent != _HOME:
+            return (
+                f"{where} hides recast's package {name}: rename it, or take {where.parent} off "
+                "Python's path (PYTHONPATH, or start `recast` instead of `python -m`)"
+            )
+    return None
+
+
+def _where(spec: ModuleSpec) -> Path:
+    """The file of a module, or the folder of a package."""
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))).resolve()
+    return Path(spec.origin or spec.name).resolve()
+
+
+def main() -> NoReturn:
+    """Run the command, or say in one line why another module is in its way, with exit code 2."""
+    if (message := hidden()) is not None:
+        print(f"recast: {message}", file=sys.stderr)
+        sys.exit(_REFUSED)
+    from experiments.command.cli import main as command
+
+    command()
