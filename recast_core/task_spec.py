@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from recast_core.errors import RecastError
+from recast_core.quoting import quote, split_outside, take_quoted
 from recast_core.shifts.table import DEFAULT_SEVERITY, SHIFTS, parse_shift, severity_of
 from recast_core.shifts.table import PLAIN as TRANSFORMS
 
@@ -76,7 +78,8 @@ class TaskSpec:
         kept = "" if self.part is None else f"[{self.part[0]}%:{self.part[1]}%]"
         if self.class_range is not None:
             kept += f"@{self.class_range[0]}-{self.class_range[1]}"
-        return f"{self.name}={self.data}{kept}" + "".join(f"+{name}" for name in self.transforms)
+        data = _written(self.data)
+        return f"{self.name}={data}{kept}" + "".join(f"+{name}" for name in self.transforms)
 
 
 def check_task_name(name: str) -> str:
@@ -97,7 +100,9 @@ def parse_task(text: str) -> TaskSpec:
 
     Without NAME the name is that of the data (a path's last part, a dataset in lower case),
     followed by the part, the class range and the transforms: ``digits@0-4+inverted`` is
-    ``digits-0-4-inverted``, ``digits[50%:]+fog`` is ``digits-50-100pct-fog-3``.
+    ``digits-0-4-inverted``, ``digits[50%:]+fog`` is ``digits-50-100pct-fog-3``. A path may stand in
+    quotes, ``folder:"/my photos, 2@0-1"+inverted``, and must where it ends in what could be read
+    as one of these.
 
     Raises:
         RecastError: bad name, unknown data or transform, a severity out of range, empty path, part
@@ -105,9 +110,16 @@ def parse_task(text: str) -> TaskSpec:
     """
     text = text.strip()
     name, rest = _split_name(text)
+    literal, rest = _quoted_data(rest)
+    if name is None and literal is not None:
+        name, literal = _split_name(literal)
     match = _SUFFIX.fullmatch(rest)
     assert match is not None  # the pattern accepts any text
-    data = _canonical_data(match["data"], text)
+    if literal is not None and match["data"]:
+        raise RecastError(
+            f"{match['data']!r} after the quotation in {text!r}: put the whole path into the quotes"
+        )
+    data = _canonical_data(match["data"] if literal is None else literal, text)
     class_range = None
     if match["first"] is not None:
         class_range = (int(match["first"]), int(match["last"]))
@@ -129,16 +141,17 @@ def parse_tasks(tasks: str | Iterable[str]) -> tuple[TaskSpec, ...]:
 
     Args:
         tasks: one text, tasks separated by commas or white space; or several texts, in each of
-            which only commas separate, so that their paths may hold spaces.
+            which only commas separate, so that their paths may hold spaces. Neither separates
+            within quotes.
 
     Raises:
         RecastError: no task at all, two of the same name, or whatever `parse_task` refuses.
     """
     if isinstance(tasks, str):
-        items = re.split(r"[,\s]+", tasks)
+        items = split_outside(tasks, "," + string.whitespace)
     else:
-        items = [item for text in tasks for item in text.split(",")]
-    specs = tuple(parse_task(item) for item in items if item.strip())
+        items = [item for text in tasks for item in split_outside(text, ",")]
+    specs = tuple(parse_task(item) for item in items)
     if not specs:
         raise RecastError(f"no task given: name at least one as {GRAMMAR}, for example digits")
     seen: set[str] = set()
@@ -155,9 +168,29 @@ def parse_tasks(tasks: str | Iterable[str]) -> tuple[TaskSpec, ...]:
 def _split_name(text: str) -> tuple[str | None, str]:
     """Split off NAME=; an equals sign after the colon of a path belongs to the path."""
     head, equals, rest = text.partition("=")
-    if not equals or ":" in head:
+    if not equals or ":" in head or head[:1] in ("'", '"'):
         return None, text
     return check_task_name(head.strip()), rest.strip()
+
+
+def _quoted_data(rest: str) -> tuple[str | None, str]:
+    """Split off data whose path, or that as a whole, stands in quotes; ``None`` if none does."""
+    kind, colon, _ = rest.partition(":")
+    prefix = kind + colon if kind.lower() in PATH_KINDS else ""
+    found = take_quoted(rest[len(prefix) :])
+    return (None, rest) if found is None else (prefix + found[0], found[1])
+
+
+def _written(data: str) -> str:
+    """Data as the grammar takes it: a path that would be read otherwise is put in quotes."""
+    kind, colon, path = data.partition(":")
+    if not colon:
+        return data
+    match = _SUFFIX.fullmatch(data)
+    plain = match is not None and match["data"] == data
+    if plain and path[0] not in "\"'" and not re.search(r"[\s,]", path):
+        return data
+    return f"{kind}:{quote(path)}"
 
 
 def _canonical_data(data: str, text: str) -> str:
@@ -171,7 +204,8 @@ def _canonical_data(data: str, text: str) -> str:
     if found is None:
         shown = ["digits", *DATASETS, "folder:PATH", "npz:PATH", "corrupted:PATH"]
         raise RecastError(
-            f"unknown data {data!r} in {text!r} (a task is {GRAMMAR}): {_near(data, shown)}"
+            f"unknown data {data!r} in {text!r} (a task is {GRAMMAR}; a path with spaces or commas "
+            f"stands in quotes): {_near(data, shown)}"
         )
     return found
 

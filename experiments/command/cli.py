@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from experiments.command import link_commands, options, tasks_commands
-from experiments.command.report_file import write
+from experiments.command import link_commands, options, report_file, tasks_commands
 from recast_core.errors import RecastError
 
 INTERRUPTED = 130
@@ -62,7 +61,9 @@ def simulate(
     told = {name: values.pop(name) for name in options.FLEET if name in values}
     fleet = Fleet(**told) if told else None
     settings = Settings.from_mapping(values)
-    write(json_path, run(settings, clients, engine, fleet, bf16=bf16, compiled=compiled))
+    report_file.report(
+        json_path, lambda: run(settings, clients, engine, fleet, bf16=bf16, compiled=compiled)
+    )
 
 
 @recast.command()
@@ -78,7 +79,7 @@ def plan(backbone: str, bits: int, json_path: Path | None = None, **values: Any)
     """
     from experiments.command.plan import plan as run
 
-    write(json_path, run(backbone, options.recast_config(values), bits))
+    report_file.report(json_path, lambda: run(backbone, options.recast_config(values), bits))
 
 
 @recast.command()
@@ -108,7 +109,9 @@ def mimic(
     """
     from experiments.command.mimic import mimic as run
 
-    write(json_path, run(backbone, options.recast_config(values), method, output, data))
+    report_file.report(
+        json_path, lambda: run(backbone, options.recast_config(values), method, output, data)
+    )
 
 
 recast.add_command(tasks_commands.tasks)
@@ -160,7 +163,7 @@ def measure(
     from recast_core.settings import Settings
 
     plan = Plan(_names(methods), _names(transports), clients, tls, idle)
-    write(json_path, run(Settings.from_mapping(values), plan))
+    report_file.report(json_path, lambda: run(Settings.from_mapping(values), plan))
 
 
 @recast.command()
@@ -185,7 +188,7 @@ def ledger(
     """
     from experiments.command.ledger import ledger as show
 
-    write(json_path, show(run, number, csv, parquet))
+    report_file.report(json_path, lambda: show(run, number, csv, parquet))
 
 
 @recast.command()
@@ -215,7 +218,10 @@ def report(
     """
     from experiments.report import report as make
 
-    write(json_path, make(run, output, run_id, compare, page=output is not None or not json_path))
+    report_file.report(
+        json_path,
+        lambda: make(run, output, run_id, compare, page=output is not None or not json_path),
+    )
 
 
 def main() -> NoReturn:
@@ -229,7 +235,7 @@ class _Aside(logging.Handler):
     """Prints what is logged on standard error, whatever that is by then."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        print(self.format(record), file=sys.stderr)
 
 
 def _speak() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     Example: recast serve --listen 0.0.0.0:9441 --clients 3 --certs certs --tasks "digits"
     """
     _silence_grpc()
-    from experiments.command.report_file import write
+    from experiments.command.report_file import report
     from experiments.command.serve import LinkOptions
     from experiments.command.serve import serve as run
     from recast_core.settings import Settings
@@ -58,7 +59,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
     own |= {"keepalive", "json_log", "metrics", "begin"}
     link = LinkOptions(**{name: values.pop(name) for name in own & values.keys()})
-    write(path, run(Settings.from_mapping(values), link))
+    report(path, lambda: run(Settings.from_mapping(values), link))
 
 
 @click.command()
@@ -99,59 +100,81 @@ def certs() -> None:
 @click.option("--server", "hosts", multiple=True, help="Host or address of the server; repeat.")
 @click.option("--client", "names", multiple=True, help="Name of a client; repeat.")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def init(folder: Path, hosts: tuple[str, ...], names: tuple[str, ...], force: bool) -> None:
+@options.json_file
+def init(
+    folder: Path,
+    hosts: tuple[str, ...],
+    names: tuple[str, ...],
+    force: bool,
+    json_path: Path | None,
+) -> None:
     """Make an authority, a server certificate and client certificates in FOLDER.
 
     Example: recast certs init certs --server 192.0.2.7 --client edge-1
     """
     from experiments.command.certs import init as run
 
-    for path in run(folder, hosts, names, force=force):
-        click.echo(path)
+    _written(json_path, lambda: run(folder, hosts, names, force=force))
 
 
 @certs.command("add")
 @click.argument("folder", type=_folder)
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def add(folder: Path, name: str, force: bool) -> None:
+@options.json_file
+def add(folder: Path, name: str, force: bool, json_path: Path | None) -> None:
     """Make a certificate for one more client; with --force those it replaces are revoked.
 
     Example: recast certs add certs edge-3
     """
     from experiments.command.certs import add as run
 
-    for path in run(folder, name, force=force):
-        click.echo(path)
+    _written(json_path, lambda: run(folder, name, force=force))
 
 
 @certs.command("revoke")
 @click.argument("folder", type=_folder)
 @click.argument("name")
 @click.option("--serial", help="Only the certificate of this hexadecimal number.")
-def revoke(folder: Path, name: str, serial: str | None) -> None:
+@options.json_file
+def revoke(folder: Path, name: str, serial: str | None, json_path: Path | None) -> None:
     """Refuse a client, with every certificate it was ever given, also while the server runs.
 
     Example: recast certs revoke certs edge-3
     """
     from experiments.command.certs import revoke as run
 
-    click.echo(run(folder, name, serial))
+    _written(json_path, lambda: [run(folder, name, serial)])
 
 
 @certs.command("list")
 @click.argument("folder", type=_folder)
-def list_(folder: Path) -> None:
+@options.json_file
+def list_(folder: Path, json_path: Path | None) -> None:
     """Show every certificate that was ever issued in FOLDER: number, name, day, state.
 
     Example: recast certs list certs
     """
     from experiments.command.certs import overview
 
-    for line in overview(folder):
-        click.echo(line)
+    _written(json_path, lambda: overview(folder), "certificates")
 
 
 def _silence_grpc() -> None:
     """Keep gRPC's own lines, one for each stranger that knocks, out of the log."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _written(
+    json_path: Path | None, work: Callable[[], Sequence[object]], what: str = "files"
+) -> None:
+    """Print what ``work`` returns, a line each, and write it as JSON."""
+    from experiments.command.report_file import report
+
+    def named() -> dict[str, list[str]]:
+        lines = [str(line) for line in work()]
+        for line in lines:
+            click.echo(line)
+        return {what: lines}
+
+    report(json_path, named)

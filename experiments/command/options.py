@@ -74,8 +74,8 @@ def config(command: Command) -> Command:
 
 
 def settings(command: Command) -> Command:
-    """Add the options of Settings."""
-    return _add(command, _RUN | _CONFIG)
+    """Add the options of Settings, and --task for one task at a time."""
+    return _one_by_one(_add(command, _RUN | _CONFIG))
 
 
 bits = click.option("--bits", default=8, show_default=True, help=_RUN["bits"][1])
@@ -113,6 +113,24 @@ def _add(command: Command, table: Mapping[str, tuple[type, str]]) -> Command:
         flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
         command = click.option(flag, type=kind, default=None, help=text)(command)
     return _given(command)
+
+
+def _one_by_one(command: Command) -> Command:
+    """Add --task, which takes one task as one text, and hand it on with --tasks."""
+    import functools
+
+    @functools.wraps(command)
+    def wrapped(task: tuple[str, ...] = (), **values: Any) -> Any:
+        if task:
+            from recast_core.task_spec import parse_task
+
+            given = [values["tasks"]] if values.get("tasks") else []
+            values["tasks"] = " ".join([*given, *(str(parse_task(one)) for one in task)])
+        return command(**values)
+
+    text = "One task, whose path may hold spaces and commas; may be repeated."
+    option = click.option("--task", multiple=True, metavar="TASK", help=text)
+    return option(wrapped)  # type: ignore[return-value]
 
 
 def _given(command: Command) -> Command:

@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
 
-def write(path: Path | None, report: dict[str, Any]) -> None:
-    """Write ``report`` as JSON to a file, or to standard output where the path is ``-``."""
+def report(path: Path | None, command: Callable[[], Mapping[str, Any]]) -> None:
+    """Run ``command`` and write what it returns as JSON to a file; ``-`` is standard output.
+
+    There it is alone: whatever else the command, its libraries and its processes print goes to
+    standard error. Numbers that JSON lacks (NaN, infinity) are null.
+    """
     if path is None:
-        return
-    text = json.dumps(report, indent=2) + "\n"
-    if str(path) == "-":
-        click.echo(text, nl=False)
+        command()
+    elif str(path) == "-":
+        with _aside():
+            found = command()
+        click.echo(_text(found), nl=False)
     else:
         from recast_core.files import write_atomically
 
-        write_atomically(path, text.encode())
+        write_atomically(path, _text(command()).encode())
 
 
-def report(path: Path | None, command: Callable[[], dict[str, Any]]) -> None:
-    """Run ``command`` and write its report; its prints make way for JSON on standard output."""
-    if str(path) != "-":
-        write(path, command())
-        return
-    with redirect_stdout(sys.stderr):
-        found = command()
-    write(path, found)
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Send to standard error what is printed here, also by code that writes to the descriptor."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(found), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

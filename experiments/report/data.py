@@ -135,7 +135,10 @@ def _toml(values: dict[str, Any]) -> str:
     def literal(value: Any) -> str:
         if isinstance(value, bool):
             return str(value).lower()
-        return f'"{value}"' if isinstance(value, str) else str(value)
+        if not isinstance(value, str):
+            return str(value)
+        # Flower reads no escapes, so a text with one kind of quotes stands in the other.
+        return f"'{value}'" if '"' in value else f'"{value}"'
 
     return " ".join(f"{name}={literal(value)}" for name, value in values.items())
 

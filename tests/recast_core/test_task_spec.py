@@ -32,6 +32,82 @@ _specs = st.builds(
 )
 
 
+_any_path = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc"]) | st.sampled_from(list("\"'@+,=: []%0-9")),
+    min_size=1,
+).filter(str.strip)
+
+
+@given(
+    st.builds(
+        TaskSpec,
+        _names,
+        st.builds("{}:{}".format, st.sampled_from(["npz", "folder"]), _any_path),
+        _ranges,
+        st.sampled_from([(), ("inverted",), ("fog:3", "noisy")]),
+        st.sampled_from([None, (0, 50), (50, 100)]),
+    )
+)
+def test_any_path_comes_back_from_the_text_of_a_spec_alone_and_among_others(spec: TaskSpec) -> None:
+    assert parse_task(str(spec)) == spec
+    other = TaskSpec("another-one", "digits")
+    assert parse_tasks(f"{other} {spec}") == (other, spec)
+    assert parse_tasks([f"{spec},{other}"]) == (spec, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "class_range", "transforms"),
+    [
+        ('folder:"/my photos"', "folder:/my photos", None, ()),
+        ("folder:'/my photos'", "folder:/my photos", None, ()),
+        ('x=folder:"/a,b"@0-1+inverted', "folder:/a,b", (0, 1), ("inverted",)),
+        ('folder:"/a@0-1"', "folder:/a@0-1", None, ()),
+        ('folder:"/a@0-1"@2-3', "folder:/a@0-1", (2, 3), ()),
+        ('npz:"/c++"+noisy', "npz:/c++", None, ("noisy",)),
+        ('npz:"/a+inverted.npz+inverted"', "npz:/a+inverted.npz+inverted", None, ()),
+        ('"folder:/my photos"+inverted', "folder:/my photos", None, ("inverted",)),
+        ('"x=folder:/my photos"', "folder:/my photos", None, ()),
+        ('x="folder:/my photos"', "folder:/my photos", None, ()),
+        ('folder:"/say ""hi"""', 'folder:/say "hi"', None, ()),
+        ("npz:/x/it's.npz", "npz:/x/it's.npz", None, ()),
+        ('FOLDER:"/a[0%:50%]"', "folder:/a[0%:50%]", None, ()),
+    ],
+)
+def test_a_quoted_path_is_taken_as_it_stands(
+    text: str, data: str, class_range: tuple[int, int] | None, transforms: tuple[str, ...]
+) -> None:
+    spec = parse_task(text)
+    assert (spec.data, spec.class_range, spec.transforms) == (data, class_range, transforms)
+    (alone,) = parse_tasks(text)
+    assert alone == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ('folder:"/a b', "does not end"),
+        ('folder:"/a b"/c', "the whole path into the quotes"),
+        ('folder:"/a"@5-2', "A <= B"),
+        ('folder:" "', "folder:PATH"),
+        ("folder:/my photos", "a path with spaces or commas stands in quotes"),
+        ('"/a b"', "unknown data"),
+        ('"a/b=digits"', "bad task name"),
+    ],
+)
+def test_quotes_that_go_wrong_are_one_line(text: str, remedy: str) -> None:
+    with pytest.raises(RecastError, match=remedy) as error:
+        parse_tasks(text)
+    assert "\n" not in str(error.value)
+
+
+def test_an_apostrophe_separates_nothing() -> None:
+    assert [t.data for t in parse_tasks("npz:/it's.npz,npz:/that's.npz digits")] == [
+        "npz:/it's.npz",
+        "npz:/that's.npz",
+        "digits",
+    ]
+
+
 @given(_specs)
 def test_text_of_a_spec_parses_back_to_it(spec: TaskSpec) -> None:
     assert parse_task(str(spec)) == spec

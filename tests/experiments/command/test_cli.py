@@ -21,6 +21,7 @@ from experiments.command import cli
 from experiments.command.program import program
 from recast_core import TemplateBank
 from recast_core.settings import Settings
+from recast_core.task_spec import parse_task
 from server.record.ledger import Ledger
 from server.record.registry import Registry
 
@@ -308,3 +309,25 @@ def test_an_interrupt_keeps_the_finished_rounds(
         assert len(rounds) >= 2
         assert np.isfinite(registry.coefficients(run.id, 1)).all()
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_tasks_may_be_given_one_at_a_time_with_any_path(
+    tmp_path: Path, recast: Callable[..., Any], tiny: Callable[..., Settings],
+    command_line: Callable[[Settings], list[str]],
+) -> None:  # fmt: skip
+    first = parse_task(tiny().tasks.split()[0]).data.partition(":")[2]
+    odd = tmp_path / "my photos, 2+noisy@0-1"
+    odd.mkdir()
+    (odd / "a+b.npz").write_bytes(Path(first).read_bytes())
+    done = recast(
+        "simulate", "--clients", "2", *command_line(tiny(rounds=1)),
+        "--tasks", f"a=npz:{first}", "--task", f"b=npz:{odd / 'a+b.npz'}",
+        "--task", f'npz:"{odd / "a+b.npz"}"@0-1+inverted', "--run-dir", str(tmp_path / "run"),
+        "--json", "-",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [task["name"] for task in json.loads(done.stdout)["tasks"]] == [
+        "a", "b", "a-b-0-1-inverted",
+    ]  # fmt: skip
+    again = recast("tasks", "show", "b", "--run", str(tmp_path / "run"), "--json", "-")
+    assert parse_task(json.loads(again.stdout)["source"]).data == f"npz:{odd / 'a+b.npz'}"
