@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
+from client.data import UNLABELLED
 from client.node import OwnData
-from client.turn import Engine, Exam, Lesson, Look
+from client.turn import Engine, Exam, Guess, Lesson, Look
 from recast_core.heads import head_kind, right_answers
 from recast_core.learner import Learner
 from recast_core.wire.codec import Vector
@@ -19,17 +21,7 @@ class Alone(Engine[Learner, OwnData]):
 
     def train(self, lessons: Sequence[Lesson[Learner, OwnData]]) -> Iterable[Vector]:
         """See ``Engine``."""
-        return [
-            one.model.fit(
-                one.vector,
-                one.data.images,
-                one.data.labels,
-                one.data.classes,
-                one.hyper,
-                one.seed,
-            )
-            for one in lessons
-        ]
+        return [_train(one) for one in lessons]
 
     def features(self, looks: Sequence[Look[Learner, OwnData]]) -> Iterable[Tensor]:
         """See ``Engine``."""
@@ -39,14 +31,42 @@ class Alone(Engine[Learner, OwnData]):
         """See ``Engine``."""
         return [_examine(one) for one in exams]
 
+    def guess(self, guesses: Sequence[Guess[Learner, OwnData]]) -> Iterable[Tensor]:
+        """See ``Engine``."""
+        return [_guess(one) for one in guesses]
+
+
+def _train(lesson: Lesson[Learner, OwnData]) -> Vector:
+    model, data, hyper = lesson.model, lesson.data, lesson.hyper
+    images, labels = data.images, data.labels
+    # Images without a label count where nobody's do, and where statistics are the client's own.
+    if hyper.objective == "label-free":
+        images, labels = data.all_images, torch.full_like(data.all_labels, UNLABELLED)
+    elif lesson.local:
+        images, labels = data.all_images, data.all_labels
+    return model.fit(
+        lesson.vector, images, labels, data.classes, hyper, lesson.seed, local=lesson.local
+    )
+
+
+@torch.no_grad()
+def _guess(guess: Guess[Learner, OwnData]) -> Tensor:
+    model, images = guess.model, guess.data.all_images
+    by = None if guess.by is None else images[guess.by]
+    logits: Tensor = model.head(model.features(images[guess.wanted], guess.vector, by))
+    return logits.cpu()
+
 
 def _examine(exam: Exam[Learner, OwnData]) -> int:
     model, data = exam.model, exam.data
-    tests = model.features(data.test_images, exam.vector)
+    by = data.all_images if exam.local else None
+    tests = model.features(data.test_images, exam.vector, by)
+    if head_kind(exam.kind).kept:
+        return right_answers(model.head, tests, data.test_labels)
     if exam.head:
         head = unpack_head_for(tests, exam.head, exam.kind)
     else:
-        features = model.features(data.images, exam.vector)
+        features = model.features(data.images, exam.vector, by)
         labels = data.labels.to(features.device)
         head = head_kind(exam.kind).fit(features, labels, data.classes)
     return right_answers(head, tests, data.test_labels)

@@ -10,6 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
+from client import kept
 from client.learners import own_start
 from client.residuals import Residuals
 from client.turn import D, Exam, Holdings, Lesson, Look, M, Turn
@@ -139,10 +140,13 @@ def _hello(request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToServer:
         except RecastError as error:
             logger.error("no data for task %s: %s", task.name, error)
             continue
-        if data is not None and len(data.labels):
+        if data is None:
+            continue
+        learns_from = data.labelled if me.settings.objective == "label-free" else data.labels
+        if len(learns_from):
             reply.tasks.add(
                 task=task.id,
-                train_examples=len(data.labels),
+                train_examples=len(learns_from),
                 test_examples=data.test_examples,
                 classes=data.classes,
                 local_classes=data.local_classes,
@@ -199,7 +203,7 @@ def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
     data = me.data(task)
-    if data is None or not len(data.labels):
+    if data is None or not len(data.labels if classes else data.labelled):
         raise UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
     if data.local_classes < classes:
         raise UnpreparedError(
@@ -210,17 +214,26 @@ def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M
 
 def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
     """Fit the vector of the broadcast's task on this client's images."""
-    model, data = _ready(broadcast, me, classes=2)
-    hyper, start = asked.hyper, asked.vector(model.start)
+    hyper = asked.hyper
+    without_labels = hyper.objective == "label-free"
+    enough = {"split-ridge": 2, "cross-entropy": 1, "label-free": 0}[hyper.objective]
+    model, data = _ready(broadcast, me, enough)
+    start, local, task = asked.vector(model.start), False, me.tasks[broadcast.task]
+    if hyper.objective != "split-ridge":
+        kept.check_classes(model, data)
+        local = yield from kept.own_statistics_help(me, model, data, task)
     seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
-    trained: Vector = yield Lesson(model, data, start, hyper, seed)
+    trained: Vector = yield Lesson(model, data, start, hyper, seed, local)
     if not np.isfinite(trained).all():
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
-    kept = None
+    if without_labels:
+        yield from kept.check_diversity(model, data, (start, trained), local)
+    unsaid = None
     if hyper.error_feedback:
-        kept = Residuals.of(me.residuals, broadcast, me.tasks[broadcast.task], me.number)
-    encoded = round_update(trained - start, kept, broadcast, hyper, seed)
-    update = update_of(model.start, broadcast.task, broadcast.round, len(data.labels), encoded)
+        unsaid = Residuals.of(me.residuals, broadcast, task, me.number)
+    encoded = round_update(trained - start, unsaid, broadcast, hyper, seed)
+    examples = len(data.labelled) if without_labels else len(data.labels)
+    update = update_of(model.start, broadcast.task, broadcast.round, examples, encoded)
     return pb.ToServer(update=update)
 
 
@@ -242,9 +255,13 @@ def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn
 
     The head is the one that the broadcast brings, or one fitted on this client's own features.
     """
-    model, data = _ready(broadcast, me, classes=1 if broadcast.head else 2)
-    vector = _unless_start(asked, model.start)
     kind = kind_of(broadcast.head_kind)
+    stays = head_kind(kind).kept
+    model, data = _ready(broadcast, me, classes=0 if stays else 1 if broadcast.head else 2)
+    vector = _unless_start(asked, model.start)
+    if stays:
+        found = yield from kept.examine(me, model, data, me.tasks[broadcast.task], vector)
+        return _evaluation(broadcast, data, found)
     if head_kind(kind).travels != bool(broadcast.head):
         raise RefusedError("malformed", f"an evaluation of a {kind} head, which is not there")
     correct: int = yield Exam(model, data, vector, kind, broadcast.head)
@@ -255,14 +272,12 @@ def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn
     else:
         start_head = broadcast.start_head if broadcast.head else b""
         head_only = yield Exam(model, data, None, kind, start_head)
-    return pb.ToServer(
-        evaluation=pb.Evaluation(
-            examples=data.test_examples,
-            correct=correct,
-            head_only_correct=head_only,
-            **_about(broadcast),
-        )
-    )
+    return _evaluation(broadcast, data, {"correct": correct, "head_only_correct": head_only})
+
+
+def _evaluation(broadcast: pb.Broadcast, data: D, found: dict[str, int]) -> pb.ToServer:
+    told = {"examples": data.test_examples, **found, **_about(broadcast)}
+    return pb.ToServer(evaluation=pb.Evaluation(**told))
 
 
 def _unless_start(asked: Asked, start: Start) -> Vector | None:

@@ -18,12 +18,13 @@ from recast_core.model import attach
 from recast_core.settings import Settings
 from recast_core.sources import source_kind
 from recast_core.start import Start
+from recast_core.statistics import own_statistics
 
-_methods: dict[tuple[str, str, str], MethodLearner] = {}
-_loaded: dict[tuple[str, str, str], tuple[SplitModel, Preprocess]] = {}
+_methods: dict[tuple[str, str, str, bool], MethodLearner] = {}
+_loaded: dict[tuple[str, str, str, bool], tuple[SplitModel, Preprocess]] = {}
 
 
-def attached(backbone: str, bank: Path, device: str) -> tuple[SplitModel, Preprocess]:
+def attached(settings: Settings, path: Path) -> tuple[SplitModel, Preprocess]:
     """The backbone with the bank in a file that is named by its SHA-256, and how it takes images.
 
     The last one is kept: in a simulation every client has the same, each in a file of its own.
@@ -31,41 +32,56 @@ def attached(backbone: str, bank: Path, device: str) -> tuple[SplitModel, Prepro
     Raises:
         RecastError: the file is damaged, or the bank is for another backbone.
     """
-    key = backbone, bank.stem, device
+    key = settings.backbone, path.stem, settings.device, settings.recomputes
     if key not in _loaded:
-        loaded = load_backbone(backbone)
-        net = attach(loaded.model, TemplateBank.load(bank, bytes.fromhex(bank.stem)), loaded.head)
+        bank = TemplateBank.load(path, bytes.fromhex(path.stem))
+        found = attached_to(settings, bank)
         _loaded.clear()
-        model = split_model(net.to(pick_device(device)), loaded.preprocess.size)
-        _loaded[key] = model, loaded.preprocess
+        _loaded[key] = found
     return _loaded[key]
 
 
-def learner(backbone: str, path: Path, device: str) -> Learner:
+def attached_to(settings: Settings, bank: TemplateBank) -> tuple[SplitModel, Preprocess]:
+    """The settings' backbone with a bank, and how it takes images.
+
+    Raises:
+        RecastError: the bank is for another backbone.
+    """
+    loaded = load_backbone(settings.backbone)
+    net = attach(loaded.model, bank, loaded.head)
+    if settings.recomputes:
+        net.statistics = own_statistics(net.backbone)
+    split = split_model(net.to(pick_device(settings.device)), loaded.preprocess.size)
+    return split, loaded.preprocess
+
+
+def learner(settings: Settings, path: Path) -> Learner:
     """What trains with the file that ``BankCache.find`` gave.
 
     Raises:
         RecastError: the file is damaged, or is for another backbone.
     """
     if path.suffix != METHOD:
-        return BankLearner(*attached(backbone, path, device))
-    found = learner_with(backbone, path.read_text("utf-8", "replace"), device)
+        return BankLearner(*attached(settings, path))
+    found = learner_with(settings, path.read_text("utf-8", "replace"))
     if found.start.sha256.hex() != path.stem:
         path.unlink(missing_ok=True)
         raise RecastError(f"{path} names another method or backbone: greet this client again")
     return found
 
 
-def learner_with(backbone: str, method: str, device: str) -> MethodLearner:
+def learner_with(settings: Settings, method: str) -> MethodLearner:
     """The backbone as a method learns with it; the last one is kept.
 
     Raises:
         RecastError: no such method, or it finds nothing in the backbone to train.
     """
-    key = backbone, method, device
+    key = settings.backbone, method, settings.device, settings.recomputes
     if key not in _methods:
-        loaded = load_backbone(backbone)
-        made = method_learner(method, loaded.model, loaded.preprocess, pick_device(device))
+        loaded, device = load_backbone(settings.backbone), pick_device(settings.device)
+        made = method_learner(
+            method, loaded.model, loaded.preprocess, device, statistics=settings.recomputes
+        )
         _methods.clear()
         _methods[key] = made
     return _methods[key]
@@ -78,7 +94,7 @@ def own_start(settings: Settings, method: str) -> Start | None:
         RecastError: an unknown method, or a backbone that the method or the bank does not fit.
     """
     if method:
-        return learner_with(settings.backbone, method, settings.device).start
+        return learner_with(settings, method).start
     return _derived_bank(settings) if source_kind(settings.source).derivable else None
 
 

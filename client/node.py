@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, RecordDict
+from torch import Tensor
 
 from client.bank_cache import BankCache
-from client.data import ClientData, folder_task_data, load_dataset, parse_task, partition
+from client.data import (
+    UNLABELLED,
+    ClientData,
+    folder_task_data,
+    load_dataset,
+    parse_task,
+    partition,
+)
 from client.learners import learner, preprocess_of
 from client.residuals import FileStore
 from protos import recast_v1_pb2 as pb
@@ -25,6 +33,7 @@ from recast_core.start import Start
 
 logger = logging.getLogger("recast.client")
 _STATE = "recast"
+_notes: dict[tuple[Path, int], dict[str, bool]] = {}
 
 
 class OwnData:
@@ -54,6 +63,13 @@ class OwnData:
     def test_examples(self) -> int:
         """How many test images there are."""
         return len(self.test_labels)
+
+    @property
+    def all_labels(self) -> Tensor:
+        """Of ``all_images``: int64 ``[N]``, -1 for none."""
+        labels = torch.full((len(self.all_images),), UNLABELLED)
+        labels[self.labelled] = self.labels
+        return labels
 
     @property
     def local_classes(self) -> int:
@@ -127,6 +143,11 @@ class Node:
         return {task.id: task for task in pb.HelloRequest.FromString(known).tasks}
 
     @property
+    def notes(self) -> MutableMapping[str, bool]:
+        """See ``Holdings``."""
+        return _notes.setdefault((self.cache, self.number), {})
+
+    @property
     def residuals(self) -> FileStore:
         """See ``Holdings``."""
         return FileStore(self.cache)
@@ -158,7 +179,7 @@ class Node:
         if path is None:
             return None
         try:
-            return learner(self.settings.backbone, path, self.settings.device)
+            return learner(self.settings, path)
         except RecastError as error:
             if cache.holds(bytes.fromhex(path.stem)):
                 raise

@@ -8,11 +8,11 @@ client or for many at once, and decides nothing else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.residuals import Store
 from protos import recast_v1_pb2 as pb
@@ -29,6 +29,10 @@ class Model(Protocol):
     @property
     def start(self) -> Start:
         """Where its vector counts from."""
+
+    @property
+    def head(self) -> nn.Module:
+        """The deployed classifier."""
 
 
 class TaskData(Protocol):
@@ -80,6 +84,10 @@ class Holdings(Protocol[M_co, D_co]):
     def residuals(self) -> Store:
         """Where what its updates have not said yet is kept."""
 
+    @property
+    def notes(self) -> MutableMapping[str, bool]:
+        """What it found out about its own images, for as long as the process lasts."""
+
     def remember(self, tasks: Mapping[int, pb.Task]) -> None:
         """Remember the tasks, so that rounds need not repeat their names."""
 
@@ -124,6 +132,12 @@ class Lesson(Generic[M, D]):
     vector: Vector
     hyper: Hyperparameters
     seed: int
+    local: bool = False
+
+    @property
+    def alike(self) -> Hashable:
+        """Work that is alike is done together."""
+        return Lesson
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +148,11 @@ class Look(Generic[M, D]):
     data: D
     vector: Vector | None
 
+    @property
+    def alike(self) -> Hashable:
+        """See ``Lesson``."""
+        return Look
+
 
 @dataclass(frozen=True, eq=False)
 class Exam(Generic[M, D]):
@@ -142,7 +161,9 @@ class Exam(Generic[M, D]):
     Attributes:
         vector: the start's where ``None``.
         kind: of head.
-        head: as the server sent it; empty where it is to be fitted on the training images.
+        head: as the server sent it; empty where it is to be fitted on the training images, or
+            where the deployed one is kept.
+        local: BatchNorms use statistics of the client's training images.
     """
 
     model: M
@@ -150,10 +171,38 @@ class Exam(Generic[M, D]):
     vector: Vector | None
     kind: str
     head: bytes
+    local: bool = False
+
+    @property
+    def alike(self) -> Hashable:
+        """See ``Lesson``."""
+        return Exam, self.kind, self.vector is None, self.local
 
 
-Work: TypeAlias = Lesson[M, D] | Look[M, D] | Exam[M, D]
-# A lesson is answered by a vector, a look by features, an exam by a count.
+@dataclass(frozen=True, eq=False)
+class Guess(Generic[M, D]):
+    """Work: logits ``[n, C]`` of the deployed classifier for training images, on the CPU.
+
+    Attributes:
+        vector: the start's where ``None``.
+        wanted: int64 ``[n]``, which of all training images.
+        by: likewise, whose statistics BatchNorms use; frozen ones where ``None``.
+    """
+
+    model: M
+    data: D
+    vector: Vector | None
+    wanted: Tensor
+    by: Tensor | None
+
+    @property
+    def alike(self) -> Hashable:
+        """See ``Lesson``."""
+        return Guess
+
+
+Work: TypeAlias = Lesson[M, D] | Look[M, D] | Exam[M, D] | Guess[M, D]
+# A lesson is answered by a vector, a look by features, an exam by a count, a guess by logits.
 Turn: TypeAlias = Generator[Work[M, D], Any, pb.ToServer]
 
 
@@ -173,7 +222,11 @@ class Engine(ABC, Generic[M, D]):
 
     @abstractmethod
     def examine(self, exams: Sequence[Exam[M, D]]) -> Iterable[int]:
-        """Each client's right answers."""
+        """Each client's right answers; the exams are alike."""
+
+    @abstractmethod
+    def guess(self, guesses: Sequence[Guess[M, D]]) -> Iterable[Tensor]:
+        """Each client's logits."""
 
 
 def take(turns: Sequence[Turn[M, D]], engine: Engine[M, D]) -> list[pb.ToServer]:
@@ -197,13 +250,28 @@ def take(turns: Sequence[Turn[M, D]], engine: Engine[M, D]) -> list[pb.ToServer]
 
 
 def _done(works: Sequence[Any], engine: Engine[M, D]) -> Iterable[Any]:
+    alike: dict[Hashable, list[int]] = {}
+    for place, work in enumerate(works):
+        alike.setdefault(work.alike, []).append(place)
+    if len(alike) == 1:
+        return _alike(works, engine)
+    found: list[Any] = [None] * len(works)
+    for places in alike.values():
+        for place, one in zip(places, _alike([works[p] for p in places], engine), strict=True):
+            found[place] = one
+    return found
+
+
+def _alike(works: Sequence[Any], engine: Engine[M, D]) -> Iterable[Any]:
     try:
         match works[0]:
             case Lesson():
                 return engine.train(works)
             case Look():
                 return engine.features(works)
-            case _:
+            case Exam():
                 return engine.examine(works)
+            case _:
+                return engine.guess(works)
     except (RefusedError, RecastError) as error:
         return [error] * len(works)

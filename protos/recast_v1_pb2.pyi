@@ -7,6 +7,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Objective(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OBJECTIVE_SPLIT_RIDGE: _ClassVar[Objective]
+    OBJECTIVE_CROSS_ENTROPY: _ClassVar[Objective]
+    OBJECTIVE_LABEL_FREE: _ClassVar[Objective]
+
 class HeadKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     HEAD_LOCAL: _ClassVar[HeadKind]
@@ -14,11 +20,16 @@ class HeadKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     HEAD_RIDGE: _ClassVar[HeadKind]
     HEAD_SHARED: _ClassVar[HeadKind]
     HEAD_LINEAR: _ClassVar[HeadKind]
+    HEAD_BACKBONE: _ClassVar[HeadKind]
+OBJECTIVE_SPLIT_RIDGE: Objective
+OBJECTIVE_CROSS_ENTROPY: Objective
+OBJECTIVE_LABEL_FREE: Objective
 HEAD_LOCAL: HeadKind
 HEAD_MEANS: HeadKind
 HEAD_RIDGE: HeadKind
 HEAD_SHARED: HeadKind
 HEAD_LINEAR: HeadKind
+HEAD_BACKBONE: HeadKind
 
 class BankRef(_message.Message):
     __slots__ = ("sha256", "size")
@@ -87,7 +98,7 @@ class BankReceipt(_message.Message):
     def __init__(self, bank: _Optional[int] = ...) -> None: ...
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed", "stochastic", "error_feedback")
+    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed", "stochastic", "error_feedback", "objective")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +106,7 @@ class Hyperparameters(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     STOCHASTIC_FIELD_NUMBER: _ClassVar[int]
     ERROR_FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch: int
     learning_rate: float
@@ -102,7 +114,8 @@ class Hyperparameters(_message.Message):
     seed: int
     stochastic: bool
     error_feedback: bool
-    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ...) -> None: ...
+    objective: Objective
+    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ...) -> None: ...
 
 class Broadcast(_message.Message):
     __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "counted")
@@ -147,20 +160,24 @@ class Update(_message.Message):
     def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct")
+    __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct", "deployed_correct", "local_head_correct")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     CORRECT_FIELD_NUMBER: _ClassVar[int]
     HEAD_ONLY_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYED_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_HEAD_CORRECT_FIELD_NUMBER: _ClassVar[int]
     bank: int
     task: int
     round: int
     examples: int
     correct: int
     head_only_correct: int
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., correct: _Optional[int] = ..., head_only_correct: _Optional[int] = ...) -> None: ...
+    deployed_correct: int
+    local_head_correct: int
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., correct: _Optional[int] = ..., head_only_correct: _Optional[int] = ..., deployed_correct: _Optional[int] = ..., local_head_correct: _Optional[int] = ...) -> None: ...
 
 class HeadStatistics(_message.Message):
     __slots__ = ("bank", "task", "round", "content")

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from recast_core.batches import batches
 from recast_core.objectives import Objective
 from recast_core.recipe import Recipe
 
@@ -33,7 +34,7 @@ def descend(
         model: in evaluation mode.
         optimizer: of what trains; its rate is its own.
         images: float32 ``[N, 3, H, W]``, on the device of ``model``.
-        labels: int64 ``[N]``, global class ids.
+        labels: int64 ``[N]``, global class ids, -1 for none.
         objective: what the steps lower.
         recipe: epochs and batch.
         seed: of the shuffling.
@@ -41,18 +42,14 @@ def descend(
     Returns:
         The mean loss of the last epoch, 0 where no batch of it had one.
     """
-    generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
-    for _ in range(recipe.epochs):
-        losses = []
-        order = torch.randperm(len(labels), generator=generator)
-        # Batches as equal as can be, so that none is a leftover of one image.
-        for chosen in torch.tensor_split(order, max(1, -(-len(labels) // recipe.batch))):
-            loss = objective.loss(model.features(images[chosen]), labels[chosen])
-            if loss is None:
-                continue
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+    for epoch, rows in batches(labels, recipe, seed):
+        loss = objective.loss(model.features(images[rows]), labels[rows])
+        if loss is None:
+            continue
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if epoch == recipe.epochs - 1:
             losses.append(float(loss.detach()))
     return sum(losses) / max(len(losses), 1)

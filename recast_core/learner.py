@@ -14,10 +14,13 @@ from recast_core.fitting import features_of
 from recast_core.folded import BankFold, FoldedClient, ImageStore, SplitModel
 from recast_core.folded import train as fit_clients
 from recast_core.methods import MethodModel, parse_method, train
+from recast_core.methods.plain import PlainModel
 from recast_core.mimicry import fingerprint
-from recast_core.objectives import SplitRidge
+from recast_core.model import RecastModel
+from recast_core.objectives import objective_of
 from recast_core.recipe import Recipe
 from recast_core.start import MethodStart, Start
+from recast_core.statistics import features_by, own_statistics, spread_choice
 from recast_core.wire.codec import Vector
 
 
@@ -36,23 +39,38 @@ class Learner(Protocol):
         classes: int,
         recipe: Recipe,
         seed: int,
+        local: bool = False,
     ) -> Vector:
         """Train from ``vector``: the vector afterwards, float32 ``[D]``.
 
         Args:
             vector: float32 ``[D]``.
             images: uint8 ``[N, H, W]`` or ``[N, H, W, C]``.
-            labels: int64 ``[N]``.
+            labels: int64 ``[N]``, -1 for none.
             classes: of the task.
             recipe: of the round.
             seed: of this client, round and task.
+            local: normalise by the batch, see ``recast_core.statistics``.
 
         Raises:
             RecastError: nothing to learn from, or a vector that diverged.
         """
 
-    def features(self, images: Tensor, vector: Vector | None = None) -> Tensor:
-        """Features ``[N, d]`` of uint8 images with a vector, or with the start's."""
+    @property
+    def head(self) -> nn.Module:
+        """The deployed classifier, on the model's device."""
+
+    def features(
+        self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None
+    ) -> Tensor:
+        """Features ``[N, d]`` of uint8 images.
+
+        Args:
+            images: uint8 ``[N, ...]``.
+            vector: the start's where ``None``.
+            by: uint8 ``[M, ...]``, the images whose statistics BatchNorms use; frozen ones where
+                ``None``.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +93,15 @@ class BankLearner:
         classes: int,
         recipe: Recipe,
         seed: int,
+        local: bool = False,
     ) -> Vector:
         """See ``Learner``."""
         # A batch of one client: the arithmetic of every grid is then the same.
         found = fit_clients(
             BankFold(self.model),
             ImageStore(images, self.preprocess, self.model.prefix, self.model.net.device),
-            [FoldedClient(torch.arange(len(labels)), labels, seed)],
-            SplitRidge(classes),
+            [folded_client(torch.arange(len(labels)), labels, seed, local)],
+            objective_of(recipe.objective, self.head, classes),
             recipe,
             torch.from_numpy(vector),
         )
@@ -91,11 +110,18 @@ class BankLearner:
         trained: Vector = found.coefficients[0].numpy()
         return trained
 
-    def features(self, images: Tensor, vector: Vector | None = None) -> Tensor:
+    @property
+    def head(self) -> nn.Module:
+        """See ``Learner``."""
+        return self.model.net.own_head
+
+    def features(
+        self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None
+    ) -> Tensor:
         """See ``Learner``."""
         net = self.model.net
         net.coefficients.load(None if vector is None else torch.from_numpy(vector))
-        return features_of(net, self.preprocess(images).to(net.device))
+        return _features(net, self.preprocess, images, by)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +141,7 @@ class MethodLearner:
         classes: int,
         recipe: Recipe,
         seed: int,
+        local: bool = False,
     ) -> Vector:
         """See ``Learner``."""
         self.model.load_vector(torch.from_numpy(vector).to(self.device))
@@ -122,24 +149,72 @@ class MethodLearner:
             self.model,
             self.preprocess(images).to(self.device),
             labels.to(self.device),
-            SplitRidge(classes),
+            objective_of(recipe.objective, self.head, classes),
             recipe,
             seed,
+            local=local,
         )
         trained: Vector = self.model.sent_vector().cpu().numpy()
         return trained
 
-    def features(self, images: Tensor, vector: Vector | None = None) -> Tensor:
+    @property
+    def head(self) -> nn.Module:
+        """See ``Learner``."""
+        return self.model.net.head
+
+    def features(
+        self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None
+    ) -> Tensor:
         """See ``Learner``."""
         wanted = self.start.initial_vector if vector is None else torch.from_numpy(vector)
         self.model.load_vector(wanted.to(self.device))
-        return features_of(self.model, self.preprocess(images).to(self.device))
+        return _features(self.model.net, self.preprocess, images, by)
+
+
+@torch.no_grad()
+def _features(
+    net: RecastModel | PlainModel, preprocess: Preprocess, images: Tensor, by: Tensor | None
+) -> Tensor:
+    device = next(net.parameters()).device
+    pixels = preprocess(images).to(device)
+    if by is None or net.statistics is None:
+        return features_of(net, pixels)
+    giving = preprocess(by[spread_choice(len(by))]).to(device)
+    return features_by(net.features, net.statistics, (giving, pixels))
+
+
+def folded_client(rows: Tensor, labels: Tensor, seed: int, local: bool = False) -> FoldedClient:
+    """A client some of whose images may lack a label.
+
+    Args:
+        rows: int64 ``[N]`` of its images in the store.
+        labels: int64 ``[N]``, -1 for none. Where all are, each image counts as if it had one: then
+            the objective asks for none.
+        seed: of its shuffling.
+        local: see ``FoldedClient``.
+    """
+    known = labels >= 0
+    if not known.any():
+        return FoldedClient(rows, torch.zeros_like(labels), seed, local=local)
+    return FoldedClient(rows[known], labels[known], seed, rows[~known], local=local)
 
 
 def method_learner(
-    spec: str, backbone: nn.Module, preprocess: Preprocess, device: torch.device
+    spec: str,
+    backbone: nn.Module,
+    preprocess: Preprocess,
+    device: torch.device,
+    *,
+    statistics: bool = False,
 ) -> MethodLearner:
     """``backbone``, changed in place, as the method ``spec`` learns with it.
+
+    Args:
+        spec: of the method.
+        backbone: float32.
+        preprocess: of the backbone.
+        device: where to learn.
+        statistics: let BatchNorms take statistics of a client's own images.
 
     Raises:
         RecastError: an unknown method, or one that finds nothing in the backbone to train.
@@ -147,5 +222,7 @@ def method_learner(
     identity = fingerprint(backbone)
     method = parse_method(spec)
     model = method.prepare(backbone.to(device))
+    if statistics:
+        model.net.statistics = own_statistics(model.net.backbone)
     start = MethodStart(method.canonical, identity, model.sent_vector().cpu(), model.trained_count)
     return MethodLearner(model, preprocess, start, device)

@@ -14,8 +14,10 @@ class Recipe:
         batch: images per step.
         learning_rate: of what trains. 1e-2 to 3e-2 suits the coefficients of own-weight and of
             orthonormal templates under AdamW.
+        objective: what training lowers, a name of ``recast_core.objectives.OBJECTIVES``.
     """
 
     epochs: int = 2
     batch: int = 32
     learning_rate: float = 1e-2
+    objective: str = "split-ridge"

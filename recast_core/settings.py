@@ -17,6 +17,7 @@ from recast_core.wire.codec import check_bits
 from recast_core.wire.messages import Hyperparameters
 
 ROUNDINGS = ("nearest", "stochastic")
+STATISTICS = ("frozen", "recompute")
 Value = bool | int | float | str
 
 
@@ -64,8 +65,11 @@ class Settings:
         epochs: local passes per round.
         batch: images per local step.
         learning_rate: of what trains; 0 is the method's customary rate, 2e-2 for recast.
-        head: ``local`` and ``linear``, heads that never leave their client, or ``means``, ``ridge``
-            and ``shared``, which the server merges.
+        head: ``local`` and ``linear``, heads that never leave their client, ``means``, ``ridge``
+            and ``shared``, which the server merges, or ``backbone``, the deployed network's own,
+            which stays as it is: the tasks are new domains of its classes.
+        statistics: ``frozen``, or ``recompute``: with head ``backbone``, BatchNorms normalise by
+            each client's own images wherever that serves it better.
         bits: width of an update's numbers.
         partition: how simulated clients divide a task's data.
         labels: how many training images of a task have a label, over all simulated clients; -1 is
@@ -107,6 +111,7 @@ class Settings:
     batch: int = 32
     learning_rate: float = 0.0
     head: str = "local"
+    statistics: str = "frozen"
     bits: int = 8
     partition: str = "dirichlet:0.5"
     labels: int = -1
@@ -143,6 +148,15 @@ class Settings:
         if not 0 <= self.seed < 2**32:
             raise RecastError(f"seed is {self.seed}: give a whole number from 0 to 4294967295")
         head_kind(self.head)
+        if self.statistics not in STATISTICS:
+            raise RecastError(
+                f"unknown statistics {self.statistics!r}: choose {' or '.join(STATISTICS)}"
+            )
+        if self.recomputes and self.head != "backbone":
+            raise RecastError(
+                f"statistics recompute and head {self.head}: the deployed classifier says where "
+                "they help, use head backbone, or statistics frozen"
+            )
         if self.labels < -1:
             raise RecastError(f"labels is {self.labels}: give a number, 0 for none or -1 for all")
         if self.labels == 0 and self.head != "backbone" and not self.head.startswith("task:"):
@@ -203,15 +217,33 @@ class Settings:
             seed=self.seed,
         )
 
-    def hyperparameters(self) -> Hyperparameters:
-        """The part that a broadcast carries."""
-        customary = parse_method(self.canonical_method()).learning_rate
+    @property
+    def recomputes(self) -> bool:
+        """Whether BatchNorms may take statistics of a client's own images."""
+        return self.statistics == "recompute"
+
+    @property
+    def objective(self) -> str:
+        """What clients lower: see ``recast_core.objectives``."""
+        if self.head != "backbone":
+            return "split-ridge"
+        return "label-free" if self.labels == 0 else "cross-entropy"
+
+    def hyperparameters(self, customary: float | None = None) -> Hyperparameters:
+        """The part that a broadcast carries.
+
+        Args:
+            customary: the rate where none is set; the method's where ``None``.
+        """
+        if customary is None:
+            customary = parse_method(self.canonical_method()).learning_rate
         return Hyperparameters(
             self.epochs,
             self.batch,
             self.learning_rate or customary,
-            self.bits,
-            self.seed,
+            bits=self.bits,
+            seed=self.seed,
+            objective=self.objective,
             stochastic=self.rounding == "stochastic",
             error_feedback=self.error_feedback,
         )

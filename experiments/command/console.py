@@ -142,18 +142,23 @@ def whole_model_bytes(name: str) -> int:
     )
 
 
+_KEPT = ("deployed_accuracy", "zero_byte_accuracy", "accuracy")
+_FITTED = ("accuracy", "head_only_accuracy")
+
+
 def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> None:
     """The closing table of a run."""
     table = Table(title="What each task gained, and cost one client")
-    columns = ("task", "accuracy", "head only", "update", "up", "down", "FedAvg*")
+    kept = all("zero_byte_accuracy" in task for task in report["tasks"])
+    own = ("as deployed", "best zero-byte", "coefficients") if kept else ("accuracy", "head only")
+    columns = ("task", *own, "update", "up", "down", "FedAvg*")
     for name in columns:
         table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
     for task in report["tasks"]:
         clients = max(task["clients"], 1)
         table.add_row(
             task["name"],
-            _percent(task["accuracy"]),
-            _percent(task["head_only_accuracy"]),
+            *(_percent(task[name]) for name in (_KEPT if kept else _FITTED)),
             f"{task['update_bytes']} B",
             f"{task['message_bytes_up'] / clients:,.0f} B",
             f"{task['message_bytes_down'] / clients:,.0f} B",

@@ -32,7 +32,12 @@ _RUN = {
     "epochs": (int, "Local passes per round."),
     "batch": (int, "Images per local step."),
     "learning-rate": (float, "Of what trains; 0 is the method's customary rate."),
-    "head": (str, "local or linear (stay on their client), means, ridge or shared (merged)."),
+    "head": (
+        str,
+        "local or linear (stay on their client), means, ridge or shared (merged), or backbone (the "
+        "deployed network's own, kept).",
+    ),
+    "statistics": (str, "frozen, or recompute: BatchNorms by each client's own images, if better."),
     "bits": (int, "Width of an update's numbers: 32, 16, or 8 to 1."),
     "partition": (str, "iid, dirichlet:ALPHA, shards:CLASSES or natural."),
     "labels": (int, "Labelled training images in the whole simulated fleet; -1 is all."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -58,6 +59,7 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
     first: dict[int, Any] = {}
     for found in registry.accuracies(run):
         first.setdefault(found.task, found)
+    baselines = registry.baselines(run)
     tasks = []
     for task in registry.tasks(run):
         rounds, accuracy = registry.rounds(run, task.number), first.get(task.number)
@@ -76,9 +78,21 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
                     for layer in ("payload", "message")
                     for direction in ("up", "down")
                 },
+                **_beside(baselines.get(task.number, {})),
             }
         )
     return tasks
+
+
+def _beside(baselines: Mapping[str, float]) -> dict[str, Any]:
+    """What sends nothing, where the classifier was kept; nothing for another head."""
+    if not baselines:
+        return {}
+    return {
+        "deployed_accuracy": baselines.get("deployed"),
+        "zero_byte_accuracy": max(baselines.values()),
+        "baselines": dict(baselines),
+    }
 
 
 def _changes(registry: Registry, run: int) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from recast_core.folded.images import ImageStore
 from recast_core.folded.precision import bfloat16
 from recast_core.folded.split import SplitModel, copy_split
 from recast_core.folded.threads import on_each_core
+from recast_core.layers.statistics import BatchStatistics
 from recast_core.objectives import Batch, Objective
 
 _CPU_EVALUATION_BATCH = 64
@@ -87,7 +88,8 @@ class BankFold:
 
     def losses(self, inputs: Tensor, batch: Batch, objective: Objective) -> Tensor:
         """See ``Fold``."""
-        return self._compute(self.model.suffix, inputs, batch, objective)
+        with by_batch(self.model.net.statistics, batch):
+            return self._compute(self.model.suffix, inputs, batch, objective)
 
     def sent(self, values: Tensor) -> Tensor:
         """See ``Fold``."""
@@ -98,6 +100,13 @@ class BankFold:
     @cached_property
     def _compute(self) -> Callable[[nn.Module, Tensor, Batch, Objective], Tensor]:
         return torch.compile(_losses, dynamic=False) if self.compiled else _losses
+
+
+def by_batch(statistics: BatchStatistics | None, batch: Batch) -> AbstractContextManager[None]:
+    """Within it the BatchNorms of those clients that want it normalise by the batch."""
+    if statistics is None or batch.local is None:
+        return nullcontext()
+    return statistics.of(batch.real.float(), batch.local)
 
 
 def _losses(suffix: nn.Module, inputs: Tensor, batch: Batch, objective: Objective) -> Tensor:

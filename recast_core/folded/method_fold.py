@@ -84,8 +84,18 @@ class MethodFold:
         images = inputs.unflatten(0, batch.real.shape)
         # Plain products: of the fused kernels some have no gradient under vmap.
         with _differentiable_attention(), sdpa_kernel(SDPBackend.MATH):
-            features = vmap(self._of_client)(self._own, images)
+            if batch.local is None or self.model.net.statistics is None:
+                features = vmap(self._of_client)(self._own, images)
+            else:
+                real = batch.real.float()
+                features = vmap(self._by_batch)(self._own, images, real, batch.local)
         return objective.losses(features.flatten(2), batch)
+
+    def _by_batch(self, own: Tensor, images: Tensor, real: Tensor, local: Tensor) -> Tensor:
+        statistics = self.model.net.statistics
+        assert statistics is not None
+        with statistics.of(real, local):
+            return self._of_client(own, images)
 
     def _of_client(self, own: Tensor, images: Tensor) -> Tensor:
         pieces = own.split(self._sizes)

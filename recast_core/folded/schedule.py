@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from recast_core.batches import picks, shuffled
 from recast_core.folded.adamw import step_factors
 from recast_core.objectives import Batch, Objective
 from recast_core.recipe import Recipe
@@ -21,11 +22,25 @@ class FoldedClient:
         rows: int64 ``[N]``, on the CPU: its images in the store.
         labels: int64 ``[N]``, global class ids.
         seed: of its shuffling, as ``recast_core.fitting.fit`` takes it.
+        filler: int64 rows of images without a label, which fill up batches of few; may be empty.
+        local: its BatchNorms normalise by its own batches.
     """
 
     rows: Tensor
     labels: Tensor
     seed: int
+    filler: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    local: bool = False
+
+    @property
+    def all_rows(self) -> Tensor:
+        """Rows of its images, those without a label last."""
+        return torch.cat([self.rows, self.filler])
+
+    @property
+    def all_labels(self) -> Tensor:
+        """Labels of ``all_rows``, -1 for none."""
+        return torch.cat([self.labels, torch.full_like(self.filler, -1)])
 
     def steps(self, batch: int) -> int:
         """Steps in one epoch."""
@@ -64,6 +79,7 @@ class Schedule:
         labels: likewise, global class ids; in padding that of the client's first image.
         own: likewise, ids of the client's own, -1 in padding.
         rates: float32 ``[S, J, 4]``: ``step_size``, ``root``, ``moves``, ``last``.
+        local: bool ``[J]``; see ``FoldedClient``.
     """
 
     shapes: list[tuple[int, int]]
@@ -72,11 +88,14 @@ class Schedule:
     labels: Tensor
     own: Tensor
     rates: Tensor
+    local: Tensor | None
 
     def to(self, device: torch.device) -> Schedule:
         """The schedule on a device, in one go: steps then wait for nothing."""
         moved = [t.to(device) for t in (self.rows, self.labels, self.own, self.rates)]
-        return Schedule(self.shapes, self.classes, *moved)
+        local = None if self.local is None else self.local.to(device)
+        rows, labels, own, rates = moved
+        return Schedule(self.shapes, self.classes, rows, labels, own, rates, local)
 
     def steps(self) -> Iterator[Step]:
         """One after another."""
@@ -86,7 +105,8 @@ class Schedule:
                 for table in (self.rows, self.labels, self.own)
             )
             size, root, moves, last = self.rates[number, :active].split(1, -1)
-            batch = Batch(labels, own.clamp_min(0), own >= 0, self.classes)
+            local = None if self.local is None else self.local[:active]
+            batch = Batch(labels, own.clamp_min(0), own >= 0, self.classes, local)
             yield Step(rows, batch, moves > 0, size, root, last > 0)
 
 
@@ -112,12 +132,12 @@ def schedule(
     total = int(counts.max())
     places = {size: _places(size, epochs, batch) for size in set(sizes)}
     half = max(place.shape[2] for place in places.values())
+    if any(len(client.filler) for client in clients):
+        half = max(half, -(-batch // 2))
     order = torch.full((len(clients), epochs * max(sizes)), -1)
-    for client, line, size in zip(clients, order, sizes, strict=True):
-        generator = torch.Generator().manual_seed(client.seed)
-        for epoch in range(epochs):
-            start = epoch * size
-            line[start : start + size] = torch.randperm(size, generator=generator)
+    generators = [torch.Generator().manual_seed(client.seed) for client in clients]
+    for generator, line, size in zip(generators, order, sizes, strict=True):
+        line[: epochs * size] = shuffled(size, epochs, generator).flatten()
     padded = {
         size: nn.functional.pad(
             place, (0, half - place.shape[2], 0, 0, 0, total - place.shape[0]), value=-1
@@ -128,6 +148,10 @@ def schedule(
     chosen = order.gather(1, where.clamp_min(0).flatten(1)).view_as(where)
     chosen = torch.where(where < 0, -1, chosen)
     (rows, labels, own), classes = _look_up(clients, chosen)
+    for place, (client, generator) in enumerate(zip(clients, generators, strict=True)):
+        if len(client.filler):
+            tables = rows[:, place], labels[:, place], own[:, place]
+            _fill(tables, client.filler, int(counts[place]), batch, generator)
     moves = torch.stack(
         [
             objective.teaches(Batch(names.flatten(1), ids.clamp_min(0), ids >= 0, classes))
@@ -143,7 +167,36 @@ def schedule(
         active = (numbers < counts).sum(1)
         shapes = list(zip(active.tolist(), filled.sum(1).tolist(), strict=True))
     rates = torch.stack([step_size, root, moves.float(), last.float()], -1)
-    return Schedule(shapes, classes, rows, labels, own, rates)
+    local = torch.tensor([client.local for client in clients])
+    return Schedule(shapes, classes, rows, labels, own, rates, local if local.any() else None)
+
+
+def _fill(
+    tables: tuple[Tensor, Tensor, Tensor],
+    filler: Tensor,
+    steps: int,
+    batch: int,
+    generator: torch.Generator,
+) -> None:
+    """Fill one client's batches up with images without a label, in place.
+
+    Args:
+        tables: its rows, labels and own ids, each ``[S, 2, H]``.
+        filler: rows to draw from.
+        steps: that the client takes.
+        batch: images per step.
+        generator: where the client's shuffling left it.
+    """
+    rows, labels, own = (table.flatten(1) for table in tables)
+    for step in range(steps):
+        vacant = (own[step] < 0).nonzero().squeeze(1)
+        room = batch - (own.shape[1] - len(vacant))
+        chosen = vacant[:room] if room > 0 else vacant[:0]
+        rows[step, chosen] = filler[picks(len(chosen), len(filler), generator)]
+        labels[step, chosen] = -1
+        own[step, chosen] = 0
+    for table, filled in zip(tables, (rows, labels, own), strict=True):
+        table.copy_(filled.view_as(table))
 
 
 def _places(size: int, epochs: int, batch: int) -> Tensor:

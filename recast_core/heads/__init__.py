@@ -4,6 +4,7 @@ Each kind declares what it sends (``statistics``, ``layout``); none is free but 
 their client. A further kind is registered with ``register_head``.
 """
 
+from recast_core.heads.backbone import DeployedHead
 from recast_core.heads.base import (
     HeadKind,
     Numbers,
@@ -22,10 +23,11 @@ from recast_core.heads.ridge_sums import RidgeSums
 from recast_core.heads.shared import SharedLinear, head_statistics
 from recast_core.heads.table import head_kind, head_names, register_head
 
-for _kind in (LocalRidge, LocalLinear, Means, RidgeSums, SharedLinear):
+for _kind in (LocalRidge, DeployedHead, LocalLinear, Means, RidgeSums, SharedLinear):
     register_head(_kind)
 
 __all__ = [
+    "DeployedHead",
     "HeadKind",
     "LocalLinear",
     "LocalRidge",

@@ -50,6 +50,10 @@ class HeadKind(Protocol):
         """As messages call it: 0 to 255; those of other packages begin at 128."""
 
     @property
+    def kept(self) -> bool:
+        """Whether it is the deployed classifier, which nobody fits."""
+
+    @property
     def travels(self) -> bool:
         """Whether the server makes the head, of what clients tell, and sends it to them."""
 
@@ -98,6 +102,7 @@ class StayingHead:
     """What all heads have in common that never leave their client."""
 
     travels: ClassVar[bool] = False
+    kept: ClassVar[bool] = False
 
     def statistics(self, features: Tensor, labels: Tensor, classes: int) -> Statistics:
         """Nothing."""
@@ -126,6 +131,7 @@ class TravellingHead:
     """
 
     travels: ClassVar[bool] = True
+    kept: ClassVar[bool] = False
     rows: ClassVar[str]
 
     def width(self, statistics: Statistics) -> int:
@@ -201,6 +207,6 @@ def spread(values: Tensor, classes_present: Tensor, classes: int, fill: float = 
 
 
 @torch.no_grad()
-def right_answers(head: nn.Linear, features: Tensor, labels: Tensor) -> int:
+def right_answers(head: nn.Module, features: Tensor, labels: Tensor) -> int:
     """How many of features ``[N, d]`` a head classifies as ``labels [N]`` say."""
     return int((head(features).argmax(1) == labels.to(features.device)).sum())

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recast_core.errors import RecastError
 from recast_core.layers.base import Slot, TargetLayer, split_clients
+from recast_core.layers.statistics import BatchStatistics, blended, moments
 
 
 class RecastBatchNorm2d(TargetLayer):
     """``x [rows, C, H, W]``, normalised by running statistics, whatever the mode.
 
     Slots may hold ``weight``, ``bias``, ``running_mean`` and ``running_var``; a combined variance
-    is cut off at zero, below which coefficients can push it. Gradients reach all four.
+    is cut off at zero, below which coefficients can push it. Gradients reach all four. While
+    ``statistics`` is on, the rows' own mean and variance take the place of the running ones.
+
+    Attributes:
+        statistics: shared with the model's other BatchNorms; ``None`` where none was given.
 
     Raises:
         RecastError: the original has no running statistics.
@@ -30,6 +36,7 @@ class RecastBatchNorm2d(TargetLayer):
                 "with track_running_stats=True"
             )
         super().__init__(original, slots)
+        self.statistics: BatchStatistics | None = None
 
     def tensor(self, name: str) -> Tensor:
         """See ``TargetLayer.tensor``."""
@@ -38,6 +45,8 @@ class RecastBatchNorm2d(TargetLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; with a client axis J, ``rows`` is a multiple of J."""
+        if self.statistics is not None and self.statistics.counted is not None:
+            return self._by_rows(x, self.statistics.counted, self.statistics.local)
         mean, variance = self.tensor("running_mean"), self.tensor("running_var")
         weight, bias, eps = self.optional("weight"), self.optional("bias"), self.original.eps
         folded = any(t is not None and t.dim() > 1 for t in (mean, variance, weight, bias))
@@ -53,6 +62,45 @@ class RecastBatchNorm2d(TargetLayer):
         rows = split_clients(x, shift.shape[0])
         out = rows * scale[..., None, :, None, None] + shift[..., None, :, None, None]
         return out.flatten(0, 1)
+
+    def _by_rows(self, x: Tensor, counted: Tensor, local: Tensor | None) -> Tensor:
+        """Normalise each client's block by those of its rows that count."""
+        weight, bias = self.optional("weight"), self.optional("bias")
+        if counted.dim() == 1:
+            return self._normalised(x, counted, weight, bias, local)
+        rows = split_clients(x, len(counted))
+        if x.device.type != "cpu":
+            return self._normalised(rows, counted, weight, bias, local).flatten(0, 1)
+        # Client by client on a CPU, so that its last bits do not depend on the others.
+        parts = []
+        for index, own in enumerate(rows.unbind()):
+            scale, shift = (t if t is None or t.dim() == 1 else t[index] for t in (weight, bias))
+            one = None if local is None else local[index]
+            if bool(counted[index].all()) and (one is None or bool(one)):
+                # All rows count: the fused kernel, in half the time.
+                eps = self.original.eps
+                parts.append(F.batch_norm(own, None, None, scale, shift, training=True, eps=eps))
+            else:
+                parts.append(self._normalised(own, counted[index], scale, shift, one))
+        return torch.cat(parts)
+
+    def _normalised(
+        self,
+        rows: Tensor,
+        counted: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        local: Tensor | None,
+    ) -> Tensor:
+        mean, variance = moments(rows, counted)
+        if local is not None:
+            mean = blended(mean, self.tensor("running_mean"), local)
+            variance = blended(variance, self.tensor("running_var"), local)
+        scale = (variance + self.original.eps).rsqrt()
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale
+        shift = shift if bias is None else shift + bias
+        return rows * scale[..., None, :, None, None] + shift[..., None, :, None, None]
 
 
 class RecastLayerNorm(TargetLayer):

@@ -1,7 +1,40 @@
 """What training lowers: one objective a file."""
 
+from __future__ import annotations
+
+from torch import nn
+
 from recast_core.objectives.base import Batch, Objective, check_labels
-from recast_core.objectives.cross_entropy import CrossEntropy
+from recast_core.objectives.cross_entropy import CrossEntropy, outputs_of
+from recast_core.objectives.label_free import LabelFree, collapsed
 from recast_core.objectives.split_ridge import SplitRidge
 
-__all__ = ["Batch", "CrossEntropy", "Objective", "SplitRidge", "check_labels"]
+OBJECTIVES = ("split-ridge", "cross-entropy", "label-free")
+"""By their number on the wire."""
+
+
+def objective_of(name: str, head: nn.Module, classes: int) -> Objective:
+    """The objective of this name.
+
+    Args:
+        name: of ``OBJECTIVES``.
+        head: the deployed classifier, which those use that keep it.
+        classes: of the task, for the one that does not.
+    """
+    if name == "cross-entropy":
+        return CrossEntropy(head)
+    return LabelFree(head) if name == "label-free" else SplitRidge(classes)
+
+
+__all__ = [
+    "OBJECTIVES",
+    "Batch",
+    "CrossEntropy",
+    "LabelFree",
+    "Objective",
+    "SplitRidge",
+    "check_labels",
+    "collapsed",
+    "objective_of",
+    "outputs_of",
+]

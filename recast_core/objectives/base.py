@@ -15,16 +15,24 @@ class Batch(NamedTuple):
     """What one step shows of J clients: N images of each in random order, two halves of N / 2.
 
     Attributes:
-        labels: int64 ``[J, N]``, global class ids; of no meaning in padding.
+        labels: int64 ``[J, N]``, global class ids, -1 for an image without a label; of no meaning
+            in padding.
         own: int64 ``[J, N]``, the same with ids of the client's own, in ``[0, classes)``.
         real: bool ``[J, N]``, ``False`` in padding, which may end either half.
         classes: the most that any client has.
+        local: bool ``[J]``, whose BatchNorms normalise by the batch; nobody's where ``None``.
     """
 
     labels: Tensor
     own: Tensor
     real: Tensor
     classes: int
+    local: Tensor | None = None
+
+    @property
+    def labelled(self) -> Tensor:
+        """Which images have a label: bool ``[J, N]``."""
+        return self.real & (self.labels >= 0)
 
 
 class Objective(ABC):

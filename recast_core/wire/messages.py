@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
+from recast_core.objectives import OBJECTIVES
 from recast_core.recipe import Recipe
 from recast_core.start import Start
 from recast_core.wire.codec import WIDTHS, CodecError, Encoded, LengthError, Vector, decode, encode
@@ -83,7 +84,10 @@ def to_broadcast(
                 message.bits = bits
     if hyper is not None:
         for field in fields(hyper):
-            setattr(message.hyperparameters, field.name, getattr(hyper, field.name))
+            value = getattr(hyper, field.name)
+            if field.name == "objective":
+                value = OBJECTIVES.index(value)
+            setattr(message.hyperparameters, field.name, value)
     return message
 
 
@@ -138,13 +142,15 @@ def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
         and hyper.batch
         and 0 < rate < float("inf")
         and hyper.bits in WIDTHS
+        and hyper.objective < len(OBJECTIVES)
     ):
         raise RefusedError(
             "malformed",
             f"cannot train with epochs {hyper.epochs}, batch {hyper.batch}, "
-            f"learning rate {rate:g}, bits {hyper.bits}",
+            f"learning rate {rate:g}, bits {hyper.bits}, objective {hyper.objective}",
         )
-    return Hyperparameters(**{f.name: getattr(hyper, f.name) for f in fields(Hyperparameters)})
+    told = {f.name: getattr(hyper, f.name) for f in fields(Hyperparameters)}
+    return Hyperparameters(**(told | {"objective": OBJECTIVES[hyper.objective]}))
 
 
 def to_update(

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from recast_core.errors import RecastError
-from server.record.tables import SCHEMA, Base
+from server.record.tables import OLDEST, SCHEMA, Base
 
 APPLICATION_ID = 0x52435354  # "RCST" in the header of an SQLite file
 LOCK_SECONDS = 30
@@ -62,7 +62,7 @@ def open_database(path: Path) -> Engine:
         with plain_errors(path, "opening the registry"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with engine.connect() as connection:
-                fresh = _is_fresh(connection, path)
+                fresh = _is_incomplete(connection, path)
             if fresh:
                 _create(engine, path)
     except RecastError:
@@ -78,14 +78,18 @@ def _create(engine: Engine, path: Path) -> None:
     finally:
         raw.close()
     with engine.execution_options(write=True).begin() as connection:
-        if _is_fresh(connection, path):  # not so where another process was faster
+        if _is_incomplete(connection, path):  # not so where another process was faster
             Base.metadata.create_all(connection)
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
 
 
-def _is_fresh(connection: Connection, path: Path) -> bool:
-    """Whether the file is empty; raises where it is neither empty nor a registry."""
+def _is_incomplete(connection: Connection, path: Path) -> bool:
+    """Whether tables are lacking: the file is empty, or of an older schema.
+
+    Raises:
+        RecastError: it is no registry, or one of another time.
+    """
     owner = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
     schema = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
     tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
@@ -93,6 +97,8 @@ def _is_fresh(connection: Connection, path: Path) -> bool:
         return True
     if owner != APPLICATION_ID:
         raise RecastError(f"{path} is another program's database: name another file")
+    if OLDEST <= schema < SCHEMA:
+        return True
     if schema != SCHEMA:
         remedy = "upgrade recast, or name another file" if schema > SCHEMA else "name another file"
         raise RecastError(f"{path} has schema {schema} and this recast reads {SCHEMA}: {remedy}")

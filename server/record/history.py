@@ -15,7 +15,16 @@ from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
 from server.record.database import open_database, plain_errors
-from server.record.tables import Accuracy, Refusal, RefusalEntry, Round, Run, ShareEntry, Task
+from server.record.tables import (
+    Accuracy,
+    Baseline,
+    Refusal,
+    RefusalEntry,
+    Round,
+    Run,
+    ShareEntry,
+    Task,
+)
 
 
 class History:
@@ -134,6 +143,15 @@ class History:
         query = select(Accuracy).where(Accuracy.run == run).order_by(Accuracy.id)
         with self.reading() as session:
             return list(session.scalars(query))
+
+    def baselines(self, run: int) -> dict[int, dict[str, float]]:
+        """What methods that send nothing reach of each task, when it was learned, by its number."""
+        query = select(Baseline).where(Baseline.run == run, Baseline.after_task == Baseline.task)
+        found: dict[int, dict[str, float]] = {}
+        with self.reading() as session:
+            for row in session.scalars(query):
+                found.setdefault(row.task, {})[row.name] = row.accuracy
+        return found
 
     def accuracy_matrix(self, run: int) -> NDArray[np.float64]:
         """The forgetting matrix ``[T, T]``: row b, column a is task a after task b was learned.

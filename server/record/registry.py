@@ -24,6 +24,7 @@ from server.record.history import History
 from server.record.tables import (
     Accuracy,
     Base,
+    Baseline,
     FinishedRound,
     LedgerEntry,
     LedgerRow,
@@ -218,7 +219,19 @@ class Registry(History):
         """Record evaluations, their bytes and their refusals: all of it or nothing."""
         tasks = ", ".join(f"task {one.task}" for one in found)
         with self.writing(f"an accuracy of {tasks} of run {run}") as session:
-            session.add_all([Accuracy(run=run, **asdict(one)) for one in found])
+            for one in found:
+                told = asdict(one)
+                baselines = told.pop("baselines")
+                session.add(Accuracy(run=run, **told))
+                for name, accuracy in baselines.items():
+                    row = Baseline(
+                        run=run,
+                        task=one.task,
+                        after_task=one.after_task,
+                        name=name,
+                        accuracy=accuracy,
+                    )
+                    session.merge(row)
             _add_traffic(session, run, ledger_rows, refusals)
 
     def record_traffic(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 from sqlalchemy.types import LargeBinary, String
 
-SCHEMA = 2
+SCHEMA = 3
+# Later schemas have only added tables: a file of this one is completed when it is opened.
+OLDEST = 2
 
 Vector = NDArray[np.float32]
 
@@ -102,6 +105,7 @@ class Measured:
         examples: held-out examples over all clients.
         clients: that evaluated.
         after_task: the number of the task learned last.
+        baselines: fractions that methods reach which send nothing, by their names.
     """
 
     task: int
@@ -111,6 +115,7 @@ class Measured:
     examples: int
     clients: int
     after_task: int
+    baselines: Mapping[str, float] = field(default_factory=dict)
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
@@ -215,6 +220,21 @@ class Accuracy(Base, kw_only=True):
     head_only_accuracy: Mapped[float | None]
     examples: Mapped[int]
     clients: Mapped[int]
+
+
+class Baseline(Base, kw_only=True):
+    """What a method that sends nothing reaches in an evaluation."""
+
+    __tablename__ = "baselines"
+    __table_args__ = (
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        CheckConstraint("accuracy BETWEEN 0 AND 1 AND name <> ''"),
+    )
+    run: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[int] = mapped_column(primary_key=True)
+    after_task: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    accuracy: Mapped[float]
 
 
 class LedgerEntry(Base, kw_only=True):

@@ -69,7 +69,8 @@ def check_evaluation(
         raise RefusedError("unknown-task", f"of task {found.task}")
     if found.round != round_:
         raise RefusedError("stale-round", f"of round {found.round}")
-    if max(found.correct, found.head_only_correct) > found.examples:
+    counts = (found.correct, found.head_only_correct, found.deployed_correct)
+    if max(*counts, found.local_head_correct) > found.examples:
         raise RefusedError("malformed", "more correct than examples")
     if found.examples > share.test_examples:
         raise RefusedError("too-many-examples", f"{found.examples}")

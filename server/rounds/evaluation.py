@@ -68,6 +68,7 @@ class Evaluating:
                         examples,
                         len(told),
                         (after or state).number,
+                        self._baselines(told, examples),
                     )
                 )
         federation.registry.record_accuracies(
@@ -79,6 +80,17 @@ class Evaluating:
                 names[row.task], row.accuracy, row.head_only_accuracy, row.clients
             )
         return {row.task: row.accuracy for row in rows}
+
+    def _baselines(self, told: Sequence[pb.Evaluation], examples: int) -> dict[str, float]:
+        """What sends no byte beside a kept head; nothing for another, which needs its own."""
+        if not self._federation.heads.stay:
+            return {}
+        sums = {
+            "deployed": sum(answer.deployed_correct for answer in told),
+            "statistics": sum(answer.head_only_correct for answer in told),
+            "local head": sum(answer.local_head_correct for answer in told),
+        }
+        return {name: correct / examples for name, correct in sums.items()}
 
     def _answers(
         self, states: Sequence[TaskState], replies: Iterable[Message]

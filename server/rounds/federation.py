@@ -58,7 +58,9 @@ class Federation:
     def is_learnable(self, task: int) -> bool:
         """Whether a node that is ready can train a task."""
         return any(
-            shares[task].can_train for shares in self.roster.nodes.values() if task in shares
+            self.heads.can_train(shares[task])
+            for shares in self.roster.nodes.values()
+            if task in shares
         )
 
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:

@@ -79,8 +79,19 @@ class Heads:
         """Whether the server makes the heads."""
         return head_kind(self.kind).travels
 
+    @property
+    def stay(self) -> bool:
+        """Whether the deployed classifier stays, for which one class is enough to learn from."""
+        return head_kind(self.kind).kept
+
+    def can_train(self, share: Share) -> bool:
+        """Whether a client has enough of a task to learn from."""
+        return share.train_examples > 0 if self.stay else share.can_train
+
     def can_evaluate(self, task: int, share: Share) -> bool:
         """Whether a client can measure a task: with a head that was sent, on any test images."""
+        if self.stay:
+            return share.train_examples > 0 and share.test_examples > 0
         if not self.travel:
             return share.can_evaluate
         return share.test_examples > 0 and (task, False) in self._merged

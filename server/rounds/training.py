@@ -68,7 +68,7 @@ class Training:
         able = [
             (node, numbers[node])
             for node, share in federation.shares(state.number)
-            if share.can_train
+            if federation.heads.can_train(share)
         ]
         plan = federation.plan
         return sample(able, plan.clients_per_round, plan.hyper.seed, state.number, state.round + 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.engines.folded.data import TaskImages
 from recast_core.backbones import Preprocess
@@ -28,9 +28,10 @@ from recast_core.folded import (
 from recast_core.folded.threads import on_each_core
 from recast_core.learner import MethodLearner
 from recast_core.methods import parse_method
-from recast_core.objectives import SplitRidge
+from recast_core.objectives import objective_of
 from recast_core.recipe import Recipe
 from recast_core.start import Start
+from recast_core.statistics import features_by, spread_choice
 from recast_core.wire.codec import Vector
 
 Finished = Callable[[int], None]
@@ -79,8 +80,15 @@ class FoldedModel(Protocol):
             RecastError: images that nothing can be learned from.
         """
 
+    @property
+    def head(self) -> nn.Module:
+        """The deployed classifier."""
+
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """Features ``[N, d]`` of rows of the task's images with a vector ``[D]``."""
+
+    def features_by(self, task: TaskImages, rows: Tensor, vector: Tensor, by: Tensor) -> Tensor:
+        """The same where BatchNorms use the statistics of the images in rows ``by``."""
 
 
 @dataclass(eq=False)
@@ -120,12 +128,28 @@ class FoldedBank:
             self._fold,
             self._store(task),
             clients,
-            SplitRidge(task.classes),
+            objective_of(recipe.objective, self.head, task.classes),
             recipe,
             torch.from_numpy(vector),
             How(Chunking(self.options.chunk or None), self.workers, finished),
         )
         return list(found.coefficients.numpy())
+
+    @property
+    def head(self) -> nn.Module:
+        """See ``FoldedModel``."""
+        return self.split.net.own_head
+
+    def features_by(self, task: TaskImages, rows: Tensor, vector: Tensor, by: Tensor) -> Tensor:
+        """See ``FoldedModel``."""
+        statistics, store = self.split.net.statistics, self._store(task)
+        if statistics is None:
+            return self.features(task, rows, vector)
+        by = by[spread_choice(len(by))]
+        store.ensure(torch.cat([rows, by]), self.workers)
+        self.split.net.eval().coefficients.load(vector)
+        inputs = (store.inputs(part.to(self.split.net.device)) for part in (by, rows))
+        return features_by(self.split.suffix, statistics, (next(inputs), next(inputs)))
 
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """See ``FoldedModel``."""
@@ -170,7 +194,7 @@ class FoldedMethod:
                 MethodFold(learner.model),
                 self._store(task),
                 clients,
-                SplitRidge(task.classes),
+                objective_of(recipe.objective, self.head, task.classes),
                 recipe,
                 torch.from_numpy(vector),
                 How(Chunking(self.options.chunk or None), finished=finished),
@@ -178,9 +202,10 @@ class FoldedMethod:
             return list(found.coefficients.numpy())
 
         def alone(own: MethodLearner, client: FoldedClient) -> Vector | RecastError:
-            images = task.images[client.rows]
+            images, labels = task.images[client.all_rows], client.all_labels
+            rest = recipe, client.seed, client.local
             try:
-                return own.fit(vector, images, client.labels, task.classes, recipe, client.seed)
+                return own.fit(vector, images, labels, task.classes, *rest)
             except RecastError as error:
                 return error
 
@@ -191,6 +216,15 @@ class FoldedMethod:
             vectors.append(one)
             finished(1)
         return vectors
+
+    @property
+    def head(self) -> nn.Module:
+        """See ``FoldedModel``."""
+        return self.learner.head
+
+    def features_by(self, task: TaskImages, rows: Tensor, vector: Tensor, by: Tensor) -> Tensor:
+        """See ``FoldedModel``."""
+        return self.learner.features(task.images[rows], vector.numpy(), task.images[by])
 
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """See ``FoldedModel``."""

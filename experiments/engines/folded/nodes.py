@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 import torch
 
 from client.bank_cache import verified
-from client.learners import learner_with, pick_device, preprocess_of
+from client.learners import attached_to, learner_with, preprocess_of
 from experiments.engines.folded.data import NodeRows, TaskImages, load_task
 from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, FoldedOptions
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
-from recast_core.folded import split_model
-from recast_core.model import attach
 from recast_core.settings import Settings
 from recast_core.start import MethodStart, Start
 
@@ -75,15 +72,12 @@ class Held:
         return self._model
 
     def _make(self, start: Start) -> FoldedModel:
-        name, device = self.settings.backbone, self.settings.device
         if isinstance(start, MethodStart):
-            learner = learner_with(name, start.method, device)
+            learner = learner_with(self.settings, start.method)
             return FoldedMethod(learner, self._options, self._workers)
         assert isinstance(start, TemplateBank)
-        loaded = load_backbone(name)
-        net = attach(loaded.model, start, loaded.head).to(pick_device(device))
-        split = split_model(net, loaded.preprocess.size)
-        return FoldedBank(split, loaded.preprocess, self._options, self._workers)
+        split, preprocess = attached_to(self.settings, start)
+        return FoldedBank(split, preprocess, self._options, self._workers)
 
 
 @dataclass
@@ -111,6 +105,7 @@ class SimulatedNode:
         banks: the identities of the banks that it has.
         tasks: those that it was told of, by number; shared by nodes that were told the same.
         residuals: what its updates have not said yet.
+        notes: what it found out about its own images.
     """
 
     number: int
@@ -118,6 +113,7 @@ class SimulatedNode:
     banks: set[bytes] = field(default_factory=set)
     tasks: Mapping[int, pb.Task] = field(default_factory=dict)
     residuals: HeldStore = field(default_factory=HeldStore)
+    notes: dict[str, bool] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:

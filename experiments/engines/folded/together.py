@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from client.turn import Engine, Exam, Lesson, Look
+from client.turn import Engine, Exam, Guess, Lesson, Look
 from experiments.engines.folded.data import NodeRows
 from experiments.engines.folded.models import FoldedModel
 from recast_core.errors import RecastError
@@ -53,7 +53,7 @@ class Together(Engine[FoldedModel, NodeRows]):
     ) -> Iterable[Vector | RecastError]:
         """See ``Engine``."""
         first = lessons[0]
-        clients = [FoldedClient(one.data.learn, one.data.labels, one.seed) for one in lessons]
+        clients = [_client(one) for one in lessons]
         with self._timed("training"):
             return first.model.train(
                 first.data.task, clients, first.hyper, first.vector, self._finished
@@ -68,7 +68,15 @@ class Together(Engine[FoldedModel, NodeRows]):
     def examine(self, exams: Sequence[Exam[FoldedModel, NodeRows]]) -> Iterable[int]:
         """See ``Engine``."""
         with self._timed("evaluating"):
+            if exams[0].local:
+                return [_by_own_images(one) for one in exams]
             table, kind, shares = _table(exams), exams[0].kind, [one.data for one in exams]
+            if head_kind(kind).kept:
+                head = exams[0].model.head
+                return [
+                    right_answers(head, _at(table, share.judge), share.judge_labels)
+                    for share in shares
+                ]
             if exams[0].head:
                 head = unpack_head_for(table, exams[0].head, kind)
                 return [
@@ -81,6 +89,11 @@ class Together(Engine[FoldedModel, NodeRows]):
                 )
             return [_with_own(kind, table, share) for share in shares]
 
+    def guess(self, guesses: Sequence[Guess[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
+        """See ``Engine``."""
+        with self._timed("evaluating"):
+            return [_guess(one) for one in guesses]
+
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
         began = time.monotonic()
@@ -88,6 +101,45 @@ class Together(Engine[FoldedModel, NodeRows]):
             yield
         finally:
             setattr(self._spent, what, getattr(self._spent, what) + time.monotonic() - began)
+
+
+def _client(lesson: Lesson[FoldedModel, NodeRows]) -> FoldedClient:
+    data, seed, local = lesson.data, lesson.seed, lesson.local
+    if lesson.hyper.objective == "label-free":
+        every = data.all_rows
+        return FoldedClient(every, torch.zeros_like(every), seed, local=local)
+    if not local:
+        return FoldedClient(data.learn, data.labels, seed)
+    return FoldedClient(data.learn, data.labels, seed, data.all_rows[~data.labelled], local=True)
+
+
+@torch.no_grad()
+def _guess(guess: Guess[FoldedModel, NodeRows]) -> Tensor:
+    model, data = guess.model, guess.data
+    vector = _vector(model, guess.vector)
+    rows = data.all_rows[guess.wanted]
+    if guess.by is None:
+        features = model.features(data.task, rows, vector)
+    else:
+        features = model.features_by(data.task, rows, vector, data.all_rows[guess.by])
+    logits: Tensor = model.head(features)
+    return logits.cpu()
+
+
+def _by_own_images(exam: Exam[FoldedModel, NodeRows]) -> int:
+    """Right answers with statistics of the client's own training images."""
+    model, data, kind = exam.model, exam.data, head_kind(exam.kind)
+    vector = _vector(model, exam.vector)
+    tests = model.features_by(data.task, data.judge, vector, data.all_rows)
+    head = model.head
+    if not kind.kept:
+        features = model.features_by(data.task, data.learn, vector, data.all_rows)
+        head = kind.fit(features, data.labels.to(features.device), data.classes)
+    return right_answers(head, tests, data.judge_labels)
+
+
+def _vector(model: FoldedModel, vector: Vector | None) -> Tensor:
+    return model.start.initial_vector if vector is None else torch.from_numpy(vector)
 
 
 def _with_own(kind: str, table: Tensor, share: NodeRows) -> int:

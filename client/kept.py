@@ -1,0 +1,134 @@
+"""What a client decides where the deployed classifier stays: its statistics, and what to trust."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from client.turn import D, Exam, Guess, Holdings, M, Work
+from protos import recast_v1_pb2 as pb
+from recast_core.errors import RecastError
+from recast_core.objectives import collapsed, outputs_of
+from recast_core.statistics import spread_choice
+from recast_core.wire.codec import Vector
+
+# With fewer labels their accuracy says too little, and the predictions' own sureness is asked.
+ENOUGH_LABELS = 16
+
+
+def check_classes(model: M, data: D) -> None:
+    """Refuse a task over other classes than the deployed classifier's.
+
+    Raises:
+        RecastError: another number of classes.
+    """
+    outputs = outputs_of(model.head)
+    if outputs is not None and outputs != data.classes:
+        raise RecastError(
+            f"the task has {data.classes} classes and the deployed classifier {outputs}: give the "
+            "classes that it knows, or use another head"
+        )
+
+
+def own_statistics_help(
+    me: Holdings[M, D], model: M, data: D, task: pb.Task
+) -> Generator[Work[M, D], Any, bool]:
+    """Whether BatchNorms had better use this client's own images, with the start's vector.
+
+    Each half of the images is predicted with the statistics of the other half. Where enough have a
+    label, that must make more of them right than the frozen statistics do; else it must make
+    predictions surer on average. The answer depends on the images and the deployed network alone,
+    so it is found once.
+    """
+    if not me.settings.recomputes:
+        return False
+    name = f"{task.id} {task.name} {model.start.prefix:08x}"
+    if name not in me.notes:
+        chosen = spread_choice(len(data.labelled))
+        # Of every two neighbours one: images often lie sorted by class.
+        halves = chosen[::2], chosen[1::2]
+        frozen: Tensor = yield Guess(model, data, None, torch.cat(halves), None)
+        if len(halves[1]):
+            first = yield Guess(model, data, None, halves[0], halves[1])
+            second = yield Guess(model, data, None, halves[1], halves[0])
+            own = torch.cat([first, second])
+            me.notes[name] = _better(frozen, own, _labels(data)[torch.cat(halves)])
+        else:
+            me.notes[name] = False
+    return me.notes[name]
+
+
+def check_diversity(
+    model: M, data: D, vectors: tuple[Vector, Vector], local: bool
+) -> Generator[Work[M, D], Any, None]:
+    """Refuse what was learned without labels where the predictions have collapsed.
+
+    Args:
+        model: with the deployed classifier.
+        data: of the client.
+        vectors: before and after training.
+        local: whether BatchNorms use this client's own images.
+
+    Raises:
+        RecastError: they have.
+    """
+    chosen = spread_choice(len(data.labelled))
+    by = chosen if local else None
+    before: Tensor = yield Guess(model, data, vectors[0], chosen, by)
+    after: Tensor = yield Guess(model, data, vectors[1], chosen, by)
+    if collapsed(before.argmax(1), after.argmax(1)):
+        raise RecastError(
+            "predictions collapsed to few classes without labels: lower the learning rate or the "
+            "epochs, or give some labels"
+        )
+
+
+def examine(
+    me: Holdings[M, D], model: M, data: D, task: pb.Task, vector: Vector | None
+) -> Generator[Work[M, D], Any, dict[str, int]]:
+    """Right answers of the kept classifier, and of everything that costs no byte.
+
+    Returns:
+        ``correct``, ``head_only_correct`` (the same without the vector), ``deployed_correct`` (the
+        network as it came), ``local_head_correct`` (a head fitted here on the network as it came).
+    """
+    check_classes(model, data)
+    local: bool = yield from own_statistics_help(me, model, data, task)
+    deployed: int = yield Exam(model, data, None, "backbone", b"")
+    head_only = deployed
+    if local:
+        head_only = yield Exam(model, data, None, "backbone", b"", local)
+    fitted = head_only
+    if data.local_classes > 1:
+        fitted = yield Exam(model, data, None, "local", b"", local)
+    correct = head_only
+    if vector is not None:
+        correct = yield Exam(model, data, vector, "backbone", b"", local)
+    return {
+        "correct": correct,
+        "head_only_correct": head_only,
+        "deployed_correct": deployed,
+        "local_head_correct": fitted,
+    }
+
+
+def _labels(data: D) -> Tensor:
+    """Of all training images, -1 for none."""
+    labels = torch.full((len(data.labelled),), -1)
+    labels[data.labelled] = data.labels
+    return labels
+
+
+def _better(frozen: Tensor, own: Tensor, labels: Tensor) -> bool:
+    known = labels >= 0
+    if int(known.sum()) >= ENOUGH_LABELS:
+        right = [int((logits.argmax(1) == labels)[known].sum()) for logits in (frozen, own)]
+        return right[1] > right[0]
+    return _unsureness(own) < _unsureness(frozen)
+
+
+def _unsureness(logits: Tensor) -> float:
+    return float(torch.distributions.Categorical(logits=logits.float()).entropy().mean())

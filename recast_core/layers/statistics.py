@@ -1,0 +1,60 @@
+"""What BatchNorms normalise by: their frozen statistics, or those of each client's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class BatchStatistics:
+    """One switch for all the BatchNorms of a model; off, they use what they came with.
+
+    On, each client's block of rows is normalised by mean and variance of those of its rows that
+    count (Ioffe and Szegedy, 2015): padding does not, and test images need not, so that one pass
+    over training and test images normalises both by the training images' statistics. Nothing is
+    written: a statistic never outlives the pass that computed it, and never leaves its client.
+
+    Attributes:
+        counted: float32 ``[J, R]`` or ``[R]``, 1 for each row that counts; ``None`` is off.
+        local: bool ``[J]``, which clients use their own; all where ``None``.
+    """
+
+    def __init__(self) -> None:
+        self.counted: Tensor | None = None
+        self.local: Tensor | None = None
+
+    @contextmanager
+    def of(self, counted: Tensor | None, local: Tensor | None = None) -> Iterator[None]:
+        """Normalise by the rows that count within the block; ``None`` leaves all as it is."""
+        before = self.counted, self.local
+        if counted is not None:
+            self.counted, self.local = counted, local
+        try:
+            yield
+        finally:
+            self.counted, self.local = before
+
+
+def moments(rows: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance by channel of the rows that count, differentiable.
+
+    Args:
+        rows: ``[..., R, C, H, W]``.
+        counted: ``[..., R]`` of 0 and 1, at least one 1.
+
+    Returns:
+        ``[..., C]`` each.
+    """
+    weight = counted / counted.sum(-1, keepdim=True).clamp_min(1)
+    weight = weight[..., None]
+    mean = (rows.mean((-2, -1)) * weight).sum(-2)
+    centred = rows - mean[..., None, :, None, None]
+    return mean, (centred.square().mean((-2, -1)) * weight).sum(-2)
+
+
+def blended(own: Tensor, frozen: Tensor, local: Tensor | None) -> Tensor:
+    """``own [J, C]`` for the clients that use their own, else ``frozen [C]`` or ``[J, C]``."""
+    return own if local is None else torch.where(local.unsqueeze(-1), own, frozen)

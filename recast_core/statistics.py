@@ -1,0 +1,105 @@
+"""BatchNorm statistics of the client's own images, for every BatchNorm of a model at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.descent import Featured
+from recast_core.errors import RecastError
+from recast_core.layers import TargetLayer
+from recast_core.layers.norm import RecastBatchNorm2d
+from recast_core.layers.statistics import BatchStatistics
+
+# So many of a client's images give its statistics: a mean over pixels needs no more.
+STATISTICS_IMAGES = 512
+_OTHERS = (nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def own_statistics(backbone: nn.Module) -> BatchStatistics | None:
+    """One switch for all BatchNorms of ``backbone``, which is changed in place.
+
+    Args:
+        backbone: attached or not; BatchNorms that no bank recombines become target layers without
+            coefficients, so that what they normalise by can be chosen for each client.
+
+    Returns:
+        The switch, off; ``None`` where there is no BatchNorm, as in a transformer.
+
+    Raises:
+        RecastError: a kind of BatchNorm, or one without running statistics, that has no such
+            layer; named.
+    """
+    statistics = BatchStatistics()
+    found = False
+    for name, module in [*backbone.named_modules()]:
+        if isinstance(module, _OTHERS):
+            raise RecastError(
+                f"{name} is a {type(module).__name__}: only BatchNorm2d can take statistics of a "
+                "client's own images, use --statistics frozen"
+            )
+        if isinstance(module, RecastBatchNorm2d):
+            module.statistics, found = statistics, True
+        elif isinstance(module, nn.BatchNorm2d) and not _stands_in(backbone, name):
+            layer = RecastBatchNorm2d(module, {})
+            layer.statistics, found = statistics, True
+            parent, _, child = name.rpartition(".")
+            setattr(backbone.get_submodule(parent), child, layer)
+    return statistics if found else None
+
+
+@dataclass(frozen=True)
+class ByBatch:
+    """A model whose BatchNorms normalise by the images that it is shown together."""
+
+    model: Featured
+    statistics: BatchStatistics
+
+    def features(self, images: Tensor) -> Tensor:
+        """``[N, d]`` of images ``[N, 3, H, W]``."""
+        with self.statistics.of(torch.ones(len(images), device=images.device)):
+            return self.model.features(images)
+
+
+@torch.no_grad()
+def features_by(
+    features: Callable[[Tensor], Tensor],
+    statistics: BatchStatistics,
+    inputs: tuple[Tensor, Tensor],
+    batch: int = STATISTICS_IMAGES,
+) -> Tensor:
+    """Features of images, normalised by the statistics of others.
+
+    Args:
+        features: of inputs ``[N, ...]``: ``[N, d]``.
+        statistics: of the model's BatchNorms.
+        inputs: of the images that give the statistics, and of those that are wanted.
+        batch: of the latter in a pass.
+
+    Returns:
+        ``[N, d]``: each pass shows the former again, so that nothing need be kept.
+    """
+    by, wanted = inputs
+    found = []
+    for part in wanted.split(batch):
+        counted = torch.zeros(len(by) + len(part), device=by.device)
+        counted[: len(by)] = 1
+        with statistics.of(counted):
+            found.append(features(torch.cat([by, part]))[len(by) :])
+    return torch.cat(found)
+
+
+def spread_choice(count: int, images: int = STATISTICS_IMAGES) -> Tensor:
+    """Which of ``count`` images give the statistics: int64, at most ``images``, evenly spread."""
+    if count <= images:
+        return torch.arange(count)
+    return torch.linspace(0, count - 1, images).long()
+
+
+def _stands_in(backbone: nn.Module, name: str) -> bool:
+    """Whether the module is what a target layer stands for."""
+    parent = name.rpartition(".")[0]
+    return isinstance(backbone.get_submodule(parent), TargetLayer)
