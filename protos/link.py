@@ -20,6 +20,8 @@ MAX_STREAM_BODY = 1 << 14
 # An answer carries tens of bytes, or what a head is made of; whole models take other transports.
 MAX_REPLY = 1 << 20
 MAX_FRAME = MAX_REPLY + 64
+# Numbers and a name.
+MAX_JOIN = 256
 CHUNK = 1 << 14
 
 _FIELDS = {

@@ -8,13 +8,14 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from recast_core.bank import Group, TemplateBank
-from recast_core.classifier import find_head
+from recast_core.bank import TemplateBank
 from recast_core.coefficients import Coefficients
 from recast_core.errors import RecastError
+from recast_core.fitness import check_fits, choose_head, compare, reference
+from recast_core.frozen import freeze_statistics, thaw_statistics
 from recast_core.layers import Slot, TargetLayer, Templates, make_layer
 from recast_core.layers.statistics import BatchStatistics
-from recast_core.mimicry import fingerprint
+from recast_core.trial import output_tensor, untouched
 
 
 class RecastModel(nn.Module):
@@ -73,8 +74,7 @@ class RecastModel(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features ``[N, d]``: the input of the classifier."""
-        features: Tensor = self.backbone(images)
-        return features
+        return output_tensor(self.backbone(images))
 
     def trainable_parameters(self) -> tuple[int, int]:
         """How many numbers train, and how many the model holds."""
@@ -108,26 +108,38 @@ class RecastModel(nn.Module):
                 "client's vector first"
             )
         merge_layers(self.backbone)
+        thaw_statistics(self.backbone)
         self._merged = True
         if self._head_name is None:
-            return self.backbone
+            own = isinstance(self.head, nn.Identity)
+            return self.backbone if own else nn.Sequential(self.backbone, self.head).eval()
         replace_module(self.backbone, self._head_name, self.head)
         return self.backbone
 
 
-def attach(model: nn.Module, bank: TemplateBank, head: str | None = None) -> RecastModel:
+def attach(
+    model: nn.Module,
+    bank: TemplateBank,
+    head: str | None = None,
+    example: Tensor | None = None,
+) -> RecastModel:
     """Replace the bank's target modules in ``model`` by target layers. Changes ``model`` in place.
 
-    Everything in it is frozen and set to evaluation mode; only the coefficients train.
+    Everything in it is frozen and set to evaluation mode, statistics included, whatever mode is set
+    later; only the coefficients train. Where an input is given or can be guessed, one forward pass
+    is compared with that of the backbone.
 
     Args:
         model: the backbone that the bank was made for; float32.
         bank: verified templates and start.
-        head: dotted name of the classifier; found by its usual names where ``None``.
+        head: dotted name of the classifier; where ``None``, the last Linear whose output is the
+            network's; empty for a model that gives features.
+        example: an input that ``model`` takes, of one row or more.
 
     Raises:
-        RecastError: ``model`` is attached already, or does not match; names the first module that
-            does not. The model is then unchanged.
+        RecastError: ``model`` is attached already, does not match, has no classifier, or would not
+            compute the same; names the first module that does not match. The model is then
+            unchanged.
     """
     for name, module in model.named_modules():
         if isinstance(module, TargetLayer | RecastModel):
@@ -135,15 +147,25 @@ def attach(model: nn.Module, bank: TemplateBank, head: str | None = None) -> Rec
                 f"the model is attached already (at {name or 'its root'}): merge() it, or load the "
                 "backbone afresh"
             )
-    for group in bank.groups:
-        for name in group.modules:
-            _check_module(model, name, group)
-    if bank.backbone and bank.backbone != (found := fingerprint(model)):
-        raise RecastError(
-            f"the bank was made for backbone {bank.backbone}, this one is {found}: load the "
-            "backbone that it names, or mimic this one"
-        )
-    model.requires_grad_(False)
+    check_fits(model, bank)
+    head = choose_head(model, bank, head, example)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    try:
+        with untouched(model, only_on_error=True):
+            model.requires_grad_(False)
+            trial = reference(model, bank, example)
+            net = _attached(model, bank, head)
+            if trial is not None:
+                compare(net, trial)
+    except BaseException:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        raise
+    freeze_statistics(net.backbone)
+    return net
+
+
+def _attached(model: nn.Module, bank: TemplateBank, head: str) -> RecastModel:
     device = next(model.parameters()).device
     coefficients = Coefficients(bank.initial, bank.sets).to(device)
     templates = nn.ModuleList(Templates(group.templates).to(device) for group in bank.groups)
@@ -153,19 +175,17 @@ def attach(model: nn.Module, bank: TemplateBank, head: str | None = None) -> Rec
         for index, (name, row) in enumerate(zip(group.modules, group.rows, strict=True)):
             slots[name][group.tensor] = Slot(coefficients, row, shared, bank.residual)
             if group.base is not None:
-                _write_base(model.get_submodule(name), group.tensor, group.base[index])
+                write_tensor(model.get_submodule(name), group.tensor, group.base[index].to(device))
     # Inner modules first: once an outer one is replaced, they go by another path.
     for name, by_tensor in sorted(slots.items(), key=lambda item: -item[0].count(".")):
         layer = make_layer(model.get_submodule(name), by_tensor)
         assert layer is not None
         replace_module(model, name, layer)
-    head_name = head or find_head(model)
     classifier: nn.Module = nn.Identity()
-    if head_name is not None:
-        classifier = model.get_submodule(head_name)
-        replace_module(model, head_name, nn.Identity())
-    net = RecastModel(model, bank, coefficients, templates, classifier, head_name)
-    return net.eval()
+    if head:
+        classifier = model.get_submodule(head)
+        replace_module(model, head, nn.Identity())
+    return RecastModel(model, bank, coefficients, templates, classifier, head or None).eval()
 
 
 def merge_layers(backbone: nn.Module) -> None:
@@ -195,31 +215,9 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def _check_module(model: nn.Module, name: str, group: Group) -> None:
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        raise RecastError(
-            f"the bank does not match the model: it has no module {name!r}; load the backbone that "
-            "the bank was made for"
-        ) from None
-    tensor = getattr(module, group.tensor, None)
-    if not isinstance(tensor, Tensor):
-        raise RecastError(
-            f"the bank does not match the model: module {name!r} "
-            f"({type(module).__name__}) has no {group.tensor}; load the backbone that the bank was "
-            "made for"
-        )
-    if tuple(tensor.shape) != group.shape:
-        raise RecastError(
-            f"the bank does not match the model: {name}.{group.tensor} has shape "
-            f"{list(tensor.shape)}, the bank's templates {list(group.shape)}"
-        )
-    if tensor.is_meta or tensor.dtype != torch.float32:
-        state = "a meta tensor" if tensor.is_meta else str(tensor.dtype)
-        raise RecastError(f"{name}.{group.tensor} is {state}: load float32 weights first")
-
-
-def _write_base(module: nn.Module, tensor: str, base: Tensor) -> None:
-    with torch.no_grad():
-        getattr(module, tensor).copy_(base)
+def write_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a module's parameter or buffer, which is left as it is."""
+    if name in module._buffers:
+        module.register_buffer(name, tensor)
+    else:
+        module.register_parameter(name, nn.Parameter(tensor, requires_grad=False))

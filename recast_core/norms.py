@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
+from recast_core.frozen import batch_statistics
 from recast_core.heads.ridge import ridge_head
 from recast_core.held_out import split_held_out
 from recast_core.layers import TargetLayer
@@ -136,12 +137,10 @@ def _estimate(net: RecastModel, layers: list[nn.Module], images: Tensor) -> None
         assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
         layer.reset_running_stats()
         layer.momentum = None
-        layer.train()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), batch_statistics(net.backbone):
             for part in torch.tensor_split(images, -(-len(images) // _BATCH)):
                 net.features(part)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-            layer.eval()

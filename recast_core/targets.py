@@ -11,11 +11,19 @@ from torch import Tensor, nn
 
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
+from recast_core.layers import check_replaceable
 
-# Encoder blocks as torchvision and timm name them; the in-projection of an nn.MultiheadAttention is
-# addressed by the name of the attention module.
-_ATTENTION = ("*attn", "*attention", "*attn.qkv")
-_MLP = ("*mlp.0", "*mlp.3", "*mlp.fc1", "*mlp.fc2")
+# Encoder blocks as torchvision, timm, Hugging Face and nn.TransformerEncoder name them; the
+# in-projection of an nn.MultiheadAttention is addressed by the name of the attention module.
+_ATTENTION = (
+    "*attn", "*attention", "*attn.qkv", "*attention.qkv",
+    *(f"*att*.{name}" for name in ("query", "key", "value", "q_proj", "k_proj", "v_proj")),
+)  # fmt: skip
+# Not cpb_mlp, by which Swin V2 computes position biases: no image goes through it.
+_MLP = (
+    *(f"{mlp}.{name}" for name in ("0", "3", "fc1", "fc2") for mlp in ("mlp", "*.mlp")),
+    "*layers.*.linear1", "*layers.*.linear2", "*.intermediate.dense", "*[0-9].output.dense",
+)  # fmt: skip
 # Block 0 of a stage changes stride and width, so its weights differ in shape (paper, section 4).
 _CONV = tuple(f"*layer[1-9].[1-9]*.conv{i}" for i in (1, 2, 3))
 PRESETS: dict[str, tuple[str, ...]] = {
@@ -71,8 +79,9 @@ def find_groups(model: nn.Module, config: RecastConfig) -> tuple[TargetGroup, ..
     """Divide the modules that ``config.target`` matches into groups, in model order.
 
     Raises:
-        RecastError: a pattern that the caller wrote matches nothing, no preset pattern matches,
-            or the number of groups does not divide a bucket.
+        RecastError: a pattern that the caller wrote matches nothing, no preset pattern matches, a
+            module does more than a target layer could do in its place, or the number of groups
+            does not divide a bucket.
     """
     patterns = patterns_of(config.target)
     candidates = {
@@ -94,6 +103,8 @@ def find_groups(model: nn.Module, config: RecastConfig) -> tuple[TargetGroup, ..
                 )
     if not buckets:
         raise _no_match(str(config.target), list(candidates))
+    for name in sorted(taken, key=order.__getitem__):
+        check_replaceable(model, name, str(weight_name(candidates[name])))
     groups = [
         TargetGroup(
             f"{names[0]}..{names[-1]}" if len(names) > 1 else names[0], names, tensor, shape

@@ -21,7 +21,7 @@ from recast_core.backbones.architectures import (
 )
 from recast_core.backbones.files import read_state
 from recast_core.backbones.preprocess import Preprocess, triple
-from recast_core.classifier import find_head
+from recast_core.classifier import require_head
 from recast_core.errors import RecastError
 
 DEFAULT_BACKBONE = "glyph_resnet20"
@@ -73,14 +73,13 @@ def load_backbone(spec: str = DEFAULT_BACKBONE) -> Backbone:
         from recast_core.backbones.torchvision_models import load_torchvision
 
         model, preprocess = load_torchvision(kind, rest, (DEFAULT_BACKBONE, "file", "module"))
-    head = find_head(model)
-    if head is None:
-        raise RecastError(
-            f"backbone {spec!r} has no classifier that ends in a Linear layer under one of the "
-            "usual names (heads, head, fc, classifier, linear): choose another, "
-            "or rename it in a module: factory"
-        )
-    return Backbone(model.float().eval().requires_grad_(False), spec, preprocess, head)
+    model = model.float().eval().requires_grad_(False)
+    head = require_head(
+        model,
+        f"backbone {spec!r}",
+        "choose another, or let a module: factory return the logits of a Linear layer",
+    )
+    return Backbone(model, spec, preprocess, head)
 
 
 def _load_file(rest: str) -> tuple[nn.Module, Preprocess]:

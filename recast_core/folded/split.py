@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 
 from recast_core.folded.economy import economise
 from recast_core.folded.graphs import ancestors
-from recast_core.layers import TargetLayer
+from recast_core.layers import ReadWhileTracedError, TargetLayer, traced
 from recast_core.model import RecastModel
+from recast_core.trial import output_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,16 @@ class _Features(nn.Module):
         self.backbone = net.backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.backbone(images)
-        return features
+        return output_tensor(self.backbone(images))
 
 
 class _Tracer(fx.Tracer):
+    def __init__(self, whole: tuple[type[nn.Module], ...]) -> None:
+        super().__init__()
+        self._whole: tuple[type[nn.Module], ...] = (TargetLayer, *whole)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, TargetLayer) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
 
 
 def split_model(net: RecastModel, size: int) -> SplitModel:
@@ -68,7 +72,7 @@ def split_model(net: RecastModel, size: int) -> SplitModel:
 
 
 def _divide(net: RecastModel) -> tuple[nn.Module, nn.Module] | None:
-    graph = _Tracer().trace(net.backbone)
+    graph = _trace(net.backbone)
     nodes = list(graph.nodes)
     placeholder = next(node for node in nodes if node.op == "placeholder")
     output = next(node for node in nodes if node.op == "output")
@@ -89,6 +93,20 @@ def _divide(net: RecastModel) -> tuple[nn.Module, nn.Module] | None:
             economise(suffix)
             return fx.GraphModule(net.backbone, _copy(nodes, before, None, cut)), suffix
     return None
+
+
+def _trace(backbone: nn.Module) -> fx.Graph:
+    """The graph of the operations; modules that read a target's tensors are one operation each."""
+    readers: list[type[nn.Module]] = []
+    while True:
+        try:
+            with traced():
+                return _Tracer(tuple(readers)).trace(backbone)
+        except ReadWhileTracedError as read:
+            parents = [m for m in backbone.modules() if read.layer in m._modules.values()]
+            if not parents or type(parents[0]) in readers:
+                raise
+            readers.append(type(parents[0]))
 
 
 def _has_target(module: nn.Module) -> bool:

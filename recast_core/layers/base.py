@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recast_core.coefficients import Coefficients
+from recast_core.layers.exposed import expose
 
 
 class Templates(nn.Module):
@@ -41,6 +43,11 @@ class Slot:
     templates: Templates
     residual: bool
 
+    @property
+    def dims(self) -> int:
+        """How many dimensions the tensor has without a client axis."""
+        return self.templates.stack.dim() - 1
+
     def combine(self, base: Tensor | None) -> Tensor:
         """``sum_i c_i T_i`` or ``W0 + sum_i (c_i - c0_i) T_i``: ``[*shape]`` or ``[J, *shape]``."""
         row = self.coefficients.row(self.row)
@@ -64,6 +71,9 @@ class TargetLayer(nn.Module):
     With coefficients ``[D]`` it computes what the original module would with the combined weight.
     With a client axis ``[J, D]`` its input holds J equal blocks of rows, client after client, and
     block j meets the weight of client j.
+
+    A parent may read what the module in its place had (``batch_first``, ``weight``): a tensor is
+    then the combined one.
 
     Attributes:
         original: the module that this layer stands for. Tensors that the combination replaces
@@ -89,6 +99,22 @@ class TargetLayer(nn.Module):
                 original.register_buffer(name, None)
             else:
                 original.register_parameter(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the original module has under a name that this layer lacks."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # Not there yet while a copy of this layer is being made.
+            original = self.__dict__.get("_modules", {}).get("original")
+            if original is None or name.startswith("__"):
+                raise
+        slots = self.__dict__.get("_slots", {})
+        if name in slots:
+            return expose(self, self.tensor(name), slots[name].dims)
+        if name in self.transforms:
+            return expose(self, self.tensor(name), getattr(original, name).dim())
+        return getattr(original, name)
 
     @property
     def slots(self) -> Mapping[str, Slot]:

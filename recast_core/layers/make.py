@@ -21,9 +21,15 @@ _LAYERS: dict[type[nn.Module], type[TargetLayer]] = {
 }
 
 
+def layer_kind(module: nn.Module) -> type[nn.Module] | None:
+    """The class of PyTorch that a target layer would stand for, or ``None``."""
+    return next((kind for kind in _LAYERS if isinstance(module, kind)), None)
+
+
 def make_layer(original: nn.Module, slots: Mapping[str, Slot]) -> TargetLayer | None:
-    """The target layer for ``original``, or ``None`` for a type that cannot be recombined."""
-    for kind, layer in _LAYERS.items():
-        if isinstance(original, kind):
-            return layer(original, slots)
-    return None
+    """The target layer for ``original``, or ``None`` for a type that cannot be recombined.
+
+    It computes what the type computes; ``check_replaceable`` says whether the module does no more.
+    """
+    kind = layer_kind(original)
+    return None if kind is None else _LAYERS[kind](original, slots)

@@ -131,8 +131,9 @@ def self_attention(
         q = linear(x[:, :queries], weight[..., :cut, :], first).unflatten(-1, heads).transpose(1, 2)
         packed = linear(x, weight[..., cut:, :], rest).unflatten(-1, (2, *heads))
         k, v = packed.permute(2, 0, 3, 1, 4)
-    out: Tensor = attention.out_proj(_mix(q, k, v, dropout).transpose(1, 2).flatten(2))
-    return out
+    mixed = _mix(q, k, v, dropout).transpose(1, 2).flatten(2)
+    # By its tensors, not by a call, as in PyTorch: a forward or hook of its own changes nothing.
+    return linear(mixed, *_projection(attention.out_proj))
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:

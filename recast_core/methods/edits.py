@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
-from recast_core.layers import TargetLayer, make_layer
+from recast_core.layers import TargetLayer, check_replaceable, make_layer
 from recast_core.methods.plain import PlainModel
 from recast_core.model import RecastModel, replace_module
 
@@ -96,6 +96,7 @@ class Edits:
                     f"module {name!r} is a {type(layer).__name__}: only Linear, Conv2d and "
                     "MultiheadAttention can be transformed, choose another target"
                 )
+            check_replaceable(self._backbone, name, tensor)
             layer = made.eval()
             self.replace(name, layer)
         layer.transforms[tensor] = transform

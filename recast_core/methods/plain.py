@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from recast_core.classifier import find_head
-from recast_core.errors import RecastError
+from recast_core.classifier import require_head
+from recast_core.frozen import freeze_statistics, thaw_statistics
 from recast_core.layers.statistics import BatchStatistics
 from recast_core.model import merge_layers, replace_module
+from recast_core.trial import output_tensor
 
 
 class PlainModel(nn.Module):
@@ -23,21 +24,21 @@ class PlainModel(nn.Module):
         """Take ``backbone`` apart.
 
         Raises:
-            RecastError: it has no classifier under a usual name.
+            RecastError: it has no classifier that could be found.
         """
         super().__init__()
-        name = find_head(backbone)
-        if name is None:
-            raise RecastError(
-                "the backbone has no classifier that ends in a Linear layer under one of the usual "
-                "names (heads, head, fc, classifier, linear): rename it, or attach a bank with "
-                "attach(model, bank, head=NAME)"
-            )
+        name = require_head(
+            backbone,
+            "the backbone",
+            "let its forward return the logits of a Linear layer, or attach a bank with "
+            "attach(model, bank, head=NAME)",
+        )
         self.backbone = backbone.requires_grad_(False).eval()
         self.statistics: BatchStatistics | None = None
         self.head: nn.Module = backbone.get_submodule(name)
         self._head_name = name
         replace_module(backbone, name, nn.Identity())
+        freeze_statistics(backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[N, C]`` of images ``[N, 3, H, W]``."""
@@ -46,8 +47,7 @@ class PlainModel(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features ``[N, d]``: the input of the classifier."""
-        features: Tensor = self.backbone(images)
-        return features
+        return output_tensor(self.backbone(images))
 
     def merge(self) -> nn.Module:
         """The backbone with what was learned in its weights, and the head in its place.
@@ -56,5 +56,6 @@ class PlainModel(nn.Module):
             RecastError: weights that are not finite.
         """
         merge_layers(self.backbone)
+        thaw_statistics(self.backbone)
         replace_module(self.backbone, self._head_name, self.head)
         return self.backbone

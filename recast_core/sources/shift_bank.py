@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recast_core.bank import PackedGroup, TemplateBank, TemplateGroup
 from recast_core.classifier import find_head
 from recast_core.errors import RecastError
+from recast_core.layers import why_not
 from recast_core.mimicry import fingerprint
 from recast_core.sources.packing import pack_directions
 from recast_core.sources.task_vectors import (
@@ -53,13 +54,14 @@ def member_tensors(model: nn.Module, head: str | None = None) -> tuple[str, ...]
     """What a shift bank moves, in model order: dotted names of tensors.
 
     Weights and biases of Conv2d and Linear layers and of attention's projections, and scale and
-    shift of BatchNorm2d and LayerNorm. Not the classifier, which stays right only if it stays; not
+    shift of BatchNorm2d and LayerNorm; none of a layer that does more than its class. Not the
+    classifier, which stays right only if it stays; not
     running statistics, which every client can count; not class token and position embedding, which
     belong to no layer.
 
     Args:
         model: the deployed network.
-        head: dotted name of its classifier; found by its usual names where ``None``.
+        head: dotted name of its classifier; the last Linear of the network where ``None``.
 
     Raises:
         RecastError: nothing to move.
@@ -70,6 +72,7 @@ def member_tensors(model: nn.Module, head: str | None = None) -> tuple[str, ...]
         for name, module in model.named_modules()
         if not (head and f"{name}.".startswith(f"{head}."))
         if type(module) in NORMS or weight_name(module) is not None
+        if why_not(module, weight_name(module) or "weight") is None
         for tensor in difference_tensors(module, statistics=False)
     ]
     if not names:

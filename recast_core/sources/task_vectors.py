@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recast_core.bank import TemplateBank, TemplateGroup
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
+from recast_core.layers import check_replaceable
 from recast_core.mimicry import fingerprint, stacked_weights
 from recast_core.targets import TargetGroup, find_groups, weight_name
 
@@ -48,8 +49,9 @@ def task_vector_bank(
             the target before it in model order.
 
     Raises:
-        RecastError: no sources, one that lacks a tensor or has another shape, no targets, or
-            tensors that are not finite float32.
+        RecastError: no sources, one that lacks a tensor or has another shape, no targets, a
+            normalisation layer that does more than its class (use ``norms=False``), or tensors
+            that are not finite float32.
     """
     config = config or RecastConfig()
     if not sources:
@@ -131,6 +133,7 @@ def _members(model: nn.Module, row_of: Mapping[str, str], norms: bool) -> dict[s
     rows = dict(row_of)
     for name, module in model.named_modules():
         if norms and isinstance(module, NORMS) and difference_tensors(module):
+            check_replaceable(model, name, difference_tensors(module)[0])
             rows[name] = row_of[_companion(name, list(row_of), order)]
     return dict(sorted(rows.items(), key=lambda item: order[item[0]]))
 

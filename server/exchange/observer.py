@@ -6,8 +6,10 @@ import logging
 from typing import Protocol
 
 from recast_core.start import Start
+from server.exchange.hush import Hush
 
 logger = logging.getLogger("recast.server")
+_hush = Hush(logger)
 
 # Codes, far from Flower's, with which a grid of ours says how it lost an answer.
 LOST = {1001: "away", 1002: "dropped", 1003: "straggler", 1004: "revoked"}
@@ -64,4 +66,5 @@ class LogObserver:
 
     def refused(self, client: str, reason: str, detail: str) -> None:
         """Warn of what was left out."""
-        logger.warning("client %s refused (%s): %s", client, reason, detail)
+        text = "client %s refused (%s): %s"
+        _hush.log(logging.WARNING, client, text, client, reason, detail)

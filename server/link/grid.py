@@ -19,7 +19,9 @@ from recast_core.errors import RecastError
 from recast_core.settings import Value
 from server.flower import OwnGrid, number
 from server.link.bodies import Bodies
+from server.link.doorkeeper import Doorkeeper
 from server.link.identity import node_id
+from server.link.limits import WAITING_AT_MOST, WAITING_PER_ADDRESS
 from server.link.listen import Listener, ServerKeys
 from server.link.revocations import Revocations
 from server.link.servicer import Servicer
@@ -84,6 +86,10 @@ class LinkGrid(OwnGrid):
         )
         self._listener = Listener(str(where), keys, self._servicer.handler(), keepalive)
         self._listener.accompany(self._servicer.watch())
+        joined = self._servicer.turnstile.joined
+        most = min(WAITING_AT_MOST, max(WAITING_PER_ADDRESS, self._listener.connections // 8))
+        doorkeeper = Doorkeeper(self._listener.port, lambda: joined, most)
+        self._listener.accompany(doorkeeper.watch())
         self.address = str(Address(where.host, self._listener.port))
 
     def __enter__(self) -> Self:

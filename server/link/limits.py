@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from protos.link import CHUNK
+from server.exchange.hush import Bucket
 
 MAX_CLIENTS = 10_000
 FETCHES_AT_ONCE = 2
-SECONDS_TO_JOIN = 20.0
+# Streams of one client: its own, the one that takes its place, and some that have yet to end.
+TALKS_AT_ONCE = 4
+# Streams of one address that have yet to say their first word, and connections without a stream.
+JOINING_AT_ONCE = 128
+WAITING_PER_ADDRESS = 128
+WAITING_AT_MOST = 1024
+# From the connection to the first word, TLS included.
+SECONDS_TO_JOIN = 10.0
 # How often the list of revoked certificates is looked at where nobody speaks, and how long whoever
 # is on it has for leaving by itself.
 SECONDS_TO_LOOK = 0.25
 SECONDS_TO_LEAVE = 0.4
-
-
-class Bucket:
-    """A token bucket: ``burst`` at once, ``rate`` per second in the long run."""
-
-    def __init__(
-        self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._rate, self._burst, self._clock = rate, burst, clock
-        self._left, self._at = burst, clock()
-
-    def take(self) -> bool:
-        """Take one token if there is one."""
-        now = self._clock()
-        self._left = min(self._burst, self._left + self._rate * (now - self._at))
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 def joins() -> Bucket:
@@ -42,3 +29,8 @@ def joins() -> Bucket:
 def strays() -> Bucket:
     """Frames that answer no open message: late answers are rare, anything more is noise."""
     return Bucket(rate=0.1, burst=16)
+
+
+def downloads(size: int) -> Bucket:
+    """Bytes of one body: a download that is cut goes on where it was, so that few come twice."""
+    return Bucket(rate=size / 600, burst=2 * size + 16 * CHUNK)

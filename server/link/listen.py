@@ -13,11 +13,14 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from protos.link import CHANNEL_OPTIONS, out_of_date
+from protos.link import CHANNEL_OPTIONS, MAX_FRAME, out_of_date
 from recast_core.errors import RecastError
+from server.link.doorkeeper import RESERVED_FILES, raise_file_limit
+from server.link.limits import SECONDS_TO_JOIN
 from server.link.revocations import parse_revocations
 
 T = TypeVar("T")
+MESSAGE_LIMIT = "grpc.max_receive_message_length"
 KEEPALIVE_TIMEOUT_MS = 20_000
 
 
@@ -107,6 +110,7 @@ class Listener:
         """
         self._address, self._keys, self._handler = address, keys, handler
         self._keepalive = keepalive
+        self.connections = max(1, raise_file_limit() - RESERVED_FILES)
         self.closed = False
         self._beside: list[Future[None]] = []
         self.loop = asyncio.new_event_loop()
@@ -142,7 +146,12 @@ class Listener:
         milliseconds = int(1000 * self._keepalive)
         server = self._server = grpc.aio.server(
             options=[
-                *CHANNEL_OPTIONS,
+                *(option for option in CHANNEL_OPTIONS if option[0] != MESSAGE_LIMIT),
+                # A little more than is allowed, so that what is too large is counted.
+                (MESSAGE_LIMIT, MAX_FRAME + 1024),
+                ("grpc.server_handshake_timeout_ms", int(1000 * SECONDS_TO_JOIN)),
+                ("grpc.max_connection_idle_ms", int(1000 * SECONDS_TO_JOIN)),
+                ("grpc.max_allowed_incoming_connections", self.connections),
                 # Two servers must not share a port.
                 ("grpc.so_reuseport", 0),
                 # Clients ask first, at their own interval; this finds those that can no longer.

@@ -12,7 +12,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from protos import link_v1_pb2 as link
-from protos.link import CHUNK, FETCH, MAX_FRAME, SERVICE, TALK, is_name
+from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK, is_name
 from server.link.bodies import Bodies
 from server.link.identity import DeniedError, certified
 from server.link.limits import (
@@ -20,10 +20,12 @@ from server.link.limits import (
     SECONDS_TO_JOIN,
     SECONDS_TO_LEAVE,
     SECONDS_TO_LOOK,
+    downloads,
 )
 from server.link.revocations import Revocations, UnreadableListError
 from server.link.session import RefusedFrameError, Session, Stream
 from server.link.sessions import Sessions
+from server.link.turnstile import Peer, Turnstile
 
 logger = logging.getLogger("recast.link")
 Context = grpc.aio.ServicerContext
@@ -44,6 +46,7 @@ class Servicer:
         self._bodies = bodies
         self._revocations = revocations
         self._certificates = certificates
+        self.turnstile = Turnstile()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Handlers that take and give plain bytes, so that what does not parse is ours to count."""
@@ -55,10 +58,38 @@ class Servicer:
 
     async def talk(self, _requests: object, context: Context[bytes, bytes]) -> None:
         """One client's stream, from its Join to its end."""
+        peer = Peer.parse(context.peer())
+        name = "?"
+        try:
+            serial: int | None = None
+            if self._certificates:
+                # Before a byte is read of what it sends.
+                name, serial = self._who(context, "")
+            with self.turnstile.talking(name if self._certificates else peer.host):
+                with self.turnstile.joining(peer.host):
+                    raw = await asyncio.wait_for(context.read(), SECONDS_TO_JOIN)
+                join = _first(raw)
+                if not self._certificates:
+                    name, _ = self._who(context, join.name)
+                with self.turnstile.inside(peer):
+                    await self._serve(name, serial, join, context)
+        except TimeoutError:
+            await self._refuse(context, name, RefusedFrameError("silent", "no Join came"))
+        except (DeniedError, RefusedFrameError) as error:
+            await self._refuse(context, getattr(error, "name", None) or name, error)
+
+    async def _serve(
+        self, name: str, serial: int | None, join: link.Join, context: Context[bytes, bytes]
+    ) -> None:
+        """A client's stream after its Join.
+
+        Raises:
+            DeniedError: the client may not go on.
+            RefusedFrameError: the Join, or a later frame, ends the stream.
+        """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         wake = asyncio.Event()
-        name = "?"
 
         def waker() -> None:
             loop.call_soon_threadsafe(wake.set)
@@ -66,18 +97,10 @@ class Servicer:
         def cut() -> None:
             task.cancel()
 
-        try:
-            raw = await asyncio.wait_for(context.read(), SECONDS_TO_JOIN)
-            join = _first(raw)
-            name, serial = self._who(context, join.name)
-            session, stream, welcome = self._sessions.join(name, serial, join, waker, cut)
-        except TimeoutError:
-            await self._refuse(context, name, RefusedFrameError("silent", "no Join came"))
-            return
-        except (DeniedError, RefusedFrameError) as error:
-            await self._refuse(context, getattr(error, "name", None) or name, error)
-            return
-        logger.info("client %s joined from %s (node %d)", name, context.peer(), session.node)
+        session, stream, welcome = self._sessions.join(name, serial, join, waker, cut)
+        hush = self._sessions.hush
+        text = "client %s joined from %s (node %d)"
+        hush.log(logging.INFO, name, text, name, context.peer(), session.node)
         reader = asyncio.create_task(self._read(session, stream, context, wake))
         try:
             frame = link.FromServer(welcome=welcome).SerializeToString()
@@ -87,15 +110,15 @@ class Servicer:
                 if not frame:
                     break
             if stream.refused is not None:
-                await self._refuse(context, name, stream.refused)
-            elif stream.dismissal is not None:
+                raise stream.refused
+            if stream.dismissal is not None:
                 last = link.FromServer(dismissal=link.Dismissal(reason=stream.dismissal))
                 await self._write(session, last.SerializeToString(), context)
         finally:
             reader.cancel()
             self._sessions.leave(session, stream)
             why = "away" if stream.dismissal is None else _ADVICE[stream.dismissal]
-            logger.info("client %s: stream ended (%s)", name, why)
+            hush.log(logging.INFO, name, "client %s: stream ended (%s)", name, why)
 
     async def fetch(self, raw: bytes, context: Context[bytes, bytes]) -> AsyncIterator[bytes]:
         """The rest of a body, in chunks."""
@@ -119,9 +142,12 @@ class Servicer:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such body, or not that long")
             return
         session.fetching += 1
+        budget = session.fetched.setdefault(request.sha256, downloads(len(body)))
         try:
             for offset in range(request.offset, len(body), CHUNK):
                 self._admit(name, serial)
+                if not budget.take(min(CHUNK, len(body) - offset)):
+                    raise RefusedFrameError("too-many-fetches", "fetching it again", retry=True)
                 chunk = link.Chunk(content=body[offset : offset + CHUNK]).SerializeToString()
                 session.down += len(chunk)
                 yield chunk
@@ -240,7 +266,7 @@ class Servicer:
 def _first(raw: object) -> link.Join:
     if not isinstance(raw, bytes):
         raise RefusedFrameError("silent", "no Join came")
-    if len(raw) > MAX_FRAME:
+    if len(raw) > MAX_JOIN:
         raise RefusedFrameError("oversize", f"a first frame of {len(raw)} bytes")
     try:
         frame = link.FromClient.FromString(raw)

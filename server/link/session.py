@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protos import link_v1_pb2 as link
+from server.exchange.hush import Bucket
 from server.link.identity import DeniedError
-from server.link.limits import Bucket, joins, strays
+from server.link.limits import joins, strays
 
 
 class RefusedFrameError(ValueError):
@@ -70,6 +71,8 @@ class Session:
         expelled: that certificate has been revoked since.
         carried: the highest number that any of its streams has carried.
         seen: monotonic seconds when its last stream ended.
+        fetching: downloads at once.
+        fetched: what it may still fetch of each body, by SHA-256.
         up: bytes of its frames.
         down: bytes of the frames written to it, and of what it fetched.
     """
@@ -88,6 +91,7 @@ class Session:
     joins: Bucket = field(default_factory=joins)
     strays: Bucket = field(default_factory=strays)
     fetching: int = 0
+    fetched: dict[bytes, Bucket] = field(default_factory=dict)
     up: int = 0
     down: int = 0
 

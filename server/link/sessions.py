@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
 from recast_core.text import plain
+from server.exchange.hush import Hush
 from server.exchange.observer import LOST
 from server.link.identity import node_id
 from server.link.limits import MAX_CLIENTS
@@ -41,6 +42,7 @@ class Sessions:
         """
         self.session_id = session_id
         self.changed = threading.Condition()
+        self.hush = Hush(logger)
         self.refused: Counter[str] = Counter()
         self._refusals: deque[Refused] = deque(maxlen=KEPT_REFUSALS)
         self._settings = settings
@@ -168,7 +170,8 @@ class Sessions:
 
     def refuse(self, client: str | None, reason: str, detail: str) -> None:
         """Count, log and remember something that the link refused."""
-        logger.warning("client %s refused (%s): %s", client or "?", reason, detail)
+        text = "client %s refused (%s): %s"
+        self.hush.log(logging.WARNING, client or "?", text, client or "?", reason, detail)
         with self.changed:
             self.refused[reason] += 1
             self._refusals.append(Refused(client, reason, detail))

@@ -1,0 +1,150 @@
+"""Connections that say nothing: cut before they take what clients need.
+
+gRPC accepts a connection before anybody knows whose it is, and tells nobody of it until its TLS
+greeting and its first call are over. So this looks at the sockets of the process itself. It acts on
+duplicates of their descriptors, which name the same socket for sure, also where gRPC has closed its
+own meanwhile and another file has taken the number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.link.limits import SECONDS_TO_JOIN, WAITING_PER_ADDRESS
+from server.link.turnstile import Peer
+
+logger = logging.getLogger("recast.link")
+FILES = Path("/proc/self/fd")
+MOST_FILES = 1 << 20
+# For the registry, the bank and what Python opens for itself.
+RESERVED_FILES = 128
+CALM, HURRY = 0.25, 0.05
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may; returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # macOS has a lower limit of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+
+
+@dataclass
+class _Seen:
+    peer: Peer | None
+    since: float
+
+
+class Doorkeeper:
+    """Cuts connections that have not joined in time, and the oldest where an address has many."""
+
+    def __init__(
+        self,
+        port: int,
+        joined: Callable[[], Collection[Peer]],
+        most: int = WAITING_PER_ADDRESS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Watch the connections that came in at ``port``.
+
+        Args:
+            port: that is listened at.
+            joined: the peers of streams whose clients have joined.
+            most: connections of one address that may wait to join.
+            clock: seconds, monotonic.
+        """
+        self._port, self._joined, self._most, self._clock = port, joined, most, clock
+        self._seen: dict[str, _Seen] = {}
+        self.cut = 0
+
+    async def watch(self) -> None:
+        """Look for as long as the server listens; not at all where the system does not tell."""
+        while FILES.is_dir():
+            began = time.monotonic()
+            pause = HURRY if self.look() else CALM
+            # Looking takes a twentieth of the time at most, however many clients there are.
+            await asyncio.sleep(max(pause, 20 * (time.monotonic() - began)))
+
+    def look(self) -> int:
+        """Cut what is to be cut; returns how much that was."""
+        now, present = self._clock(), self._sockets()
+        self._seen = {
+            inode: self._seen.get(inode) or _Seen(self._peer(number, inode), now)
+            for inode, number in present.items()
+        }
+        joined = self._joined()
+        waiting: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for inode, seen in self._seen.items():
+            if seen.peer is not None and seen.peer not in joined:
+                waiting[seen.peer.host].append((seen.since, inode))
+        cut = 0
+        for entries in waiting.values():
+            entries.sort()
+            surplus = len(entries) - self._most
+            for place, (since, inode) in enumerate(entries):
+                if place < surplus or now - since > SECONDS_TO_JOIN:
+                    cut += self._shut(present[inode], inode)
+        self.cut += cut
+        return cut
+
+    def _sockets(self) -> dict[str, int]:
+        """The sockets of this process: ``socket:[INODE]`` to a descriptor."""
+        found = {}
+        for path in FILES.iterdir():
+            with suppress(OSError):
+                target = str(path.readlink())
+                if target.startswith("socket:"):
+                    found[target] = int(path.name)
+        return found
+
+    def _peer(self, number: int, inode: str) -> Peer | None:
+        """Who is at the other end of a connection that came in; ``None`` for other sockets."""
+        own = _duplicate(number, inode)
+        if own is None:
+            return None
+        with own:
+            try:
+                if own.family not in (socket.AF_INET, socket.AF_INET6):
+                    return None
+                if own.getsockname()[1] != self._port:
+                    return None
+                host, port = own.getpeername()[:2]
+            except OSError:
+                return None
+        return Peer.of(host, port)
+
+    def _shut(self, number: int, inode: str) -> int:
+        own = _duplicate(number, inode)
+        if own is None:
+            return 0
+        with own, suppress(OSError):
+            own.shutdown(socket.SHUT_RDWR)
+        return 1
+
+
+def _duplicate(number: int, inode: str) -> socket.socket | None:
+    """The socket again, if the descriptor still names it."""
+    try:
+        copy = os.dup(number)
+    except OSError:
+        return None
+    try:
+        if str((FILES / str(copy)).readlink()) == inode:
+            return socket.socket(fileno=copy)
+    except OSError:
+        pass
+    os.close(copy)
+    return None

@@ -1,0 +1,93 @@
+"""How many calls one client, or one address, may have open at once."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import unquote
+
+from server.link.limits import JOINING_AT_ONCE, TALKS_AT_ONCE
+from server.link.session import RefusedFrameError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a connection."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Peer:
+        """From what gRPC calls it: ``ipv4:HOST:PORT``, or ``ipv6:%5BHOST%5D:PORT``."""
+        address = unquote(text).partition(":")[2]
+        host, _, port = address.rpartition(":")
+        return cls.of(host, int(port) if port.isdecimal() else 0)
+
+    @classmethod
+    def of(cls, host: str, port: int) -> Peer:
+        """An address as a socket tells it; IPv4 in the form of IPv6 is IPv4."""
+        host = host.strip("[]").partition("%")[0]
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return cls(host, port)
+        mapped = getattr(address, "ipv4_mapped", None)
+        return cls(str(mapped or address), port)
+
+
+class Turnstile:
+    """Counts open calls. On the event loop only."""
+
+    def __init__(self) -> None:
+        """Nobody is inside."""
+        self._talks: Counter[str] = Counter()
+        self._joining: Counter[str] = Counter()
+        self.joined: Counter[Peer] = Counter()
+
+    @contextmanager
+    def talking(self, identity: str) -> Iterator[None]:
+        """A stream of a client, from before its first frame is read to its end.
+
+        Raises:
+            RefusedFrameError: the client has as many already as it may have.
+        """
+        if self._talks[identity] >= TALKS_AT_ONCE:
+            raise RefusedFrameError("too-many-streams", "too many streams at once", retry=True)
+        with _held(self._talks, identity):
+            yield
+
+    @contextmanager
+    def joining(self, host: str) -> Iterator[None]:
+        """A stream whose first frame has yet to come.
+
+        Raises:
+            RefusedFrameError: its address has as many already as it may have.
+        """
+        if self._joining[host] >= JOINING_AT_ONCE:
+            raise RefusedFrameError("too-many-streams", "too many joins at once", retry=True)
+        with _held(self._joining, host):
+            yield
+
+    @contextmanager
+    def inside(self, peer: Peer) -> Iterator[None]:
+        """A stream of a client that has joined."""
+        with _held(self.joined, peer):
+            yield
+
+
+@contextmanager
+def _held(counter: Counter[T], key: T) -> Iterator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if counter[key] <= 0:
+            del counter[key]

@@ -1,0 +1,258 @@
+"""Whoever takes what there is of files, memory, log and streams keeps nobody else out."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import logging
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+
+from client.link import ClientKeys
+from protos import link_v1_pb2 as link
+from protos.content import to_content
+from protos.link import FETCH, MAX_JOIN, SERVICE, TALK
+from server.link import doorkeeper, grid
+from server.link.doorkeeper import FILES, raise_file_limit
+from server.link.identity import node_id
+from server.link.limits import TALKS_AT_ONCE
+from server.link.turnstile import Peer
+
+if TYPE_CHECKING:
+    from conftest import Federation
+
+JOIN = link.FromClient(join=link.Join(instance=1, attempt=1)).SerializeToString()
+
+
+class Talk:
+    """A stream over a channel of its own."""
+
+    def __init__(self, here: Federation, keys: ClientKeys, *first: bytes) -> None:
+        credentials = grpc.ssl_channel_credentials(keys.authority, keys.key, keys.certificate)
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_send_message_length", -1),
+        ]
+        self.channel = grpc.secure_channel(f"localhost:{here.port}", credentials, options)
+        self.code: grpc.StatusCode | None = None
+        self.details = ""
+        self._over = threading.Event()
+        threading.Thread(target=self._run, args=(first,), daemon=True).start()
+
+    def _run(self, first: tuple[bytes, ...]) -> None:
+        def saying() -> Iterator[bytes]:
+            yield from first
+            self._over.wait(20)
+
+        try:
+            for _ in self.channel.stream_stream(f"/{SERVICE}/{TALK}")(saying()):
+                pass
+        except grpc.RpcError as error:
+            self.code, self.details = error.code(), error.details()
+
+    def close(self) -> None:
+        self._over.set()
+        self.channel.close()
+
+
+@pytest.fixture
+def talk() -> Iterator[Callable[..., Talk]]:
+    made: list[Talk] = []
+
+    def make(here: Federation, keys: ClientKeys, *first: bytes) -> Talk:
+        made.append(Talk(here, keys, *first))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.skipif(not FILES.is_dir(), reason="the system does not tell a process its sockets")
+def test_connections_that_say_nothing_are_cut_and_clients_come_in_meanwhile(
+    federation: Callable[..., Federation],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., None],
+) -> None:
+    monkeypatch.setattr(grid, "WAITING_PER_ADDRESS", 16)
+    monkeypatch.setattr(grid, "WAITING_AT_MOST", 16)
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.5)
+    here = federation()
+    one = here.join("one")
+    here.grid.wait_for_clients(1)
+    held: list[socket.socket] = []
+
+    def open_ones() -> int:
+        for end in held[:]:
+            with contextlib.suppress(BlockingIOError):
+                with contextlib.suppress(ConnectionError):
+                    if end.recv(1):
+                        continue
+                held.remove(end)
+                end.close()
+        return len(held)
+
+    for _ in range(200):
+        held.append(socket.create_connection(("127.0.0.1", here.port)))
+        held[-1].setblocking(False)
+    wait_until(lambda: open_ones() <= 16, 1.5)
+    here.join("two")
+    here.grid.wait_for_clients(2)
+    wait_until(lambda: open_ones() == 0, 4)
+    assert here.ask(b"abc", "one", "two") == [b"cba", b"cba"]
+    assert one.events.count("connected") == 1
+
+
+def test_a_client_that_has_not_joined_in_time_is_cut(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 0.5)
+    here = federation()
+    silent = talk(here, ClientKeys.load(here.certs, "one"))
+    wait_until(lambda: silent.code is not None, 5)
+
+
+def test_one_certificate_has_some_streams_at_once_and_no_more(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    wait_until: Callable[..., None],
+) -> None:  # fmt: skip
+    here = federation()
+    here.join("two")
+    here.grid.wait_for_clients(1)
+    keys = ClientKeys.load(here.certs, "one")
+    streams = [talk(here, keys) for _ in range(12)]
+
+    def refused() -> int:
+        return sum(one.code == grpc.StatusCode.RESOURCE_EXHAUSTED for one in streams)
+
+    wait_until(lambda: refused() == 12 - TALKS_AT_ONCE, 10)
+    time.sleep(0.2)
+    assert refused() == 12 - TALKS_AT_ONCE
+    assert here.ask(b"abc", "two") == [b"cba"]
+    for one in streams:
+        one.close()
+    here.join("one")
+    here.grid.wait_for_clients(2)
+
+
+def test_a_first_frame_is_a_join_and_no_larger_than_one(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    wait_until: Callable[..., None],
+) -> None:  # fmt: skip
+    here = federation()
+    keys = ClientKeys.load(here.certs, "one")
+    padded = JOIN + b"\x7a" + bytes([MAX_JOIN // 2, 1]) + bytes(MAX_JOIN)
+    small, large = talk(here, keys, padded), talk(here, keys, bytes(4 << 20))
+    wait_until(lambda: small.code and large.code, 10)
+    assert small.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert large.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in large.details
+    assert not here.grid.sessions.all()
+
+
+def test_a_peer_that_is_refused_all_the_time_does_not_fill_the_log(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    here = federation()
+    keys = ClientKeys.load(here.certs, "one")
+    with caplog.at_level(logging.INFO, "recast.link"):
+        for _ in range(40):
+            one = talk(here, keys, b"\xff\xff")
+            wait_until(lambda one=one: one.code is not None)
+            one.close()
+    assert here.grid.sessions.refused["garbage"] == 40
+    assert len([r for r in caplog.records if "garbage" in r.getMessage()]) <= 13
+
+
+def test_a_body_is_not_sent_again_and_again(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+) -> None:  # fmt: skip
+    here = federation()
+    one = talk(here, ClientKeys.load(here.certs, "one"), JOIN)
+    here.grid.wait_for_clients(1)
+    body = bytes(300_000)
+    here.grid.push_messages([Message(to_content(body), node_id("one"), "query.bank")])
+    method = one.channel.unary_stream(f"/{SERVICE}/{FETCH}")
+    request = link.FetchRequest(sha256=hashlib.sha256(body).digest()).SerializeToString()
+    fetched, code = 0, None
+    for _ in range(20):
+        try:
+            for chunk in method(request, timeout=10):
+                fetched += len(chunk)
+        except grpc.RpcError as error:
+            code = error.code()
+            break
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert 2 * len(body) <= fetched < 4 * len(body)
+    assert here.grid.sessions.refused["too-many-fetches"] == 1
+
+
+def test_a_certificate_that_does_not_say_that_it_is_for_clients_is_none(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    wait_until: Callable[..., None],
+) -> None:  # fmt: skip
+    here = federation()
+    signer = serialization.load_pem_private_key((here.certs / "ca.key").read_bytes(), None)
+    authority = (here.certs / "ca.pem").read_bytes()
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    plain = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "one")]))
+        .issuer_name(x509.load_pem_x509_certificate(authority).subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(signer, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    keys = ClientKeys("one", pem, plain.public_bytes(serialization.Encoding.PEM), authority)
+    stranger = talk(here, keys, JOIN)
+    wait_until(lambda: stranger.code is not None, 10)
+    assert stranger.code == grpc.StatusCode.PERMISSION_DENIED
+    assert stranger.details == "the certificate of one is not made for clients"
+
+
+def test_the_soft_limit_of_files_is_raised_to_the_hard_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
+        raised = raise_file_limit()
+        assert raised == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert raised == min(hard, doorkeeper.MOST_FILES) if hard > 0 else doorkeeper.MOST_FILES
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("ipv4:127.0.0.1:80", "127.0.0.1", 80),
+        ("ipv6:%5B::1%5D:9", "::1", 9),
+        ("ipv6:%5B::ffff:10.0.0.1%5D:9", "10.0.0.1", 9),
+        ("ipv6:%5Bfe80::1%25eth0%5D:9", "fe80::1", 9),
+        ("unix:", "", 0),
+    ],
+)
+def test_a_peer_is_the_same_whoever_tells_of_it(text: str, host: str, port: int) -> None:
+    assert Peer.parse(text) == Peer(host, port)
+    assert host == "" or Peer.of(f"::ffff:{host}" if "." in host else host, port).host == host
