@@ -27,7 +27,8 @@ from recast_core.wire.messages import (
     hyperparameters,
     update_of,
 )
-from recast_core.wire.rounding import client_seed, round_update
+from recast_core.wire.rounding import client_seed
+from recast_core.wire.transforms import round_update
 
 logger = logging.getLogger("recast.client")
 

@@ -98,7 +98,7 @@ class BankReceipt(_message.Message):
     def __init__(self, bank: _Optional[int] = ...) -> None: ...
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed", "stochastic", "error_feedback", "objective")
+    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed", "stochastic", "error_feedback", "objective", "transforms")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class Hyperparameters(_message.Message):
     STOCHASTIC_FIELD_NUMBER: _ClassVar[int]
     ERROR_FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMS_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch: int
     learning_rate: float
@@ -115,7 +116,8 @@ class Hyperparameters(_message.Message):
     stochastic: bool
     error_feedback: bool
     objective: Objective
-    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ...) -> None: ...
+    transforms: str
+    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ..., transforms: _Optional[str] = ...) -> None: ...
 
 class Broadcast(_message.Message):
     __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "counted")

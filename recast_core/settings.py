@@ -15,6 +15,7 @@ from recast_core.sources import source_kind
 from recast_core.targets import patterns_of
 from recast_core.wire.codec import check_bits
 from recast_core.wire.messages import Hyperparameters
+from recast_core.wire.transforms import chain
 
 ROUNDINGS = ("nearest", "stochastic")
 STATISTICS = ("frozen", "recompute")
@@ -95,6 +96,8 @@ class Settings:
         skip_unreadable: go on without images that cannot be read, where they lie in folders.
         aggregation: how a round's updates become a task's next coefficients: ``mean``, or a rule
             that a plug-in registers.
+        transforms: of what a client has trained, before its update leaves: ``clip:LENGTH``, or what
+            a plug-in registers, in their order.
     """
 
     backbone: str = "glyph_resnet20"
@@ -131,6 +134,7 @@ class Settings:
     baseline: bool = True
     skip_unreadable: bool = False
     aggregation: str = "mean"
+    transforms: str = ""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "epochs", "batch", "parallel_tasks"):
@@ -170,6 +174,7 @@ class Settings:
             )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise RecastError(f"unknown device {self.device!r}: choose auto, cpu or cuda")
+        chain(self.transforms)
         check_bits(self.bits)
         check_bits(self.broadcast_bits)
         if self.canonical_method() != "recast" and self.bank:
@@ -246,6 +251,7 @@ class Settings:
             objective=self.objective,
             stochastic=self.rounding == "stochastic",
             error_feedback=self.error_feedback,
+            transforms=self.transforms,
         )
 
     def canonical_method(self) -> str:

@@ -57,6 +57,7 @@ _RUN = {
     "baseline": (bool, "Where heads travel, also learn one on the backbone as it came."),
     "skip-unreadable": (bool, "Go on without images in folders that cannot be read."),
     "aggregation": (str, "How updates become the next coefficients: mean."),
+    "transforms": (str, "What clients do to an update before it leaves, such as clip:0.5."),
 }
 
 FLEET = {

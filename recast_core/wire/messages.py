@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
+from recast_core.errors import RecastError
 from recast_core.objectives import OBJECTIVES
 from recast_core.recipe import Recipe
 from recast_core.start import Start
 from recast_core.wire.codec import WIDTHS, CodecError, Encoded, LengthError, Vector, decode, encode
+from recast_core.wire.transforms import chain
 
 # Offsets from the bank's start; 11 bits of precision, half the bytes of float32.
 BROADCAST_BITS = 16
@@ -30,12 +32,14 @@ class Hyperparameters(Recipe):
         seed: of the run; a client's own generator also depends on task, round and client.
         stochastic: round updates at random instead of to nearest.
         error_feedback: add to an update what rounding took from the one before.
+        transforms: that make an update of what was trained; see ``recast_core.wire.transforms``.
     """
 
     bits: int = 8
     seed: int = 0
     stochastic: bool = False
     error_feedback: bool = False
+    transforms: str = ""
 
 
 class RefusedError(ValueError):
@@ -149,6 +153,10 @@ def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
             f"cannot train with epochs {hyper.epochs}, batch {hyper.batch}, "
             f"learning rate {rate:g}, bits {hyper.bits}, objective {hyper.objective}",
         )
+    try:
+        chain(hyper.transforms)
+    except RecastError as error:
+        raise RefusedError("malformed", str(error)) from error
     told = {f.name: getattr(hyper, f.name) for f in fields(Hyperparameters)}
     return Hyperparameters(**(told | {"objective": OBJECTIVES[hyper.objective]}))
 

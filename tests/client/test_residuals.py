@@ -17,7 +17,8 @@ from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.wire.codec import Encoded, Vector, decode
 from recast_core.wire.messages import Hyperparameters
-from recast_core.wire.rounding import client_seed, round_update
+from recast_core.wire.rounding import client_seed
+from recast_core.wire.transforms import round_update
 
 D = 5
 TASK = pb.Task(id=2, name="a", source="digits")

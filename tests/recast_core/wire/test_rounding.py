@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 from protos import recast_v1_pb2 as pb
 from recast_core.wire.codec import WIDTHS, Encoded, Vector, decode
 from recast_core.wire.messages import Hyperparameters
-from recast_core.wire.rounding import client_seed, round_update
+from recast_core.wire.rounding import client_seed
+from recast_core.wire.transforms import round_update
 
 D, DRAWS = 16, 4000
 INTEGERS = [bits for bits in WIDTHS if bits < 16]
