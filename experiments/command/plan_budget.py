@@ -1,0 +1,288 @@
+"""``recast plan --budget``: which methods' updates fit, best first by what was measured."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+from torch import nn
+
+from experiments.command.console import stdout
+from experiments.report.results import ALL_LABELS, Result, kind_of, load_results
+from protos import recast_v1_pb2 as pb
+from recast_core.backbones import Backbone, load_backbone
+from recast_core.config import RecastConfig
+from recast_core.errors import RecastError
+from recast_core.methods import parse_method
+from recast_core.mimicry import mimic
+from recast_core.targets import PRESETS
+from recast_core.wire.codec import WIDTHS, encoded_length
+
+SHIFT_BANK = 48
+"""Coefficients of a bank as ``recast bank`` makes it if it is not told otherwise."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method as this backbone would have it.
+
+    Attributes:
+        title: for people.
+        method: as results have it, without what a specification adds (``lora:4``).
+        bank: as results have it.
+        numbers: that an update has.
+        run: what to give to ``recast simulate`` or ``recast serve``.
+        heads: which heads its results must have had; empty for any.
+    """
+
+    title: str
+    method: str
+    bank: str
+    numbers: int
+    run: str
+    heads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a study says of candidates for a backbone.
+
+    Attributes:
+        rows: of the study, for one backbone and label budget; empty where nothing was measured.
+        same: whether that backbone is of the very size and kind.
+    """
+
+    rows: tuple[Result, ...]
+    same: bool
+
+    def of(self, candidate: Candidate, bits: int) -> tuple[Result, ...]:
+        """The candidate's rows, at these bits or else at the nearest width that was measured."""
+        own = [row for row in self.rows if _is_of(row, candidate)]
+        if not own or not candidate.numbers:
+            return tuple(own)
+        nearest = min({row.bits for row in own}, key=lambda width: (abs(width - bits), width))
+        return tuple(row for row in own if row.bits == nearest)
+
+
+def plan_budget(
+    backbone: str, budget: int, labels: int = ALL_LABELS, results: Path | None = None
+) -> dict[str, Any]:
+    """Print the methods whose update has at most so many bytes, and return them as JSON values.
+
+    Each has the widest numbers, of at most 8 bits, that fit.
+
+    Args:
+        backbone: see ``load_backbone``.
+        budget: bytes of one serialised update.
+        labels: labelled images in the whole fleet, -1 for all; the nearest measured counts.
+        results: what was measured; ``None`` for what the package carries.
+
+    Raises:
+        RecastError: a backbone, budget or results that cannot be had.
+    """
+    if budget < 0:
+        raise RecastError(f"budget is {budget}: give the bytes that an update may have")
+    if labels < ALL_LABELS:
+        raise RecastError(f"labels is {labels}: give a number, 0 for none or -1 for all")
+    loaded = load_backbone(backbone)
+    kind, parameters = kind_of(loaded.model), _parameters(loaded)
+    measured = choose_study(load_results(results), kind, parameters, labels)
+    rows = []
+    for candidate in candidates(loaded, kind):
+        bits = widest(candidate.numbers, budget)
+        if bits is not None:
+            rows.append(_row(candidate, bits, measured))
+    # Stable: what was not measured stays in the order of the candidates, after what was.
+    rows.sort(key=lambda row: -math.inf if row["gain"] is None else row["gain"], reverse=True)
+    report = {
+        "budget": budget,
+        "labels": labels,
+        "measured": _about(measured),
+        "methods": rows,
+    }
+    _show(backbone, budget, rows, measured)
+    return report
+
+
+def candidates(backbone: Backbone, kind: str) -> Iterator[Candidate]:
+    """What could train on this backbone, fewest numbers first."""
+    if kind == "batch-norm":
+        yield Candidate(
+            "statistics recomputed",
+            "head-only",
+            "",
+            0,
+            "--method head-only --head backbone --statistics recompute",
+            ("backbone",),
+        )
+    yield Candidate(
+        "local head", "head-only", "", 0, "--method head-only --head local", ("local", "linear")
+    )
+    yield Candidate("shift bank", "recast", "shifts", SHIFT_BANK, "--bank BANK --head backbone")
+    for target in PRESETS:
+        numbers = _own_weights(backbone.model, target)
+        if numbers:
+            yield Candidate(
+                f"own weights, {target}", "recast", "own", numbers, f"--target {target}"
+            )
+    target = "conv" if kind == "batch-norm" else "attn"
+    for title, spec in (
+        ("norm affine", "norm-affine"),
+        ("LoRA r1", "lora:1"),
+        ("LoRA r4", "lora:4"),
+        ("CLR", "clr"),
+        ("AdaptFormer", "adaptformer"),
+        ("Piggyback", "piggyback"),
+        ("whole model (FedAvg)", "full"),
+    ):
+        numbers = _numbers(backbone.model, spec, target)
+        if numbers:
+            yield Candidate(title, spec, "", numbers, f"--method {spec}")
+
+
+def choose_study(results: Sequence[Result], kind: str, parameters: int, labels: int) -> Measured:
+    """Take one study, one backbone and one label budget, so that rows are comparable.
+
+    The same backbone comes before another of its kind, a bank of shifts before none, more rows
+    before fewer; of the label budgets the nearest by ratio.
+    """
+    same = [r for r in results if (r.kind, r.parameters) == (kind, parameters)]
+    pool = same or [r for r in results if r.kind == kind]
+    if not pool:
+        return Measured((), same=False)
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for row in pool:
+        groups.setdefault((row.study, row.backbone), []).append(row)
+    rows = max(groups.values(), key=lambda g: (any(r.bank == "shifts" for r in g), len(g)))
+    nearest = min({row.labels for row in rows}, key=lambda own: _apart(own, labels))
+    return Measured(tuple(row for row in rows if row.labels == nearest), same=bool(same))
+
+
+def widest(numbers: int, budget: int) -> int | None:
+    """The most bits a number, up to 8, with which an update fits; 0 where nothing is sent."""
+    if not numbers:
+        return 0
+    fitting = (bits for bits in WIDTHS if bits <= 8 and update_length(numbers, bits) <= budget)
+    return next(fitting, None)
+
+
+def update_length(numbers: int, bits: int) -> int:
+    """The length of a serialised update, of a task that is well under way."""
+    update = pb.Update(bank=1, task=9, round=100, examples=1000, scale=1.0)
+    update.coefficients = bytes(encoded_length(numbers, bits))
+    return len(pb.ToServer(update=update).SerializeToString())
+
+
+def _own_weights(model: nn.Module, target: str) -> int:
+    try:
+        return mimic(model, RecastConfig(target=target)).sent
+    except RecastError:
+        return 0
+
+
+def _numbers(model: nn.Module, spec: str, target: str) -> int:
+    """How many numbers a method sends; 0 where it finds nothing in this model to train."""
+    try:
+        return parse_method(spec, target).prepare(copy.deepcopy(model)).sent_count
+    except RecastError:
+        return 0
+
+
+def _parameters(backbone: Backbone) -> int:
+    head = f"{backbone.head}."
+    named = backbone.model.named_parameters()
+    return sum(p.numel() for name, p in named if not name.startswith(head))
+
+
+def _is_of(row: Result, candidate: Candidate) -> bool:
+    name = ":".join(row.method.split(":")[: 1 + candidate.method.count(":")])
+    return (
+        name == candidate.method
+        and row.bank == candidate.bank
+        and (not candidate.heads or row.head in candidate.heads)
+    )
+
+
+def _apart(one: int, other: int) -> float:
+    """How far two label budgets are from each other; none is near no other."""
+    if one == other:
+        return 0.0
+    if 0 in (one, other):
+        return math.inf
+    large = 1e9
+    return abs(math.log((one if one > 0 else large) / (other if other > 0 else large)))
+
+
+def _row(candidate: Candidate, bits: int, measured: Measured) -> dict[str, Any]:
+    own = measured.of(candidate, bits)
+    return {
+        "method": candidate.title,
+        "numbers": candidate.numbers,
+        "bits": bits,
+        "update_bytes": update_length(candidate.numbers, bits) if candidate.numbers else 0,
+        "run": candidate.run + (f" --bits {bits}" if candidate.numbers else ""),
+        "gain": fmean(row.gain for row in own) if own else None,
+        "accuracy": fmean(row.accuracy for row in own) if own else None,
+        "tasks": len({row.task for row in own}),
+        "measured_bits": own[0].bits if own and candidate.numbers else None,
+    }
+
+
+def _about(measured: Measured) -> dict[str, Any] | None:
+    if not measured.rows:
+        return None
+    first = measured.rows[0]
+    return {
+        "study": first.study,
+        "backbone": first.backbone,
+        "same_backbone": measured.same,
+        "labels": first.labels,
+        "clients": first.clients,
+        "seeds": max(row.seeds for row in measured.rows),
+        "tasks": len({row.task for row in measured.rows}),
+    }
+
+
+def _show(backbone: str, budget: int, rows: Sequence[dict[str, Any]], measured: Measured) -> None:
+    table = Table(title=f"{backbone}: updates of at most {budget:,} bytes, best first")
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "method": lambda row: str(row["method"]),
+        "numbers": lambda row: f"{row['numbers']:,}",
+        "bits": lambda row: str(row["bits"] or ""),
+        "update": lambda row: f"{row['update_bytes']:,} B",
+        "gain": _gain,
+        "accuracy": lambda row: "" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
+        "options": lambda row: str(row["run"]),
+    }
+    for name in columns:
+        right = name in ("numbers", "bits", "update", "gain", "accuracy")
+        table.add_column(name, justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*(text(row) for text in columns.values()))
+    stdout().print(table)
+    stdout().print(_source(_about(measured)), soft_wrap=True, highlight=False)
+
+
+def _gain(row: dict[str, Any]) -> str:
+    if row["gain"] is None:
+        return "not measured"
+    other = row["measured_bits"] not in (None, row["bits"])
+    return f"{100 * row['gain']:+.1f}" + (f" at {row['measured_bits']} bits" if other else "")
+
+
+def _source(about: dict[str, Any] | None) -> str:
+    if about is None:
+        return "nothing was measured on a backbone of this kind: the order is that of the numbers"
+    labels = "all" if about["labels"] == ALL_LABELS else f"{about['labels']:,}"
+    here = "this backbone" if about["same_backbone"] else "another backbone of this kind"
+    return (
+        f"gain: points over the best that sends nothing; study {about['study']} on "
+        f"{about['backbone']} ({here}), {about['tasks']} tasks, {about['clients']} clients, "
+        f"{labels} labels, {about['seeds']} seeds"
+    )
