@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
+from recast_core.turns import Turns
+
+# Of this thread or coroutine alone: the coefficients in use, by the id of their module.
+_used: ContextVar[Mapping[int, Tensor]] = ContextVar("used", default={})  # noqa: B039
 
 
 class Coefficients(nn.Module):
@@ -20,6 +25,7 @@ class Coefficients(nn.Module):
 
     Attributes:
         flat: float32 ``[K*D]``, or ``[J, K*D]`` with a client axis.
+        turns: notices threads that set different coefficients.
     """
 
     flat: nn.Parameter
@@ -36,6 +42,7 @@ class Coefficients(nn.Module):
         start = torch.cat([row.reshape(-1) for row in initial]).float()
         self.register_buffer("initial", start, persistent=False)
         self.flat = nn.Parameter(self.spread(start))
+        self.turns = Turns()
 
     @property
     def sent_count(self) -> int:
@@ -43,14 +50,25 @@ class Coefficients(nn.Module):
         return sum(self.sizes)
 
     @property
+    def current(self) -> Tensor:
+        """What the model is computed with here: that of ``using``, else ``flat``."""
+        return _used.get().get(id(self), self.flat)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether this is within ``using``."""
+        return id(self) in _used.get()
+
+    @property
     def clients(self) -> int | None:
         """J where the coefficients carry a client axis, else ``None``."""
-        return None if self.flat.dim() == 1 else self.flat.shape[0]
+        current = self.current
+        return None if current.dim() == 1 else current.shape[0]
 
     def row(self, index: int) -> Tensor:
         """Row ``index`` averaged over the sets: ``[n]`` or ``[J, n]``, differentiable."""
         start, stop = self._bounds[index]
-        row = self.flat[..., start:stop]
+        row = self.current[..., start:stop]
         if self.sets == 1:
             return row
         mean: Tensor = row.unflatten(-1, (self.sets, self.sizes[index])).mean(-2)
@@ -75,10 +93,61 @@ class Coefficients(nn.Module):
             vector: float32 ``[D]``, or ``[J, D]`` to give the model a client axis of J.
 
         Raises:
+            RecastError: a vector of another length, one that is not finite, or within ``using``.
+        """
+        self.refuse_in_use()
+        spread = self._checked(self.get_buffer("initial") if vector is None else vector)
+        with self.turns.changing():
+            if spread.shape == self.flat.shape:
+                self.flat.copy_(spread)
+            else:
+                self.flat.data = spread
+                self.flat.grad = None
+
+    def refuse_in_use(self) -> None:
+        """Refuse to set or train the coefficients where others are in use.
+
+        Raises:
+            RecastError: this is within ``using``.
+        """
+        if self.in_use:
+            raise RecastError(
+                "a task is in use here, so that setting or training the model would not change "
+                "what it computes: leave the `with` block first"
+            )
+
+    @contextmanager
+    def using(self, vector: Tensor) -> Iterator[None]:
+        """Compute with a sent vector ``[D]`` or ``[J, D]`` in the block, in this thread alone.
+
+        Nothing is written: other threads go on with what they have.
+
+        Raises:
             RecastError: a vector of another length, or one that is not finite.
         """
-        if vector is None:
-            vector = self.get_buffer("initial")
+        spread = self._checked(vector.detach())
+        token = _used.set({**_used.get(), id(self): spread})
+        try:
+            yield
+        finally:
+            _used.reset(token)
+
+    @contextmanager
+    def temporarily(self, vector: Tensor) -> Iterator[None]:
+        """Hold a sent vector ``[D]`` or ``[J, D]`` within the block, then what was there before."""
+        flat, data, grad = self.flat, self.flat.data, self.flat.grad
+        with self.turns.changing():
+            flat.data = data.clone()
+            try:
+                self.load(vector)
+                yield
+            finally:
+                flat.grad = None
+                flat.data = data
+                flat.grad = grad
+
+    def _checked(self, vector: Tensor) -> Tensor:
+        """A sent vector spread over the sets, on the right device."""
         vector = vector.to(self.flat.device, torch.float32)
         if vector.dim() not in (1, 2) or vector.shape[-1] != self.sent_count:
             raise RecastError(
@@ -86,25 +155,7 @@ class Coefficients(nn.Module):
             )
         if not bool(torch.isfinite(vector).all()):
             raise RecastError("coefficients hold NaN or infinity: start again from the last round")
-        spread = self.spread(vector)
-        if spread.shape == self.flat.shape:
-            self.flat.copy_(spread)
-        else:
-            self.flat.data = spread
-            self.flat.grad = None
-
-    @contextmanager
-    def temporarily(self, vector: Tensor) -> Iterator[None]:
-        """Hold a sent vector ``[D]`` or ``[J, D]`` within the block, then what was there before."""
-        flat, data, grad = self.flat, self.flat.data, self.flat.grad
-        flat.data = data.clone()
-        try:
-            self.load(vector)
-            yield
-        finally:
-            flat.grad = None
-            flat.data = data
-            flat.grad = grad
+        return self.spread(vector)
 
     def spread(self, vector: Tensor) -> Tensor:
         """A sent vector ``[..., D]`` as it trains, each row once for every set: ``[..., K*D]``."""

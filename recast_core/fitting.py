@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recast_core.descent import Featured, descend
 from recast_core.errors import RecastError
+from recast_core.fit_inputs import fit_inputs, training
 from recast_core.heads.ridge import ridge_head
 from recast_core.model import RecastModel
 from recast_core.norms import NORMS, Norm, affine_parameters, norm_state, recompute
@@ -46,6 +47,9 @@ class FitOptions(TypedDict, total=False):
     """What ``fit`` may be told besides.
 
     Attributes:
+        epochs: in place of the recipe's.
+        batch: likewise.
+        learning_rate: likewise.
         optimizer: ``adamw``, the default, or ``sgd``, which with K sets moves their mean at
             ``learning_rate / K``.
         norm: ``frozen``, the default; ``affine`` trains the normalisation layers' scales and
@@ -53,14 +57,20 @@ class FitOptions(TypedDict, total=False):
             that raises held-out accuracy (see ``recast_core.norms.recompute``).
     """
 
+    epochs: int
+    batch: int
+    learning_rate: float
     optimizer: Optimizer
     norm: Norm
 
 
+_OPTIONS = frozenset(FitOptions.__annotations__)
+
+
 def fit(
     net: RecastModel,
-    images: Tensor,
-    labels: Tensor,
+    images: object,
+    labels: object,
     classes: int,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -75,18 +85,43 @@ def fit(
     Args:
         net: attached; its coefficients are left at the result, and so are its normalisation
             layers unless they are frozen.
-        images: float32 ``[N, 3, H, W]``, on the device of ``net``.
-        labels: int64 ``[N]`` in ``[0, classes)``.
+        images: floats ``[N, 3, H, W]`` as the backbone takes them, a tensor or array; or, with
+            ``labels`` ``None``, a DataLoader or Dataset of pairs.
+        labels: ``[N]`` in ``[0, classes)``, of any type of whole numbers, or one-hot rows.
         classes: of the task.
         recipe: epochs, batch and rate; its defaults where not given.
         seed: of the shuffling.
         options: see ``FitOptions``.
 
     Raises:
-        RecastError: no images, one class only, an option that does not exist or does not fit the
-            backbone, or coefficients that diverged.
+        RecastError: no images, one class only, inputs that cannot be converted without a guess, an
+            option that does not exist or does not fit the backbone, a merged model or one with a
+            task in use, or coefficients that diverged.
     """
-    recipe, objective = recipe or Recipe(), SplitRidge(classes)
+    if unknown := set(options) - _OPTIONS:
+        raise RecastError(
+            f"fit has no option {min(unknown)!r}: choose {', '.join(sorted(_OPTIONS))}"
+        )
+    with training(net):
+        x, y = fit_inputs(net, images, labels, classes)
+        return _fit(net, x, y, classes, recipe or Recipe(), seed, options)
+
+
+def _fit(
+    net: RecastModel,
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    recipe: Recipe,
+    seed: int,
+    options: FitOptions,
+) -> Fit:
+    recipe = Recipe(
+        options.get("epochs", recipe.epochs),
+        options.get("batch", recipe.batch),
+        options.get("learning_rate", recipe.learning_rate),
+    )
+    objective = SplitRidge(classes)
     objective.check(labels)
     kind, norm = options.get("optimizer", "adamw"), options.get("norm", "frozen")
     if kind not in OPTIMIZERS:

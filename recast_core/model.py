@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +20,9 @@ from recast_core.frozen import freeze_statistics, thaw_statistics
 from recast_core.layers import Slot, TargetLayer, Templates, make_layer
 from recast_core.layers.statistics import BatchStatistics
 from recast_core.trial import output_tensor, untouched
+
+# Of this thread or coroutine alone: the classifier in use, by the id of its model.
+_heads: ContextVar[Mapping[int, nn.Module]] = ContextVar("heads", default={})  # noqa: B039
 
 
 class RecastModel(nn.Module):
@@ -68,13 +75,65 @@ class RecastModel(nn.Module):
         return copy.deepcopy(self, {id(item): item for item in shared})
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[N, C]`` of images ``[N, 3, H, W]``."""
-        logits: Tensor = self.head(self.features(images))
+        """Logits ``[N, C]`` of images ``[N, 3, H, W]``; raises as ``features``."""
+        count = self._begin()
+        logits: Tensor = self.current_head(output_tensor(self.backbone(images)))
+        self._end(count)
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Features ``[N, d]``: the input of the classifier."""
-        return output_tensor(self.backbone(images))
+        """Features ``[N, d]``: the input of the classifier.
+
+        Raises:
+            RecastError: another thread set the model to another task meanwhile.
+        """
+        count = self._begin()
+        features = output_tensor(self.backbone(images))
+        self._end(count)
+        return features
+
+    @property
+    def current_head(self) -> nn.Module:
+        """The classifier that is computed with here: that of ``using``, else ``head``."""
+        return _heads.get().get(id(self), self.head)
+
+    @contextmanager
+    def using(self, vector: Tensor, head: nn.Module) -> Iterator[Self]:
+        """Compute with these in the block, in this thread or coroutine alone; nothing is written.
+
+        Args:
+            vector: coefficients as they are sent, ``[D]``.
+            head: the classifier.
+
+        Raises:
+            RecastError: coefficients of another length, or not finite.
+        """
+        token = _heads.set({**_heads.get(), id(self): head})
+        try:
+            with self.coefficients.using(vector):
+                yield self
+        finally:
+            _heads.reset(token)
+
+    def refuse_merged(self) -> None:
+        """Refuse to go on with what is used up.
+
+        Raises:
+            RecastError: ``merge`` has been called.
+        """
+        if self._merged:
+            raise RecastError(
+                "this model is merged already: use the module that merge() returned, or attach "
+                "that again"
+            )
+
+    def _begin(self) -> int | None:
+        self.refuse_merged()
+        return None if self.coefficients.in_use else self.coefficients.turns.begin()
+
+    def _end(self, count: int | None) -> None:
+        if count is not None:
+            self.coefficients.turns.end(count)
 
     def trainable_parameters(self) -> tuple[int, int]:
         """How many numbers train, and how many the model holds."""
@@ -100,8 +159,8 @@ class RecastModel(nn.Module):
         Raises:
             RecastError: already merged, a client axis, or weights that are not finite.
         """
-        if self._merged:
-            raise RecastError("this model is merged already: use the module that merge() returned")
+        self.coefficients.refuse_in_use()
+        self.refuse_merged()
         if self.coefficients.clients is not None:
             raise RecastError(
                 "coefficients with a client axis have no single weight: load one "

@@ -6,6 +6,7 @@ import copy
 import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
@@ -136,29 +137,51 @@ class TaskLibrary:
         return library
 
     def activate(self, net: RecastModel, name: str) -> None:
-        """Give ``net`` the coefficients and the head of a task, in place.
+        """Give ``net`` the coefficients and the head of a task, in place, for all threads.
+
+        Where several threads need different tasks of one model, ``use`` is the way: answers that
+        another thread's ``activate`` came between raise.
 
         Raises:
-            RecastError: no such task, or ``net`` has another bank or feature width.
+            RecastError: no such task, or ``net`` has another bank.
         """
         task = self[name]
         self._check(net)
         head = task.head(net.device)
-        net.coefficients.load(task.coefficients)
-        net.head = head
+        with net.coefficients.turns.changing():
+            net.coefficients.load(task.coefficients)
+            net.head = head
+
+    @contextmanager
+    def use(self, net: RecastModel, name: str) -> Iterator[RecastModel]:
+        """Answer as a task within the block, in this thread or coroutine alone.
+
+        Nothing in ``net`` is written, so that threads may share it, each with its own task::
+
+            with tasks.use(net, "flowers"):
+                logits = net(images)
+
+        Raises:
+            RecastError: no such task, or ``net`` has another bank.
+        """
+        task = self[name]
+        self._check(net)
+        with net.using(task.coefficients, task.head(net.device)):
+            yield net
 
     def deactivate(self, net: RecastModel) -> None:
         """Give ``net`` back the backbone's own head and the bank's start ``c0``, in place."""
         self._check(net)
-        net.coefficients.load()
-        net.head = net.own_head
+        with net.coefficients.turns.changing():
+            net.coefficients.load()
+            net.head = net.own_head
 
     @torch.no_grad()
     def mixed(self, net: RecastModel, images: Tensor, tasks: Sequence[str]) -> Logits:
         """Logits of a batch whose rows belong to different tasks, in one forward pass.
 
-        The rows of a task meet that task's coefficients and head. What ``net`` was activated for
-        is as before afterwards; it must not be called from another thread meanwhile.
+        The rows of a task meet that task's coefficients and head. Nothing in ``net`` is written:
+        other threads may use it meanwhile.
 
         Args:
             net: attached with this library's bank, in evaluation mode.

@@ -38,7 +38,7 @@ def mixed_features(
     """Features of a batch in which every task's rows meet that task's coefficients.
 
     Args:
-        net: left with the coefficients that it had.
+        net: not changed; other threads may use it meanwhile.
         images: ``[N, 3, H, W]``.
         coefficients: for each task ``[D]``.
         rows: for each task the indices of its rows; every row once.
@@ -57,7 +57,7 @@ def mixed_features(
         gathered += [*indices, *[indices[-1]] * (blocks * size - len(indices))]
         vectors += [vector] * blocks
     order = torch.tensor(gathered, device=images.device)
-    with net.coefficients.temporarily(torch.stack(vectors)):
+    with net.coefficients.using(torch.stack(vectors)):
         blocked = net.features(images[order])
     features = blocked.new_empty(len(images), *blocked.shape[1:])
     # Repeated rows are written more than once, each time with the same values.
