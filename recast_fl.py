@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -13,14 +13,19 @@ _HOME = Path(__file__).resolve().parent
 _REFUSED = 2
 
 
-def hidden() -> str | None:
+def hidden(first: Path | None = None) -> str | None:
     """What stands in for one of our packages and how to mend it, in one line; ``None`` if nothing.
 
     Python takes the first module of a name on its path: a ``client.py`` in the current folder
     hides the package ``client`` from a program that is started with ``python -m`` there.
+
+    Args:
+        first: a folder that comes before the path, as further processes will see it.
     """
     for name in PACKAGES:
-        spec = find_spec(name)
+        ahead = PathFinder.find_spec(name, [str(first)]) if first else None
+        # A folder without __init__.py gives way to any package of its name.
+        spec = ahead if ahead and ahead.origin else find_spec(name)
         if spec is None:
             return f"the package {name} is not installed beside {__file__}: install recast-fl again"
         if (where := _where(spec)).parent != _HOME:

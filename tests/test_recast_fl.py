@@ -48,6 +48,20 @@ def test_the_module_says_it_too_where_it_is_run_in_that_folder(tmp_path: Path) -
     assert done.stderr.startswith(f"recast: {tmp_path / 'client.py'} hides")
 
 
+def test_rays_workers_are_not_started_where_they_would_find_other_packages(tmp_path: Path) -> None:
+    (tmp_path / "server").mkdir()  # without __init__.py it hides nothing
+    (tmp_path / "experiments.py").write_text("raise SystemExit('code of the user ran')\n")
+    done = subprocess.run(
+        [*program.program(), "simulate", "--engine", "ray", "--clients", "2"],
+        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"recast: {tmp_path / 'experiments.py'} hides recast's package")
+    assert last.endswith("Ray's workers search the current folder first")
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_further_command_starts_whatever_lies_in_the_current_folder(
     tmp_path: Path, installed: bool, monkeypatch: pytest.MonkeyPatch

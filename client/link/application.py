@@ -10,7 +10,7 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 
 from client.link.flower import incoming
-from client.link.memory import Memory
+from client.link.memory import LinkMemory
 from protos import link_v1_pb2 as link
 from protos.content import from_content
 from protos.flower import RUN_ID
@@ -29,7 +29,7 @@ class Application:
         self,
         app: ClientCall,
         node_config: NodeConfig,
-        memory: Memory,
+        memory: LinkMemory,
         answered: Callable[[int, int, bytes], None],
     ) -> None:
         """Start the thread.

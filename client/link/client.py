@@ -18,7 +18,7 @@ from client.link.backoff import Backoff
 from client.link.channel import Endpoint
 from client.link.complaints import Complaints
 from client.link.fetch import PartFile, fetch
-from client.link.memory import Memory
+from client.link.memory import LinkMemory
 from protos import link_v1_pb2 as link
 from protos import recast_v1_pb2 as pb
 from protos.link import SERVICE, TALK, unpack
@@ -67,7 +67,7 @@ class LinkClient:
         self._backoff = backoff or Backoff()
         self._complaints = Complaints(endpoint, name)
         self._heard = heard
-        self._memory = Memory.load(self._folder / f"{name}.json")
+        self._memory = LinkMemory.load(self._folder / f"{name}.json")
         self._application = Application(app, node_config, self._memory, self._answered)
         self._instance = secrets.randbits(32)
         self._attempt = 0

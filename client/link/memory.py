@@ -18,7 +18,7 @@ logger = logging.getLogger("recast.link")
 
 
 @dataclass
-class Memory:
+class LinkMemory:
     """A file that is written again whenever it has something new to say.
 
     Attributes:
@@ -34,7 +34,7 @@ class Memory:
     _written: str = ""
 
     @classmethod
-    def load(cls, path: Path) -> Memory:
+    def load(cls, path: Path) -> LinkMemory:
         """What is in the file; nothing if there is none or it is damaged."""
         try:
             found = json.loads(path.read_text())

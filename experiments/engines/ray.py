@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from flwr.app import Context, Message
@@ -13,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from recast_fl import hidden
 
 Found = TypeVar("Found")
 
@@ -23,7 +25,8 @@ def run_on_ray(
     """Run ``federation`` on Flower's grid with ``clients`` simulated nodes; what it returns.
 
     Raises:
-        RecastError: Ray is not installed, or whatever the federation raises.
+        RecastError: Ray is not installed, its workers would find other packages than ours in the
+            current folder, which they search first, or whatever the federation raises.
     """
     try:
         import ray  # noqa: F401
@@ -31,6 +34,8 @@ def run_on_ray(
         raise RecastError(
             "the ray engine needs Ray: `pip install 'recast-fl[ray]'`, or use --engine sequential"
         ) from error
+    if (message := hidden(Path.cwd())) is not None:
+        raise RecastError(f"{message}; Ray's workers search the current folder first")
     from flwr.simulation import run_simulation
 
     failed: list[BaseException] = []
