@@ -60,6 +60,7 @@ def test_rays_workers_are_not_started_where_they_would_find_other_packages(tmp_p
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"recast: {tmp_path / 'experiments.py'} hides recast's package")
     assert last.endswith("Ray's workers search the current folder first")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("installed", [True, False])

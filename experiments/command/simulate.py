@@ -6,6 +6,8 @@ import difflib
 import logging
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,12 @@ from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid, FoldedOptions
 from experiments.engines.local import LocalGrid
-from experiments.engines.ray import run_on_ray
+from experiments.engines.ray import check_ray, run_on_ray
 from experiments.engines.sequential import SequentialGrid
 from experiments.report.summary import summarise
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from recast_core.task_spec import TaskSpec
 from server.app import RunResult, run_federation, run_folder
 from server.flower import server_identity
 
@@ -56,82 +57,83 @@ def simulate(
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
+    _check_engine(engine, clients)
+    if fleet is not None and engine == "ray":
+        raise RecastError("a fleet on engine ray: use --engine folded or sequential")
+    if (bf16 or compiled) and engine != "folded":
+        raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
+    tasks = _check_data(settings, clients)
+    for name in ("flwr", "recast.client"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    folder = run_folder(settings)
+    extra = {
+        "clients": clients,
+        "bf16": bf16 or None,
+        "compile": compiled or None,
+        "fleet": asdict(fleet) if fleet else None,
+    }
+    began = time.monotonic()
+    around: FleetGrid | None = None
+    with ProgressObserver(tasks) as observer:
+
+        def federation(grid: Grid) -> RunResult:
+            return run_federation(grid, settings, folder, observer, extra=extra, patience=0.0)
+
+        if engine == "ray":
+            result = run_on_ray(federation, client_app, clients, settings)
+        else:
+            options = FoldedOptions(half=bf16, compiled=compiled)
+            with _grid(settings, clients, engine, observer.answered, options) as grid:
+                if fleet is not None:
+                    around = FleetGrid(grid, fleet, settings.seed, settings.epochs)
+                result = federation(around or grid)
+    report = summarise(result, engine, settings.seed, time.monotonic() - began)
+    if around is not None:
+        report["fleet"] = around.report()
+    close(report, result, settings.backbone)
+    return report
+
+
+@contextmanager
+def _grid(
+    settings: Settings,
+    clients: int,
+    engine: str,
+    answered: Callable[[], None],
+    options: FoldedOptions,
+) -> Iterator[LocalGrid]:
+    """The grid of an engine in this process."""
+    with ExitStack() as stack:
+        stack.enter_context(server_identity())
+        if engine == "folded":
+            yield FoldedGrid(clients, settings, answered, options)
+        else:
+            caches = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recast-")))
+            yield SequentialGrid(clients, client_app, settings, caches, answered)
+
+
+def _check_engine(engine: str, clients: int) -> None:
     if clients < 1:
         raise RecastError(f"{clients} clients: give at least 1")
     if engine not in ENGINES:
         near = difflib.get_close_matches(engine, ENGINES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise RecastError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}{hint}")
-    if fleet is not None and engine == "ray":
-        raise RecastError("a fleet on engine ray: use --engine folded or sequential")
-    if (bf16 or compiled) and engine != "folded":
-        raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
-    options = FoldedOptions(half=bf16, compiled=compiled)
+    if engine == "ray":
+        check_ray()
+
+
+def _check_data(settings: Settings, clients: int) -> int:
+    """Find out before anything is written what clients would find out; how many tasks there are."""
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
     pick_device(settings.device)
-    backbone = load_backbone(settings.backbone)
+    size = load_backbone(settings.backbone).preprocess.size
     for task in tasks:
-        _check_data(task, backbone.preprocess.size, clients, settings)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    logging.getLogger("recast.client").setLevel(logging.ERROR)
-    folder = run_folder(settings)
-    began = time.monotonic()
-    wrapped: list[FleetGrid] = []
-
-    def within(grid: LocalGrid) -> LocalGrid:
-        if fleet is None:
-            return grid
-        wrapped.append(FleetGrid(grid, fleet, settings.seed, settings.epochs))
-        return wrapped[0]
-
-    with ProgressObserver(len(tasks)) as observer:
-
-        def federation(grid: Grid) -> RunResult:
-            return run_federation(
-                grid,
-                settings,
-                folder,
-                observer,
-                extra={
-                    "clients": clients,
-                    "bf16": bf16 or None,
-                    "compile": compiled or None,
-                    "fleet": asdict(fleet) if fleet else None,
-                },
-                patience=0.0,
+        data = load_dataset(task, size, skip_unreadable=settings.skip_unreadable)
+        if len(np.unique(data.y_train)) < 2:
+            raise RecastError(
+                f"task {task} has images of one class only: name at least two classes"
             )
-
-        if engine == "ray":
-            result = run_on_ray(federation, client_app, clients, settings)
-        elif engine == "folded":
-            with server_identity():
-                result = federation(
-                    within(FoldedGrid(clients, settings, observer.answered, options))
-                )
-        else:
-            with (
-                tempfile.TemporaryDirectory(prefix="recast-") as caches,
-                server_identity(),
-            ):
-                result = federation(
-                    within(
-                        SequentialGrid(
-                            clients, client_app, settings, Path(caches), observer.answered
-                        )
-                    )
-                )
-    report = summarise(result, engine, settings.seed, time.monotonic() - began)
-    if wrapped:
-        report["fleet"] = wrapped[0].report()
-    close(report, result, settings.backbone)
-    return report
-
-
-def _check_data(task: TaskSpec, size: int, clients: int, settings: Settings) -> None:
-    """Find out before anything is written what every client would find out for itself."""
-    data = load_dataset(task, size, skip_unreadable=settings.skip_unreadable)
-    if len(np.unique(data.y_train)) < 2:
-        raise RecastError(f"task {task} has images of one class only: name at least two classes")
-    run = settings
-    partition(data, 0, clients, scheme=run.partition, seed=run.seed, labels=run.labels)
+        partition(data, 0, clients, scheme=settings.partition, seed=settings.seed)
+    return len(tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,23 +20,30 @@ from recast_fl import hidden
 Found = TypeVar("Found")
 
 
+def check_ray() -> None:
+    """Find out whether Flower's simulation can run here.
+
+    Raises:
+        RecastError: Ray is not installed, or its workers would find other packages than ours in the
+            current folder, which they search first.
+    """
+    if find_spec("ray") is None:
+        raise RecastError(
+            "the ray engine needs Ray: `pip install 'recast-fl[ray]'`, or use --engine sequential"
+        )
+    if (message := hidden(Path.cwd())) is not None:
+        raise RecastError(f"{message}; Ray's workers search the current folder first")
+
+
 def run_on_ray(
     federation: Callable[[Grid], Found], client_app: ClientApp, clients: int, settings: Settings
 ) -> Found:
     """Run ``federation`` on Flower's grid with ``clients`` simulated nodes; what it returns.
 
     Raises:
-        RecastError: Ray is not installed, its workers would find other packages than ours in the
-            current folder, which they search first, or whatever the federation raises.
+        RecastError: whatever ``check_ray`` or the federation raises.
     """
-    try:
-        import ray  # noqa: F401
-    except ImportError as error:
-        raise RecastError(
-            "the ray engine needs Ray: `pip install 'recast-fl[ray]'`, or use --engine sequential"
-        ) from error
-    if (message := hidden(Path.cwd())) is not None:
-        raise RecastError(f"{message}; Ray's workers search the current folder first")
+    check_ray()
     from flwr.simulation import run_simulation
 
     failed: list[BaseException] = []
