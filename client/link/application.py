@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from flwr.app import Context, Message
 
@@ -19,7 +21,23 @@ from recast_core.settings import Value
 
 logger = logging.getLogger("recast.link")
 ClientCall = Callable[[Message, Context], Message]
-NodeConfig = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class LocalApp:
+    """The ClientApp as it runs on this machine.
+
+    Attributes:
+        app: Flower's.
+        node_config: of its Context.
+        cache: a folder for what must survive a restart.
+        overrides: settings of the run that are different here.
+    """
+
+    app: ClientCall
+    node_config: Mapping[str, Value]
+    cache: Path
+    overrides: Mapping[str, Value] = field(default_factory=dict)
 
 
 class Application:
@@ -27,20 +45,18 @@ class Application:
 
     def __init__(
         self,
-        app: ClientCall,
-        node_config: NodeConfig,
+        local: LocalApp,
         memory: LinkMemory,
         answered: Callable[[int, int, bytes], None],
     ) -> None:
         """Start the thread.
 
         Args:
-            app: the ClientApp.
-            node_config: of this client's Context.
+            local: what runs.
             memory: of this client; its state is the Context's.
             answered: is given session, number and the frame of an answer, in the thread.
         """
-        self._app, self._node_config, self._memory = app, node_config, memory
+        self._local, self._memory = local, memory
         self._answered = answered
         self._work: queue.SimpleQueue[tuple[int, int, str, bytes]] = queue.SimpleQueue()
         self.busy = False
@@ -65,9 +81,11 @@ class Application:
 
     def _answer(self, number: int, type_: str, body: bytes) -> link.FromClient:
         memory = self._memory
-        context = Context(RUN_ID, 0, self._node_config, memory.state, dict(memory.settings))
+        context = Context(
+            RUN_ID, 0, dict(self._local.node_config), memory.state, dict(memory.settings)
+        )
         try:
-            reply = self._app(incoming(number, type_, body), context)
+            reply = self._local.app(incoming(number, type_, body), context)
             memory.keep()
             answer = from_content(reply)
         except Exception as error:  # Flower turns a crashed ClientApp into an error reply too

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from client.link.application import Application, ClientCall, NodeConfig
+from client.link.application import Application, LocalApp
 from client.link.backoff import Backoff
 from client.link.channel import Endpoint
 from client.link.complaints import Complaints
@@ -24,7 +24,6 @@ from protos import recast_v1_pb2 as pb
 from protos.link import SERVICE, TALK, unpack
 from recast_core.errors import RecastError
 from recast_core.files import remedy
-from recast_core.settings import Value
 
 logger = logging.getLogger("recast.link")
 WELCOME_SECONDS = 30.0
@@ -39,11 +38,8 @@ class LinkClient:
         self,
         endpoint: Endpoint,
         name: str,
-        app: ClientCall,
-        node_config: NodeConfig,
-        cache: Path,
+        local: LocalApp,
         *,
-        overrides: dict[str, Value] | None = None,
         backoff: Backoff | None = None,
         heard: Callable[[str], None] = lambda event: None,
     ) -> None:
@@ -52,23 +48,20 @@ class LinkClient:
         Args:
             endpoint: the server.
             name: this client's, the same as its certificate's.
-            app: the ClientApp.
-            node_config: of its Context.
-            cache: a folder for what must survive a restart.
-            overrides: settings of the run that are different on this machine.
+            local: what answers, and where it keeps what must survive a restart.
             backoff: waits between attempts.
             heard: is told of each event in a word or two.
         """
         self.name = name
         self.fetched = 0
         self._endpoint = endpoint
-        self._folder = cache / "link"
-        self._overrides = overrides or {}
+        self._folder = local.cache / "link"
+        self._overrides = local.overrides
         self._backoff = backoff or Backoff()
         self._complaints = Complaints(endpoint, name)
         self._heard = heard
         self._memory = LinkMemory.load(self._folder / f"{name}.json")
-        self._application = Application(app, node_config, self._memory, self._answered)
+        self._application = Application(local, self._memory, self._answered)
         self._instance = secrets.randbits(32)
         self._attempt = 0
         self._received = 0
@@ -157,7 +150,7 @@ class LinkClient:
             return False
         welcome = frame.welcome
         if welcome.session != self._memory.session or welcome.settings:
-            settings = json.loads(welcome.settings) | self._overrides
+            settings = json.loads(welcome.settings) | dict(self._overrides)
             for task in self._fetches.values():
                 task.cancel()
             self._fetches.clear()

@@ -8,10 +8,11 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.app import app
-from client.link import ClientKeys, Endpoint, LinkClient
+from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
 from experiments.command.link_log import check_insecure, set_up
 from protos.link import is_name
 from recast_core.errors import RecastError
@@ -20,57 +21,91 @@ from recast_core.settings import Settings, Value
 logger = logging.getLogger("recast.link")
 
 
-def join(
-    server: str,
-    data: Path,
-    name: str,
-    *,
-    cache: Path | None,
-    certs: Path,
-    number: int | None,
-    backbone: str | None,
-    device: str,
-    skip_unreadable: bool = False,
-    insecure: bool,
-    force_insecure: bool,
-    keepalive: float,
-    json_log: bool,
-) -> int:
+@dataclass(frozen=True)
+class JoinOptions:
+    """Who joins, and how.
+
+    Attributes:
+        data: folder with a file or folder for each task.
+        name: of this client, and of its certificate.
+        certs: folder of the certificates.
+        cache: where banks are kept; ``None`` for the user's own cache.
+        number: that this client's random generator depends on; ``None`` for one from its name.
+        backbone: where it is on this machine, ``None`` for where the run says.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        skip_unreadable: go on without images that cannot be read.
+        insecure: no TLS, to a server on this machine.
+        force_insecure: to any.
+        keepalive: seconds of silence before the link is probed.
+        json_log: log JSON objects.
+    """
+
+    data: Path
+    name: str
+    certs: Path
+    cache: Path | None
+    number: int | None
+    backbone: str | None
+    device: str
+    skip_unreadable: bool
+    insecure: bool
+    force_insecure: bool
+    keepalive: float
+    json_log: bool
+
+    def check(self) -> None:
+        """Find out what the ClientApp would only find out after it has joined.
+
+        Raises:
+            RecastError: a name, folder or device that cannot be used.
+        """
+        if not is_name(self.name):
+            raise RecastError(
+                f"{self.name!r} is no name: use up to 64 letters, digits, dots and dashes"
+            )
+        if not self.data.is_dir():
+            raise RecastError(
+                f"no folder {self.data}: name the one with this client's tasks with --data"
+            )
+        Settings(device=self.device)
+
+    def endpoint(self, server: str) -> Endpoint:
+        """The server, with this client's keys.
+
+        Raises:
+            RecastError: keys that cannot be used, or none where they are needed.
+        """
+        if self.insecure:
+            check_insecure(server, forced=self.force_insecure)
+        keys = None if self.insecure else ClientKeys.load(self.certs, self.name)
+        return Endpoint(server, keys, self.keepalive)
+
+    def local(self) -> LocalApp:
+        """The ClientApp with this machine's folders."""
+        cache = self.cache or _default_cache()
+        config: dict[str, Value] = {
+            "data-dir": str(self.data),
+            "cache-dir": str(cache),
+            "client-number": number_of(self.name) if self.number is None else self.number,
+        }
+        if self.backbone is not None:
+            config["backbone"] = self.backbone
+        if self.skip_unreadable:
+            config["skip-unreadable"] = True
+        return LocalApp(app, config, cache, {"device": self.device})
+
+
+def join(server: str, options: JoinOptions) -> int:
     """Take part until the run is finished; returns the exit code.
 
     Raises:
         RecastError: what the user can mend, or the server's refusal.
     """
-    if not is_name(name):
-        raise RecastError(f"{name!r} is no name: use up to 64 letters, digits, dots and dashes")
-    if not data.is_dir():
-        raise RecastError(f"no folder {data}: name the one with this client's tasks with --data")
-    Settings(device=device)
-    keys = None
-    if insecure:
-        check_insecure(server, forced=force_insecure)
-    else:
-        keys = ClientKeys.load(certs, name)
-    endpoint = Endpoint(server, keys, keepalive)
-    set_up(as_json=json_log)
-    folder = cache or _default_cache()
-    node_config: dict[str, Value] = {
-        "data-dir": str(data),
-        "cache-dir": str(folder),
-        "client-number": number_of(name) if number is None else number,
-    }
-    if backbone is not None:
-        node_config["backbone"] = backbone
-    if skip_unreadable:
-        node_config["skip-unreadable"] = True
+    options.check()
+    endpoint = options.endpoint(server)
+    set_up(as_json=options.json_log)
     client = LinkClient(
-        endpoint,
-        name,
-        app,
-        node_config,
-        folder,
-        overrides={"device": device},
-        heard=lambda event: logger.info("%s", event),
+        endpoint, options.name, options.local(), heard=lambda event: logger.info("%s", event)
     )
     stopped = asyncio.run(_until_stopped(client))
     logger.info("stopped" if stopped else "the run is finished")

@@ -82,9 +82,10 @@ def join(server: str, **values: Any) -> int:
     Example: recast join server.example:9441 --data ~/images --name edge-1 --certs certs
     """
     _silence_grpc()
+    from experiments.command.join import JoinOptions
     from experiments.command.join import join as run
 
-    return run(server, **values)
+    return run(server, JoinOptions(**values))
 
 
 @click.group()

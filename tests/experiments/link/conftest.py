@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 from flwr.app import Context, Message
 
-from client.link import ClientKeys, Endpoint, LinkClient
+from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
 from client.link.backoff import Backoff
 from experiments.command import certs
 from protos.content import from_content, to_content
@@ -152,7 +152,11 @@ class Client:
             )
 
         self.link = LinkClient(
-            endpoint, name, app, {}, cache, backoff=Backoff(0.05, 0.2), heard=self.events.append
+            endpoint,
+            name,
+            LocalApp(app, {}, cache),
+            backoff=Backoff(0.05, 0.2),
+            heard=self.events.append,
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
