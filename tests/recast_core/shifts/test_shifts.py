@@ -125,6 +125,19 @@ print(h.hexdigest())
     assert len(found) == 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", SHIFTS)
+def test_a_gpu_makes_the_same_bits(name: str) -> None:
+    for shape in _SIZES:
+        if _allowed(name, shape):
+            images, seeds = _images(300, *shape), _seeds(300)
+            for severity in (1, 3, 5):
+                here = shift(images, name, severity, seeds)
+                there = shift(images.cuda(), name, severity, seeds.cuda())
+                assert there.is_cuda
+                assert torch.equal(there.cpu(), here)
+
+
 def test_draws_are_those_of_before() -> None:
     """A change of a random number would change every shifted task that somebody has trained."""
     seeds = _seeds(3)
