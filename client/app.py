@@ -15,6 +15,7 @@ from client.turn import take
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.errors import RecastError
+from recast_core.plugins import load_plugins
 
 logger = logging.getLogger("recast.client")
 app = ClientApp()
@@ -53,6 +54,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _reply(message: Message, context: Context) -> Message:
     began = time.monotonic()
     try:
+        load_plugins()
         node = Node.from_context(context)
         (body,) = take([answer(Asked(from_content(message) or b""), node)], Alone())
         spent = time.monotonic() - began

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.plugins import load_plugins
 from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
@@ -36,6 +37,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """What ``flwr run`` starts."""
     _log_to_the_stream()
+    load_plugins()
     settings = Settings.from_mapping(context.run_config)
     run_federation(grid, settings, run_folder(settings), LogObserver())
 

@@ -13,6 +13,7 @@ import click
 
 from experiments.command import link_commands, options, report_file, tasks_commands
 from recast_core.errors import RecastError
+from recast_core.plugins import load_plugins
 
 INTERRUPTED = 130
 REFUSED = 2
@@ -25,6 +26,7 @@ def recast() -> None:
 
     Example: recast simulate --clients 20 --seed 0
     """
+    load_plugins()
 
 
 @recast.command()

@@ -38,6 +38,18 @@ DEPLOYMENTS: dict[str, Opener] = {
         folder, relays, clients, secure=secure
     ),
 }
+
+
+def register_transport(name: str, opener: Opener) -> None:
+    """Let ``recast measure --transports`` name a further one.
+
+    Raises:
+        RecastError: another transport, or an engine, has the name.
+    """
+    if name in ENGINES or DEPLOYMENTS.setdefault(name, opener) is not opener:
+        raise RecastError(f"there is a transport {name!r} already: choose another name")
+
+
 MOST_CLIENTS = 32
 QUIET_SECONDS = 1.0
 WAIT_SECONDS = 60.0

@@ -138,7 +138,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
         made.append(Scripted(folder, relays, clients, secure))
         return made[-1]
 
-    monkeypatch.setitem(measure_run.DEPLOYMENTS, "scripted", opener)
+    monkeypatch.setattr(measure_run, "DEPLOYMENTS", dict(measure_run.DEPLOYMENTS))
+    measure_run.register_transport("scripted", opener)
+    for taken in ("link", "sequential"):
+        with pytest.raises(RecastError, match=f"a transport '{taken}' already"):
+            measure_run.register_transport(taken, opener)
     monkeypatch.setattr(measure_run, "QUIET_SECONDS", 0.1)
     return made
 
