@@ -19,6 +19,7 @@ from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
 from recast_core.wire.codec import encoded_length
+from server.exchange.carried import Ending
 from server.exchange.observer import LogObserver, Observer
 from server.exchange.traffic import Limited
 from server.prepare import keep_bank, kept_start, make_heads, make_start
@@ -130,9 +131,10 @@ def run_federation(
                 _learn(strategy, grid, registry, run, settings.keep_running)
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-                strategy.record_rest(grid)
+                _end(strategy, grid, finished=False)
                 registry.finish_run(run, "interrupted" if stopped else "failed")
                 raise
+            _end(strategy, grid, finished=True)
     return RunResult(folder, run, start)
 
 
@@ -200,12 +202,20 @@ def _learn(
         logger.warning("no client could learn: %s", ", ".join(strategy.unlearned()))
 
 
+def _end(strategy: FedRecast, grid: Grid, *, finished: bool) -> None:
+    """Let a grid that has an end come to it, and record all that passed until then."""
+    if isinstance(grid, Ending):
+        grid.end(finished=finished)
+    strategy.record_rest(grid)
+
+
 def _another_task(strategy: FedRecast, grid: Grid, registry: Registry, run: int) -> bool:
     """Wait for a task that can be learned; false where the run is over instead."""
     try:
         while not registry.is_closed(run):
             if strategy.ready(grid):
                 return True
+            strategy.record_rest(grid)
             time.sleep(LOOK_SECONDS)
     except Terminated:
         logger.info("told to end with all tasks learned")

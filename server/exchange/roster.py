@@ -84,7 +84,7 @@ class Roster:
         that hangs costs the others one deadline and not one in each round.
         """
         present = sorted(grid.get_node_ids())
-        self._traffic.take_refusals(grid)
+        self._traffic.take_from(grid)
         for gone in (set(self._shares) - set(present)) | self._traffic.take_forgetful():
             self._shares.pop(gone, None)
         silent = set().union(
@@ -135,7 +135,7 @@ class Roster:
     def _ask(
         self, grid: Grid, nodes: Sequence[int], body: pb.ToClient, expected: str
     ) -> list[Answer]:
-        messages = [self._traffic.send(node, body, Topic()) for node in nodes]
+        messages = [self._traffic.send(node, body, Topic(), grid) for node in nodes]
         replies = self._collector.ask(grid, messages)
         for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(nodes)):
             self._traffic.refuse(node, Topic(), "silent", f"no answer to {expected} in time")

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.text import plain
+from server.exchange.carried import Carrying
 from server.exchange.collect import Collector, Question
 from server.exchange.observer import LOST, Observer
 from server.record.ledger import Kind, Ledger, LedgerRow
@@ -91,15 +92,23 @@ class Traffic:
         self._observer = observer
         self._collector = collector
         self._forgot: set[int] = set()
+        # Of a bank's message, by its size: what stands before the bank itself.
+        self._before: dict[int, int] = {}
         self._longest = MAX_REPLY_BYTES
 
-    def send(self, node: int, body: pb.ToClient, topic: Topic) -> Message:
-        """The Flower message that carries ``body`` to ``node``."""
+    def send(self, node: int, body: pb.ToClient, topic: Topic, grid: object = None) -> Message:
+        """The Flower message that carries ``body`` to ``node``.
+
+        What ``grid`` tells of by itself, when it hands it over, is counted then.
+        """
         content = body.SerializeToString()
         which = body.WhichOneof("body")
         assert which is not None
-        for kind, payload, size in _parts_down(body, len(content)):
-            self._count(topic, node, "down", kind, payload, size)
+        if isinstance(grid, Carrying) and grid.tells(MESSAGE_TYPES[which], len(content)):
+            self._before[len(content)] = len(content) - len(body.bank.content)
+        else:
+            for kind, payload, size in _parts_down(body, len(content)):
+                self._count(topic, node, "down", kind, payload, size)
         return Message(to_content(content), node, MESSAGE_TYPES[which], group_id=topic.group)
 
     def receive(
@@ -143,8 +152,12 @@ class Traffic:
                 answered.add(key)
                 yield Answer(node, about, message)
 
-    def take_refusals(self, grid: object) -> None:
-        """Enter in the ledger what a grid that listens for itself has refused, and logged."""
+    def take_from(self, grid: object) -> None:
+        """Enter in the ledger what a grid has refused by itself, and what it has handed over."""
+        if isinstance(grid, Carrying):
+            for part in grid.take_carried():
+                bank = max(0, part.end - max(part.start, self._before.get(part.size, 0)))
+                self._count(Topic(), part.node, "down", "bank", bank, part.end - part.start)
         if isinstance(grid, Listening):
             for refusal in grid.take_refusals():
                 self._ledger.refuse(refusal)

@@ -17,6 +17,7 @@ from protos.link import MAX_REPLY, MAX_STREAM_BODY, pack, refer
 from protos.link_address import Address
 from recast_core.errors import RecastError
 from recast_core.settings import Value
+from server.exchange.carried import Carried
 from server.flower import OwnGrid, number
 from server.link.bodies import Bodies
 from server.link.doorkeeper import Doorkeeper
@@ -31,6 +32,7 @@ from server.record.tables import Refusal
 
 logger = logging.getLogger("recast.link")
 FAREWELL_SECONDS = 5.0
+BANK = "query.bank"
 
 
 class LinkGrid(OwnGrid):
@@ -101,9 +103,9 @@ class LinkGrid(OwnGrid):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(finished=error is None)
+        self.end(finished=error is None)
 
-    def close(self, *, finished: bool) -> None:
+    def end(self, *, finished: bool) -> None:
         """Stop serving. Clients of a finished run are told so; others will look for it again."""
         if self._listener.closed:
             return
@@ -152,6 +154,14 @@ class LinkGrid(OwnGrid):
             logger.warning("no answer in time from %s", ", ".join(sorted(silent)))
         return replies
 
+    def tells(self, type_: str, size: int) -> bool:
+        """Whether a body's bytes are told when they are handed over, by ``take_carried``."""
+        return type_ == BANK and size > MAX_STREAM_BODY
+
+    def take_carried(self) -> list[Carried]:
+        """The parts of banks that clients have been given since this was last called."""
+        return [part for part in self.sessions.take_carried() if part.type == BANK]
+
     def take_refusals(self) -> list[Refusal]:
         """What the link itself has refused since this was last called, by client."""
         return [
@@ -171,7 +181,9 @@ class LinkGrid(OwnGrid):
             raise ValueError("this grid carries messages of protos.content only")
         key = number(message)
         metadata = message.metadata
-        sha256 = self._bodies.add(body) if len(body) > MAX_STREAM_BODY else None
+        sha256 = (
+            self._bodies.add(body, metadata.message_type) if len(body) > MAX_STREAM_BODY else None
+        )
         self._questions[key] = message, sha256
 
         def frame(count: int) -> bytes:

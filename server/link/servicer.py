@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from protos import link_v1_pb2 as link
 from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK, is_name
+from server.exchange.carried import Carried
 from server.link.bodies import Bodies
 from server.link.identity import DeniedError, certified
 from server.link.limits import (
@@ -141,20 +142,26 @@ class Servicer:
         if body is None or request.offset > len(body):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such body, or not that long")
             return
-        session.fetching += 1
+        type_ = self._bodies.type_of(request.sha256)
         budget = session.fetched.setdefault(request.sha256, downloads(len(body)))
+        end = request.offset
+        session.fetching += 1
         try:
             for offset in range(request.offset, len(body), CHUNK):
                 self._admit(name, serial)
                 if not budget.take(min(CHUNK, len(body) - offset)):
                     raise RefusedFrameError("too-many-fetches", "fetching it again", retry=True)
-                chunk = link.Chunk(content=body[offset : offset + CHUNK]).SerializeToString()
+                content = body[offset : offset + CHUNK]
+                chunk = link.Chunk(content=content).SerializeToString()
                 session.down += len(chunk)
+                end += len(content)
                 yield chunk
         except (DeniedError, RefusedFrameError) as error:
             await self._refuse(context, name, error)
         finally:
             session.fetching -= 1
+            if end > request.offset:
+                self._sessions.carry(Carried(session.node, type_, request.offset, end, len(body)))
 
     async def watch(self) -> None:
         """End the streams of clients that are revoked, also of those that say and read nothing."""

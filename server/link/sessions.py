@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
 from recast_core.text import plain
+from server.exchange.carried import Carried
 from server.exchange.hush import Hush
 from server.exchange.observer import LOST
 from server.link.identity import node_id
@@ -49,6 +50,7 @@ class Sessions:
         self._by_node: dict[int, Session] = {}
         self._open: dict[str, tuple[Session, int]] = {}
         self._answers: dict[str, Answer] = {}
+        self._carried: list[Carried] = []
 
     def join(
         self,
@@ -182,6 +184,17 @@ class Sessions:
             refusals = list(self._refusals)
             self._refusals.clear()
             return refusals
+
+    def carry(self, part: Carried) -> None:
+        """Remember a part of a body that has been handed over."""
+        with self.changed:
+            self._carried.append(part)
+
+    def take_carried(self) -> list[Carried]:
+        """The parts that were handed over since this was last called."""
+        with self.changed:
+            carried, self._carried = self._carried, []
+            return carried
 
     def withdraw(self, keys: Iterable[str]) -> list[str]:
         """Stop waiting for these messages; returns the names of clients that had not answered."""

@@ -257,12 +257,12 @@ class FedRecast(Strategy):
         return bool(self.active(0))
 
     def record_rest(self, grid: Grid | None = None) -> None:
-        """Record bytes and refusals that no round or evaluation has taken, as of an early end."""
+        """Record bytes and refusals that no round or evaluation has taken."""
         federation = self._federation
-        federation.traffic.take_refusals(grid)
-        federation.registry.record_traffic(
-            federation.run, federation.ledger.drain(), federation.ledger.drain_refusals()
-        )
+        federation.traffic.take_from(grid)
+        rows, refusals = federation.ledger.drain(), federation.ledger.drain_refusals()
+        if rows or refusals:
+            federation.registry.record_traffic(federation.run, rows, refusals)
 
     def summary(self) -> None:
         """Say nothing: the registry speaks."""

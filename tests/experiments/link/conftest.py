@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,10 +16,12 @@ from typing import Any, Self
 import pytest
 from flwr.app import Context, Message
 
+from client.app import app
 from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
 from client.link.backoff import Backoff
 from experiments.command import certs
 from protos.content import from_content, to_content
+from recast_core.settings import Value
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.link.identity import node_id
@@ -132,17 +134,19 @@ class Client:
         name: str,
         cache: Path,
         keys: ClientKeys | None,
-        handle: Callable[[str, bytes], bytes],
+        handle: Callable[[str, bytes], bytes] = lambda type_, body: body,
         keepalive: float = 240,
+        *,
+        app: Callable[[Message, Context], Message] | None = None,
+        config: dict[str, Value] | None = None,
     ) -> None:
         self.asked: list[tuple[str, bytes]] = []
         self.events: list[str] = []
         self.ended: BaseException | str | None = None
-        self._handle = handle
         self._ready = threading.Event()
         endpoint = Endpoint(f"localhost:{port}", keys, keepalive)
 
-        def app(message: Message, context: Context) -> Message:
+        def own(message: Message, context: Context) -> Message:
             body = from_content(message)
             assert body is not None
             self.asked.append((message.metadata.message_type, body))
@@ -154,7 +158,7 @@ class Client:
         self.link = LinkClient(
             endpoint,
             name,
-            LocalApp(app, {}, cache),
+            LocalApp(app or own, config or {}, cache),
             backoff=Backoff(0.05, 0.2),
             heard=self.events.append,
         )
@@ -191,8 +195,17 @@ class Client:
 class Federation:
     """A grid, its certificates, and whatever joined it; everything ends with the test."""
 
-    def __init__(self, folder: Path, tls: bool, *, made: bool = False, **options: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tls: bool,
+        *,
+        made: bool = False,
+        settings: Mapping[str, Value] | None = None,
+        **options: float,
+    ) -> None:
         self.folder, self.tls = folder, tls
+        self.settings = settings or {"rounds": 3}
         self.certs = folder / "certs"
         if tls and not made:
             certs.init(self.certs, ["localhost", "127.0.0.1"], ["one", "two"], force=False)
@@ -200,16 +213,16 @@ class Federation:
         self._stack.enter_context(server_identity())
         self._options = options
         self._listen()
-        self._stack.callback(lambda: self.grid.close(finished=False))
+        self._stack.callback(lambda: self.grid.end(finished=False))
 
     def _listen(self) -> None:
         keys = ServerKeys.load(self.certs) if self.tls else None
-        self.grid = LinkGrid("127.0.0.1:0", keys, {"rounds": 3}, **self._options)
+        self.grid = LinkGrid("127.0.0.1:0", keys, self.settings, **self._options)
         self.port = int(self.grid.address.rpartition(":")[2])
 
     def restart(self) -> None:
         """Another server takes over, at another port."""
-        self.grid.close(finished=False)
+        self.grid.end(finished=False)
         self._listen()
 
     def join(
@@ -226,6 +239,15 @@ class Federation:
             keys = ClientKeys.load(self.certs, name)
         cache = cache or self.folder / name
         client = Client(port or self.port, name, cache, keys, handle, **options)
+        self._stack.callback(client.stop)
+        return client
+
+    def take_part(self, name: str, data: Path, number: int) -> Client:
+        """Join with the product's own ClientApp and a folder of data."""
+        keys = ClientKeys.load(self.certs, name) if self.tls else None
+        cache = self.folder / name
+        config = {"data-dir": str(data), "cache-dir": str(cache), "client-number": number}
+        client = Client(self.port, name, cache, keys, app=app, config=config)
         self._stack.callback(client.stop)
         return client
 

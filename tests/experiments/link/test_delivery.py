@@ -253,7 +253,7 @@ def test_the_end_of_the_run_ends_its_clients(federation: Callable[..., Federatio
     here = federation()
     one = here.join()
     here.grid.wait_for_clients(1)
-    here.grid.close(finished=True)
+    here.grid.end(finished=True)
     assert one.wait() == "finished"
 
 

@@ -122,8 +122,8 @@ def test_what_the_link_refuses_is_in_the_registry_with_the_client_and_the_reason
         run = registry.start_run({}, bytes(32), {})
         ledger = Ledger(registry)
         traffic = Traffic(ledger, LogObserver())
-        traffic.take_refusals(here.grid)
-        traffic.take_refusals(here.grid)
+        traffic.take_from(here.grid)
+        traffic.take_from(here.grid)
         registry.record_traffic(run, ledger.drain(), ledger.drain_refusals())
         found = registry.refusals(run)
     assert {refusal.reason for refusal in found} == {"denied", "garbage"}
