@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import ClientData, Dataset
+from client.data.dirichlet import deal_dirichlet
 from client.data.labelling import ALL, known_labels
 from client.data.natural import deal_groups, own_groups
 from client.data.quotas import proportional
@@ -20,7 +19,6 @@ from client.data.shards import check_shards, deal_shards
 from recast_core.errors import RecastError
 
 Indices = npt.NDArray[np.int64]
-_MIN_SIZES = (10, 1)
 _SCHEMES = (
     "use iid, dirichlet:ALPHA (0.001 to 1e6), shards:K (K classes per client) or natural (by the "
     "groups that come with the data)"
@@ -224,7 +222,7 @@ def _split(
         if scheme.kind == "iid":
             positions = np.array_split(np.arange(len(labels)), busy)
         else:
-            positions = _dirichlet(labels[shuffled], busy, scheme.value, seed)
+            positions = deal_dirichlet(labels[shuffled], busy, scheme.value, seed)
         chosen = range(busy)
         if busy < num_partitions:
             chosen = np.sort(rng.choice(num_partitions, busy, replace=False)).tolist()
@@ -240,73 +238,3 @@ def _check(num_partitions: int, seed: int) -> None:
         raise RecastError(f"{num_partitions} clients: use at least 1")
     if seed < 0:
         raise RecastError(f"seed {seed}: use 0 or more")
-
-
-def _dirichlet(
-    labels: npt.NDArray[np.int64], clients: int, alpha: float, seed: int
-) -> list[Indices]:
-    """Split by flwr-datasets' DirichletPartitioner, each client as full as can be had."""
-    # Read when Hugging Face's `datasets` is imported: nothing here needs the network.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    from datasets import Dataset as Table
-    from flwr_datasets.partitioner import DirichletPartitioner
-
-    table = Table.from_dict({"label": labels, "index": np.arange(len(labels))})
-    for minimum in (*_MIN_SIZES, 0):
-        if minimum and not _reachable(labels, clients, alpha, minimum, seed):
-            continue
-        partitioner = DirichletPartitioner(
-            num_partitions=clients,
-            partition_by="label",
-            alpha=alpha,
-            min_partition_size=minimum,
-            self_balancing=False,
-            seed=seed,
-        )
-        partitioner.dataset = table
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                partitioner.load_partition(0)
-        except ValueError:  # eleven draws without the minimum
-            continue
-        return _all_partitions(partitioner, clients)
-    raise AssertionError("a minimum of 0 is always met")
-
-
-def _all_partitions(partitioner: Any, clients: int) -> list[Indices]:
-    """Read the row numbers of all partitions.
-
-    `load_partition` builds a table each time (2 ms: 20 s for 10,000 clients), so take the mapping
-    behind it while there is one.
-    """
-    mapping = getattr(partitioner, "_partition_id_to_indices", None)
-    if isinstance(mapping, dict) and len(mapping) == clients:
-        return [np.asarray(mapping[client], dtype=np.int64) for client in range(clients)]
-    return [
-        np.asarray(partitioner.load_partition(client)["index"], dtype=np.int64)
-        for client in range(clients)
-    ]
-
-
-def _reachable(
-    labels: npt.NDArray[np.int64], clients: int, alpha: float, minimum: int, seed: int
-) -> bool:
-    """Say whether one of a few draws gives the poorest client `minimum` images.
-
-    The same arithmetic as the partitioner's, vectorised: it would draw eleven times before it
-    gives up, which takes a minute for 10,000 clients.
-    """
-    if len(labels) < minimum * clients:
-        return False
-    rng = np.random.default_rng((seed, 2))
-    counts = np.unique(labels, return_counts=True)[1][:, None]
-    for _ in range(5):
-        shares = rng.dirichlet(np.full(clients, alpha), size=len(counts))
-        ends = (np.cumsum(shares, axis=1) * counts).astype(np.int64)
-        ends[:, -1:] = counts
-        if np.diff(ends, axis=1, prepend=0).sum(axis=0).min() >= minimum:
-            return True
-    return False

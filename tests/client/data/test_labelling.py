@@ -12,6 +12,7 @@ from client.data import folder_task_data, known_labels, load_dataset, parse_task
 from client.data.arrays import UNLABELLED, Dataset
 from client.node import OwnData
 from experiments.engines.folded.data import load_task
+from experiments.measure.share import deal
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 
@@ -109,6 +110,16 @@ def test_a_real_client_labels_with_minus_one_or_a_folder(tmp_path: Path) -> None
     assert data.num_classes == 2
     assert int((~data.labelled).sum()) == 6
     assert (len(data.y_test), sorted(set(data.y_test.tolist()))) == (4, [0, 1])
+
+
+def test_shares_written_for_real_clients_lack_the_same_labels(tmp_path: Path) -> None:
+    settings = Settings(labels=50, tasks="d=digits", seed=1)
+    for number, folder in enumerate(deal(settings, 3, tmp_path)):
+        own = folder_task_data(folder, "d", 32)
+        alone = partition(DIGITS, number, 3, seed=1, labels=50)
+        assert own is not None
+        assert np.array_equal(own.y_train, alone.y_train)
+        assert np.array_equal(own.x_train, alone.x_train)
 
 
 def test_a_data_set_that_a_task_names_may_not_lack_labels(tmp_path: Path) -> None:

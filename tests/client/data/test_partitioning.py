@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.data import Dataset, partition, split, split_test
-from client.data.partitioning import _all_partitions, _split
+from client.data.dirichlet import all_partitions
+from client.data.partitioning import _split
 from recast_core.errors import RecastError
 
 _SCHEMES = ["iid", "dirichlet:0.1", "dirichlet:5", "shards:2"]
@@ -104,7 +105,7 @@ def test_reading_the_mapping_equals_the_partitioners_public_answer() -> None:
     partitioner = DirichletPartitioner(5, "label", 0.5, 0, False, seed=1)
     partitioner.dataset = Table.from_dict({"label": labels, "index": np.arange(100)})
     public = [partitioner.load_partition(client)["index"] for client in range(5)]
-    assert [part.tolist() for part in _all_partitions(partitioner, 5)] == public
+    assert [part.tolist() for part in all_partitions(partitioner, 5)] == public
 
 
 def test_ten_thousand_clients_of_fewer_images_get_each_image_once() -> None:
