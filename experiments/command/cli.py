@@ -11,7 +11,13 @@ from typing import Any, NoReturn
 
 import click
 
-from experiments.command import link_commands, options, report_file, tasks_commands
+from experiments.command import (
+    bank_command,
+    link_commands,
+    options,
+    report_file,
+    tasks_commands,
+)
 from recast_core.errors import RecastError
 from recast_core.plugins import load_plugins
 
@@ -148,6 +154,7 @@ def mimic(
     )
 
 
+recast.add_command(bank_command.bank)
 recast.add_command(tasks_commands.tasks)
 recast.add_command(tasks_commands.predict)
 recast.add_command(link_commands.serve)
@@ -297,8 +304,10 @@ def _guarded(command: Callable[[], Any]) -> int:
         return _complain(f"{error.format_message()} See `{where} --help`.")
     except click.ClickException as error:
         return _complain(error.format_message())
-    except (KeyboardInterrupt, click.Abort):
-        print("recast: interrupted; rounds that had finished are in the registry", file=sys.stderr)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        # click turns the interrupt into an Abort that has it for a cause.
+        kept = str(stop.__cause__ or "") or "rounds that had finished are in the registry"
+        print(f"recast: interrupted; {kept}", file=sys.stderr)
         return INTERRUPTED
     return result if isinstance(result, int) else 0
 

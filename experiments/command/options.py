@@ -69,6 +69,26 @@ FLEET = {
 }
 
 
+_BANK_PLAN = {
+    "shifts": (str, "Shifts (fog, fog:4) and families to make sources of, by commas; all."),
+    "holdout": (str, "Families that no source may see, by commas; the bank is then tried on them."),
+    "sources": (int, "Source networks (48)."),
+    "sections": (int, "Sections of the network, a row of coefficients each (4)."),
+    "directions": (int, "Directions per section (12)."),
+    "rank": (int, "Size of the bank: that of directions of this rank (32)."),
+    "bits": (int, "Of an entry of the bank, 2 to 8 (4)."),
+    "epochs": (int, "Passes of a source over the images (6)."),
+    "batch": (int, "Images per step of a source (64)."),
+    "learning-rate": (float, "The highest of a source (0.001)."),
+    "seed": (int, "Of everything (0)."),
+}
+
+
+def bank_plan(command: Command) -> Command:
+    """Add the options of a BankPlan."""
+    return _add(command, _BANK_PLAN)
+
+
 def fleet(command: Command) -> Command:
     """Add the options of a simulated fleet."""
     return _add(command, {name.replace("_", "-"): entry for name, entry in FLEET.items()})

@@ -14,31 +14,19 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from recast_core.errors import RecastError
+from recast_core.recipe import Recipe
 from recast_core.sources.forms import Form
 
 _EVALUATED = 512
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """AdamW without decay; the rate rises over the first twentieth, then falls as a half cosine.
+def rate_at(step: int, steps: int) -> float:
+    """The share of the highest rate at a step from 0: it rises over a twentieth, then falls.
 
-    Attributes:
-        epochs: passes over the images.
-        batch: images a step.
-        learning_rate: the highest.
-        seed: of the shuffling.
+    The fall is a half cosine.
     """
-
-    epochs: int = 6
-    batch: int = 128
-    learning_rate: float = 3e-4
-    seed: int = 0
-
-    def rate(self, step: int, steps: int) -> float:
-        """The rate of step ``step`` of ``steps``, counted from 0."""
-        rising = (step + 1) / max(1, steps // 20)
-        return self.learning_rate * min(rising, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    rising = (step + 1) / max(1, steps // 20)
+    return min(rising, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 @dataclass(frozen=True)
@@ -64,6 +52,10 @@ class FineTuner:
         model: a classifier in float32; not changed.
         form: what trains.
         device: where.
+
+    Attributes:
+        form: what trains.
+        buffers: the network's buffers as they are now, by dotted name.
     """
 
     def __init__(self, model: nn.Module, form: Form, device: torch.device) -> None:
@@ -73,7 +65,7 @@ class FineTuner:
         if device.type == "cuda":
             self._net = self._net.to(memory_format=torch.channels_last)
         self._start = {name: b.detach().clone() for name, b in self._net.named_buffers()}
-        self._buffers = {name: b.clone() for name, b in self._start.items()}
+        self.buffers = {name: b.clone() for name, b in self._start.items()}
         self._rate = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
         cuda = device.type == "cuda"
@@ -87,13 +79,14 @@ class FineTuner:
         self._images = self._labels = self._chosen = torch.empty(0)
         self._graph: Callable[[], None] | None = None
 
-    def run(self, images: Tensor, labels: Tensor, recipe: Recipe) -> Losses:
+    def run(self, images: Tensor, labels: Tensor, recipe: Recipe, seed: int = 0) -> Losses:
         """Train; the result is in the form.
 
         Args:
             images: float ``[N, 3, H, W]``, as the network takes them.
             labels: int64 ``[N]``.
-            recipe: how.
+            recipe: epochs, batch and the highest rate of AdamW (without decay; see ``rate_at``).
+            seed: of the shuffling.
 
         Raises:
             RecastError: no images.
@@ -105,14 +98,14 @@ class FineTuner:
         self._restart()
         per_epoch = len(labels) // batch
         steps = per_epoch * recipe.epochs
-        generator = torch.Generator().manual_seed(recipe.seed)
+        generator = torch.Generator().manual_seed(seed)
         losses = torch.zeros(steps, device=self._device)
         for step in range(steps):
             place = step % per_epoch
             if place == 0:
                 order = torch.randperm(len(labels), generator=generator).to(self._device)
             self._chosen.copy_(order[place * batch : (place + 1) * batch])
-            self._set_rate(recipe.rate(step, steps))
+            self._set_rate(recipe.learning_rate * rate_at(step, steps))
             if self._graph is None:
                 self._step()
             else:
@@ -126,7 +119,7 @@ class FineTuner:
         """Give BatchNorms the statistics of these images, with the form as it is."""
         layers = [m for m in self._net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         momenta = [layer.momentum for layer in layers]
-        for name, buffer in self._buffers.items():
+        for name, buffer in self.buffers.items():
             buffer.fill_(1) if name.endswith("running_var") else buffer.zero_()
         for layer in layers:
             layer.momentum = None
@@ -149,7 +142,7 @@ class FineTuner:
     def restart(self) -> None:
         """The network as it was: form and statistics."""
         self.form.reset()
-        for name, buffer in self._buffers.items():
+        for name, buffer in self.buffers.items():
             buffer.copy_(self._start[name])
 
     def _restart(self) -> None:
@@ -171,7 +164,7 @@ class FineTuner:
             images = images.contiguous(memory_format=torch.channels_last)
             precision = torch.autocast("cuda", dtype=torch.bfloat16)
         with precision:
-            logits: Tensor = functional_call(self._net, {**tensors, **self._buffers}, (images,))
+            logits: Tensor = functional_call(self._net, {**tensors, **self.buffers}, (images,))
         return logits.float()
 
     def _step(self) -> None:

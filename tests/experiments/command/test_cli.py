@@ -262,7 +262,7 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
     script = (
         "import sys\n"
         "from experiments.command.cli import recast\n"
-        "for name in ('', 'simulate', 'plan', 'mimic', 'measure', 'ledger', 'report'):\n"
+        "for name in ('', 'simulate', 'plan', 'mimic', 'bank', 'measure', 'ledger', 'report'):\n"
         "    recast.main([*name.split(), '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'flwr', 'numpy', 'sqlalchemy'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
@@ -271,7 +271,7 @@ def test_help_has_an_example_and_does_not_wait_for_torch() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Example: recast") == 7
+    assert done.stdout.count("Example: recast") == 8
 
 
 def test_an_interrupt_keeps_the_finished_rounds(

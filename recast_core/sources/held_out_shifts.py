@@ -1,0 +1,112 @@
+"""What a shift bank is worth on shifts that it was not made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.bank import TemplateBank
+from recast_core.recipe import Recipe
+from recast_core.sources.fine_tune import FineTuner
+from recast_core.sources.forms import Along, Everything
+
+# Full fine-tuning has the sources' rate; coefficients are in spreads, and any rate near this does.
+_COEFFICIENT_RATE = 0.1
+_STEPS = 150
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Images under a shift, halves of which no network has seen.
+
+    Attributes:
+        name: of the shift.
+        images: makes them all: float ``[N, 3, H, W]``, as the network takes them.
+        labels: int64 ``[N]``.
+    """
+
+    name: str
+    images: Callable[[], Tensor]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Accuracies on one shift, on images that nothing was fitted to.
+
+    Attributes:
+        shift: its name.
+        deployed: of the network as it is.
+        statistics: with BatchNorm statistics of the shifted images; the same without BatchNorm.
+        coefficients: of the bank, its numbers fitted by the labels of as many other images.
+        full: of everything fine-tuned on the same.
+    """
+
+    shift: str
+    deployed: float
+    statistics: float
+    coefficients: float
+    full: float
+
+    @property
+    def free(self) -> float:
+        """The best that costs no byte."""
+        return max(self.deployed, self.statistics)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def share_of_gain(gains: Sequence[Gain]) -> float | None:
+    """The coefficients' part of what full fine-tuning gains over the best free baseline.
+
+    Of the means over shifts; ``None`` where full fine-tuning gains nothing.
+    """
+    full = sum(gain.full - gain.free for gain in gains)
+    return sum(gain.coefficients - gain.free for gain in gains) / full if full > 0 else None
+
+
+def held_out_gains(
+    model: nn.Module,
+    head: str,
+    bank: TemplateBank,
+    trials: Sequence[Trial],
+    rate: float,
+    device: torch.device,
+) -> list[Gain]:
+    """Adapt on one half of each trial's images, judge on the other.
+
+    Args:
+        model: the deployed network; not changed.
+        head: dotted name of its classifier, which stays.
+        bank: a shift bank of it.
+        trials: what to adapt to; all of one number of images.
+        rate: of full fine-tuning.
+        device: where.
+    """
+    section_of = {group.name: group.rows[0] for group in bank.groups}
+    stacks = {group.name: group.templates for group in bank.groups}
+    along = FineTuner(model, Along(model, stacks, section_of, device), device)
+    full = FineTuner(model, Everything(model, head, device), device)
+    gains = []
+    for trial in trials:
+        images, labels = trial.images(), trial.labels.to(device)
+        half = len(labels) // 2
+        learn, judge = (images[:half], labels[:half]), (images[half:], labels[half:])
+        full.restart()
+        deployed = full.accuracy(*judge)
+        full.statistics(learn[0])
+        statistics = full.accuracy(*judge)
+        found = []
+        for tuner, top in ((along, _COEFFICIENT_RATE), (full, rate)):
+            batch = min(64, half)
+            epochs = max(10, -(-_STEPS * batch // half))
+            tuner.run(*learn, Recipe(epochs, batch, top))
+            tuner.statistics(learn[0])
+            found.append(tuner.accuracy(*judge))
+        gains.append(Gain(trial.name, deployed, statistics, *found))
+    return gains

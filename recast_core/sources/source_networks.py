@@ -1,0 +1,170 @@
+"""Source networks: fine-tuned under one shift each, kept in a folder as far as they have come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from recast_core.errors import RecastError
+from recast_core.files import write_atomically
+from recast_core.recipe import Recipe
+from recast_core.sources.fine_tune import FineTuner, Losses
+from recast_core.sources.forms import Everything
+
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A source network that is to be made.
+
+    Attributes:
+        name: what its images underwent.
+        images: makes them: float ``[N, 3, H, W]``, as the network takes them.
+    """
+
+    name: str
+    images: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceNetwork:
+    """One that was made.
+
+    Attributes:
+        name: what its images underwent.
+        losses: at the start and at the end.
+        differences: from the deployed network, bfloat16 by tensor name; empty where it diverged.
+    """
+
+    name: str
+    losses: Losses
+    differences: Mapping[str, Tensor]
+
+
+class Watcher(Protocol):
+    """Who is told how far the sources have come."""
+
+    def source(self, done: int, of: int, made: SourceNetwork, kept: bool) -> None:
+        """One is there; ``kept`` says that it was so before."""
+
+
+class SourceFolder:
+    """Finished sources of one plan, a file each; complete or absent.
+
+    Args:
+        path: the folder; made at the first source.
+        plan: everything that the sources follow from, as plain JSON values.
+
+    Raises:
+        RecastError: the folder holds sources of another plan, or cannot be read.
+    """
+
+    def __init__(self, path: Path, plan: Mapping[str, object]) -> None:
+        self.path = path
+        self._plan = json.dumps(plan, sort_keys=True, indent=1).encode()
+        try:
+            there = (path / _PLAN).read_bytes() if (path / _PLAN).exists() else self._plan
+        except OSError as error:
+            raise RecastError(
+                f"cannot read {path / _PLAN}: {error.strerror or error}; remove that folder"
+            ) from error
+        if there != self._plan:
+            raise RecastError(
+                f"{path} holds sources of other settings or data: go on with those, or remove it "
+                "to start afresh"
+            )
+
+    def load(self, index: int) -> SourceNetwork | None:
+        """Source ``index``, or ``None`` if it is not finished or damaged."""
+        path = self._file(index)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt", device="cpu") as file:
+                told: Any = json.loads((file.metadata() or {})["source"])
+                differences = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            losses = Losses(float(told["first"]), float(told["last"]))
+            return SourceNetwork(str(told["name"]), losses, differences)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+            return None
+
+    def save(self, index: int, source: SourceNetwork) -> None:
+        """Keep a finished source.
+
+        Raises:
+            RecastError: the folder cannot be written.
+        """
+        if not (self.path / _PLAN).exists():
+            write_atomically(self.path / _PLAN, self._plan)
+        told = {"name": source.name, "first": source.losses.first, "last": source.losses.last}
+        content = safetensors.torch.save(
+            {name: tensor.contiguous() for name, tensor in source.differences.items()},
+            {"source": json.dumps(told)},
+        )
+        write_atomically(self._file(index), content)
+
+    @staticmethod
+    def clear(path: Path) -> None:
+        """Delete the sources in ``path``, and the folder if it holds nothing else."""
+        for file in [*path.glob("source-*.safetensors"), path / _PLAN]:
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.rmdir()
+
+    def _file(self, index: int) -> Path:
+        return self.path / f"source-{index:04d}.safetensors"
+
+
+def fine_tune_sources(
+    tuner: FineTuner,
+    wanted: Sequence[Wanted],
+    labels: Tensor,
+    recipe: Recipe,
+    names: Sequence[str],
+    watcher: Watcher,
+    folder: SourceFolder | None = None,
+    seed: int = 0,
+) -> list[SourceNetwork]:
+    """Fine-tune a source for each of ``wanted``, or take it from ``folder``.
+
+    Args:
+        tuner: of everything (its form is ``Everything``).
+        wanted: the sources.
+        labels: int64 ``[N]``, of every source's images.
+        recipe: of the fine-tuning.
+        names: tensors whose differences are kept.
+        watcher: is told of each.
+        folder: where finished ones are kept.
+        seed: of the shuffling, together with the source's number.
+
+    Raises:
+        RecastError: no images, or a folder that cannot be written.
+    """
+    form = tuner.form
+    assert isinstance(form, Everything)
+    made: list[SourceNetwork] = []
+    for index, each in enumerate(wanted):
+        source = folder.load(index) if folder else None
+        kept = source is not None and source.name == each.name
+        if source is None or not kept:
+            losses = tuner.run(each.images(), labels, recipe, seed * 10_007 + index)
+            differences = {} if losses.diverged else form.differences(names)
+            if any(not bool(torch.isfinite(tensor).all()) for tensor in differences.values()):
+                differences = {}
+            narrow = {name: tensor.bfloat16() for name, tensor in differences.items()}
+            source = SourceNetwork(each.name, losses, narrow)
+            if folder:
+                folder.save(index, source)
+        made.append(source)
+        watcher.source(index + 1, len(wanted), source, kept)
+    return made
