@@ -101,7 +101,7 @@ def train(
     )
     if not clients:
         return result
-    store.ensure(torch.cat([client.rows for client in clients]), how.workers)
+    store.ensure(torch.cat([client.all_rows for client in clients]), how.workers)
     common = _Chunk(store, objective, recipe, fold.start if start is None else start)
 
     def work(own: Fold, chunk: Sequence[int]) -> int:
