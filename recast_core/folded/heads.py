@@ -97,7 +97,8 @@ def _count(features: Tensor, clients: Sequence[Judged]) -> list[int]:
 def _ridge(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Weights ``[J, d, C]`` and biases ``[J, C]`` from ``x [J, n, d]``, ``y [J, n, C]``."""
     n = mask.sum(1, keepdim=True)
-    x = x * mask
+    # Padding points at a row that may never have been computed, and NaN times nothing is NaN.
+    x = torch.where(mask > 0, x, torch.zeros_like(x))
     mean_x, mean_y = x.sum(1, keepdim=True) / n, y.sum(1, keepdim=True) / n
     x, y = (x - mean_x) * mask, (y - mean_y) * mask
     u, s, v = _thin_svd(x)

@@ -1,0 +1,140 @@
+"""A run that keeps the deployed classifier: every engine agrees, and nothing of it travels."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from client.app import app
+from client.data import load_dataset, parse_task
+from experiments.engines.folded import FoldedGrid
+from experiments.engines.sequential import SequentialGrid
+from experiments.report.summary import summarise
+from recast_core.backbones.cifar_resnet import CifarResNet
+from recast_core.backbones.preprocess import Preprocess
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+from server.app import RunResult, run_federation
+from server.exchange.observer import LogObserver
+from server.flower import server_identity
+from server.record.ledger import Ledger
+from server.record.registry import Registry
+
+CLIENTS, SIZE = 3, 8
+Make = Callable[..., Settings]
+
+
+@pytest.fixture(scope="module")
+def deployed(digits_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network as a classifier of the patterns, trained on them as they are."""
+    torch.manual_seed(0)
+    model = CifarResNet(8, 3)
+    data = load_dataset(parse_task(f"npz:{digits_file}"), SIZE)
+    images = Preprocess(SIZE)(torch.from_numpy(data.x_train))
+    labels = torch.from_numpy(data.y_train)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(25):
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    path = tmp_path_factory.mktemp("deployed") / "classifier.safetensors"
+    save_file(model.state_dict(), path, {"size": str(SIZE)})
+    return path
+
+
+@pytest.fixture
+def kept(tiny: Make, deployed: Path, digits_file: Path) -> Make:
+    def make(**changed: object) -> Settings:
+        values: dict[str, object] = {
+            "backbone": f"file:{deployed}",
+            "tasks": f"dark=npz:{digits_file}+inverted clean=npz:{digits_file}",
+            "head": "backbone",
+            "statistics": "recompute",
+            "rounds": 2,
+        }
+        return tiny(**(values | changed))
+
+    return make
+
+
+def learn(settings: Settings, folder: Path, engine: str = "folded") -> RunResult:
+    with server_identity():
+        if engine == "folded":
+            grid: FoldedGrid | SequentialGrid = FoldedGrid(CLIENTS, settings)
+        else:
+            grid = SequentialGrid(CLIENTS, app, settings, folder / "caches")
+        return run_federation(grid, settings, folder, LogObserver(), patience=0)
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"labels": 12}, {"labels": 0, "batch": 32}], ids=["all", "few", "none"]
+)
+def test_folded_and_sequential_clients_end_alike_with_all_few_and_no_labels(
+    kept: Make, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    settings = kept(**changed)
+    with (
+        Registry(learn(settings, tmp_path / "one").registry) as one,
+        Registry(learn(settings, tmp_path / "other", "sequential").registry) as other,
+    ):
+        for task in (1, 2):
+            here, there = one.coefficients(1, task, 2), other.coefficients(1, task, 2)
+            np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
+            assert (here != one.coefficients(1, task, 1)).any()
+        assert one.baselines(1) == other.baselines(1)
+        assert [a.accuracy for a in one.accuracies(1)] == [a.accuracy for a in other.accuracies(1)]
+
+
+def test_what_sends_nothing_stands_beside_the_accuracy_and_no_head_travels(
+    kept: Make, tmp_path: Path
+) -> None:
+    result = learn(kept(), tmp_path)
+    report = summarise(result, "folded", 0, 1.0)
+    for task in report["tasks"]:
+        assert set(task["baselines"]) == {"deployed", "statistics", "local head"}
+        assert task["zero_byte_accuracy"] == max(task["baselines"].values())
+        assert task["deployed_accuracy"] == task["baselines"]["deployed"]
+        assert task["head_only_accuracy"] == task["baselines"]["statistics"]
+    dark, clean = report["tasks"]
+    assert clean["deployed_accuracy"] > dark["deployed_accuracy"]
+    # Where the images are as they were, the statistics that came with the network stay.
+    assert clean["baselines"]["statistics"] >= clean["deployed_accuracy"]
+    with Registry(result.registry) as registry:
+        kinds = {kind for (kind,) in Ledger(registry).totals(result.run, by=("kind",))}
+    assert "head" not in kinds
+
+
+def test_a_task_of_other_classes_is_refused_with_both_numbers(
+    kept: Make, backbone_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecastError, match="the task has 3 classes and the deployed classifier 4"):
+        learn(kept(backbone=f"file:{backbone_file}"), tmp_path)
+
+
+def test_statistics_of_the_clients_need_a_classifier_to_judge_them(tiny: Make) -> None:
+    with pytest.raises(RecastError, match=r"statistics recompute and head local: .* head backbone"):
+        tiny(statistics="recompute")
+    with pytest.raises(RecastError, match="unknown statistics 'batch'"):
+        tiny(statistics="batch")
+
+
+def test_a_registry_from_before_is_completed_when_it_is_opened(kept: Make, tmp_path: Path) -> None:
+    path = learn(kept(rounds=1), tmp_path).registry
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TABLE baselines")
+        database.execute("PRAGMA user_version = 2")
+        database.commit()
+    with Registry(path) as registry:
+        assert registry.baselines(1) == {}
+        assert len(registry.accuracies(1)) == 3
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() != (2,)
