@@ -10,12 +10,10 @@ from typing import TypeVar
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid, ServerApp
 
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from recast_fl import hidden
 
 Found = TypeVar("Found")
 
@@ -31,6 +29,8 @@ def check_ray() -> None:
         raise RecastError(
             "the ray engine needs Ray: `pip install 'recast-fl[ray]'`, or use --engine sequential"
         )
+    from recast_fl import hidden
+
     if (message := hidden(Path.cwd())) is not None:
         raise RecastError(f"{message}; Ray's workers search the current folder first")
 
@@ -57,24 +57,10 @@ def run_on_ray(
         except BaseException as error:
             failed.append(error)
 
-    run_config = settings.as_dict()
-
-    def configured(message: Message, context: Context, call: ClientAppCallable) -> Message:
-        # run_simulation has no run config of its own to hand to clients, and refuses a context
-        # that comes back with another one.
-        before, context.run_config = context.run_config, dict(run_config)
-        try:
-            return call(message, context)
-        finally:
-            context.run_config = before
-
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    app = ClientApp()
-    for action, function in client_app._registered_funcs.items():
-        app._registered_funcs[action] = _with_mod(configured, function)
     run_simulation(
         server_app,
-        app,
+        _Configured(client_app, settings),
         num_supernodes=clients,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
@@ -85,7 +71,17 @@ def run_on_ray(
     return found[0]
 
 
-def _with_mod(
-    mod: Callable[[Message, Context, ClientAppCallable], Message], function: ClientAppCallable
-) -> ClientAppCallable:
-    return lambda message, context: mod(message, context, function)
+class _Configured(ClientApp):
+    """A ClientApp that is given the run config which ``run_simulation`` cannot hand to clients."""
+
+    def __init__(self, inner: ClientApp, settings: Settings) -> None:
+        super().__init__()
+        self._inner, self._run_config = inner, settings.as_dict()
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """What the inner app answers; Flower refuses a context that comes back changed."""
+        before, context.run_config = context.run_config, dict(self._run_config)
+        try:
+            return self._inner(message, context)
+        finally:
+            context.run_config = before
