@@ -24,9 +24,9 @@ class _Float32Slot(Slot):
 def bfloat16(net: RecastModel) -> Iterator[None]:
     """Within the block every product runs in bfloat16, but for the combination of templates."""
     layers = [module for module in net.modules() if isinstance(module, TargetLayer)]
-    before = [layer._slots for layer in layers]
+    before = [layer.slots for layer in layers]
     for layer in layers:
-        layer._slots = {
+        layer.slots = {
             name: _Float32Slot(s.coefficients, s.row, s.templates, s.residual)
             for name, s in layer.slots.items()
         }
@@ -35,4 +35,4 @@ def bfloat16(net: RecastModel) -> Iterator[None]:
             yield
     finally:
         for layer, slots in zip(layers, before, strict=True):
-            layer._slots = slots
+            layer.slots = slots

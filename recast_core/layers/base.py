@@ -118,8 +118,12 @@ class TargetLayer(nn.Module):
 
     @property
     def slots(self) -> Mapping[str, Slot]:
-        """The recombined tensors by name."""
+        """The recombined tensors by name; may be set, to combine the same ones otherwise."""
         return self._slots
+
+    @slots.setter
+    def slots(self, slots: Mapping[str, Slot]) -> None:
+        self._slots = dict(slots)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor ``name`` as it is now: recombined where it has a slot, else frozen."""

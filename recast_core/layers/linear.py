@@ -20,7 +20,7 @@ class RecastLinear(TargetLayer):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``F.linear`` whose weight ``[out, in]`` may be ``[J, out, in]`` (bias ``[J, out]`` likewise).
 
-    Folding follows DESIGN 4: one batched product over clients instead of J small ones.
+    Folded clients share one batched product instead of J small ones.
     """
     if weight.dim() == 2:
         return F.linear(x, weight, bias)
