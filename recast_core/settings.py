@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
-from recast_core.heads import head_kind
-from recast_core.methods import parse_method
-from recast_core.sources import source_kind
-from recast_core.targets import patterns_of
-from recast_core.wire.codec import check_bits
-from recast_core.wire.messages import Hyperparameters
-from recast_core.wire.transforms import chain
+from recast_core.recipe import TrainingSettings, setting
 
-ROUNDINGS = ("nearest", "stochastic")
-STATISTICS = ("frozen", "recompute")
+if TYPE_CHECKING:
+    from recast_core.config import RecastConfig
+    from recast_core.wire.messages import Hyperparameters
+
+
 Value = bool | int | float | str
 
 
@@ -48,139 +44,117 @@ def parse_quorum(text: str) -> int | float:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Adaptation:
+    """What of the backbone is adapted, and by which method."""
+
+    backbone: str = setting(
+        "glyph_resnet20", "glyph_resnet20, a torchvision NAME:WEIGHTS, or file:PATH."
+    )
+    target: str = setting(
+        "conv", "attn, mlp, attn+mlp, conv, or module-name patterns with commas.", bank=True
+    )
+    groups: int = setting(0, "Groups for each kind of layer; 0 is one.", bank=True)
+    templates: int = setting(
+        0, "Templates per group; 0 is one per layer, which is exact.", bank=True
+    )
+    sets: int = setting(1, "Coefficient sets K; their mean is sent.", bank=True)
+    basis: str = setting("own", "own (the layers' own weights) or orthonormal.", bank=True)
+    residual: bool = setting(False, "Add combinations to the backbone's own weights.", bank=True)
+    source: str = setting(
+        "closed-form",
+        "closed-form, gradient, vae or seeded: where templates come from. Of seeded ones every "
+        "client makes the bank itself, from --seed.",
+    )
+    bank: str = setting("", "A bank's file, in place of making one.")
+    method: str = setting(
+        "recast",
+        "recast, head-only, norm-affine, lora[:RANK[:TARGET]], full, ...: what trains. LoRA's "
+        "target is --target where it names none.",
+    )
+
+    def canonical_method(self) -> str:
+        """The method with everything that it depends on.
+
+        Raises:
+            RecastError: no such method.
+        """
+        from recast_core.methods import parse_method
+
+        return parse_method(self.method, self.target).canonical
+
+
+@dataclass(frozen=True)
+class Settings(TrainingSettings, Adaptation):
     """What a federation runs. Flower's run config has the same names, with dashes.
 
-    Attributes:
-        backbone: see ``recast_core.backbones.load_backbone``.
-        target: preset, or patterns separated by commas.
-        groups: groups per bucket; 0 is one.
-        templates: templates per group; 0 is one per layer.
-        sets: coefficient sets K.
-        basis: ``own`` or ``orthonormal``.
-        residual: the residual form.
-        source: where templates come from; ``seeded`` implies the residual form, and every client
-            that has the backbone makes its bank from ``seed`` instead of being sent it.
-        tasks: DATA specifications separated by spaces or commas, learned in this order.
-        rounds: rounds per task.
-        epochs: local passes per round.
-        batch: images per local step.
-        learning_rate: of what trains; 0 is the method's customary rate, 2e-2 for recast.
-        head: ``local`` and ``linear``, heads that never leave their client, ``means``, ``ridge``
-            and ``shared``, which the server merges, or ``backbone``, the deployed network's own,
-            which stays as it is: the tasks are new domains of its classes.
-        statistics: ``frozen``, or ``recompute``: with head ``backbone``, BatchNorms normalise by
-            each client's own images wherever that serves it better.
-        bits: width of an update's numbers.
-        partition: how simulated clients divide a task's data.
-        labels: how many training images of a task have a label, over all simulated clients; -1 is
-            all. Clients with data of their own have the labels that these have.
-        seed: of everything.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        run_dir: where the registry goes; empty for a folder of its own under ``runs/``. A run in it
-            that did not finish is continued.
-        parallel_tasks: how many tasks are learned in the same rounds.
-        clients_per_round: how many clients train a task in a round; 0 is all that have its data.
-        deadline: seconds that a round, an evaluation or a greeting may take.
-        quorum: how many updates close a round early: ``all``, a count such as ``5``, or a share of
-            the clients asked such as ``0.8`` or ``80%``.
-        keep_running: wait for further tasks when all are learned.
-        method: what trains: see ``recast_core.methods.parse_method``; LoRA's target is ``target``
-            where the method does not name one.
-        bank: a bank's file, in place of making one.
-        broadcast_bits: width of a broadcast's numbers.
-        rounding: of an update's numbers, ``nearest`` or ``stochastic``.
-        error_feedback: a client adds to an update what rounding took from the one before.
-        baseline: where heads travel, also learn one on the backbone as it came, to report what the
-            coefficients add.
-        skip_unreadable: go on without images that cannot be read, where they lie in folders.
-        aggregation: how a round's updates become a task's next coefficients: ``mean``, or a rule
-            that a plug-in registers.
-        transforms: of what a client has trained, before its update leaves: ``clip:LENGTH``, or what
-            a plug-in registers, in their order.
+    A field is all that a setting needs: the command line and its help are made from it.
     """
 
-    backbone: str = "glyph_resnet20"
-    target: str = "conv"
-    groups: int = 0
-    templates: int = 0
-    sets: int = 1
-    basis: str = "own"
-    residual: bool = False
-    source: str = "closed-form"
-    tasks: str = "digits digits+inverted digits+rotated"
-    rounds: int = 3
-    epochs: int = 2
-    batch: int = 32
-    learning_rate: float = 0.0
-    head: str = "local"
-    statistics: str = "frozen"
-    bits: int = 8
-    partition: str = "dirichlet:0.5"
-    labels: int = -1
-    seed: int = 0
-    device: str = "auto"
-    run_dir: str = ""
-    parallel_tasks: int = 1
-    clients_per_round: int = 0
-    deadline: float = 3600.0
-    quorum: str = "all"
-    keep_running: bool = False
-    method: str = "recast"
-    bank: str = ""
-    broadcast_bits: int = 16
-    rounding: str = "nearest"
-    error_feedback: bool = False
-    baseline: bool = True
-    skip_unreadable: bool = False
-    aggregation: str = "mean"
-    transforms: str = ""
+    learning_rate: float = setting(
+        0.0, "Of what trains; 0 is the method's customary rate, 2e-2 for recast."
+    )
+    tasks: str = setting(
+        "digits digits+inverted digits+rotated",
+        'DATA specifications, learned in this order, e.g. "digits npz:flowers.npz".',
+    )
+    rounds: int = setting(3, "Rounds per task.")
+    head: str = setting(
+        "local",
+        "local or linear (stay on their client), means, ridge or shared (merged by the server), or "
+        "backbone (the deployed network's own, kept: tasks are new domains of its classes).",
+    )
+    statistics: str = setting(
+        "frozen",
+        "frozen, or recompute: with head backbone, BatchNorms normalise by each client's own "
+        "images wherever that serves it better.",
+    )
+    bits: int = setting(8, "Width of an update's numbers: 32, 16, or 8 to 1.")
+    broadcast_bits: int = setting(16, "Width of a broadcast's numbers: 32, 16, or 8 to 1.")
+    rounding: str = setting("nearest", "nearest or stochastic: of an update's numbers.")
+    error_feedback: bool = setting(
+        False, "Add to an update what rounding took from the one before."
+    )
+    transforms: str = setting(
+        "",
+        "What clients do to an update before it leaves, in this order: clip:LENGTH, or what a "
+        "plug-in registers.",
+    )
+    aggregation: str = setting("mean", "How updates become the next coefficients: mean.")
+    partition: str = setting(
+        "dirichlet:0.5",
+        "iid, dirichlet:ALPHA, shards:CLASSES or natural: how simulated clients divide a task.",
+    )
+    labels: int = setting(
+        -1,
+        "Labelled training images of a task in the whole simulated fleet; -1 is all. Clients with "
+        "data of their own have the labels that these have.",
+    )
+    skip_unreadable: bool = setting(False, "Go on without images in folders that cannot be read.")
+    seed: int = setting(0, "Of everything.")
+    device: str = setting("auto", "auto, cpu or cuda.")
+    run_dir: str = setting(
+        "",
+        "Where the registry goes, by default a folder of its own under runs/; an unfinished run "
+        "in it is continued.",
+    )
+    parallel_tasks: int = setting(1, "Tasks learned in the same rounds; 1 is one after another.")
+    clients_per_round: int = setting(0, "Clients that train a task in a round; 0 is all.")
+    deadline: float = setting(3600.0, "Seconds that a round, evaluation or greeting may take.")
+    quorum: str = setting(
+        "all", "Updates that close a round early: all, a count (5) or a share (0.8)."
+    )
+    keep_running: bool = setting(False, "Wait for `recast tasks add` when all tasks are learned.")
+    baseline: bool = setting(
+        True,
+        "Where heads travel, also learn one on the backbone as it came, to report what the "
+        "coefficients add.",
+    )
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "epochs", "batch", "parallel_tasks"):
-            if getattr(self, name) < 1:
-                raise RecastError(f"{name} is {getattr(self, name)}: give at least 1")
-        if not 0 <= self.learning_rate < float("inf"):
-            raise RecastError(f"learning_rate is {self.learning_rate}: give a number of 0 or more")
-        if self.clients_per_round < 0:
-            raise RecastError(
-                f"clients_per_round is {self.clients_per_round}: give a number, or 0 for all"
-            )
-        if not 0 < self.deadline < float("inf"):
-            raise RecastError(f"deadline is {self.deadline}: give seconds, more than 0")
-        parse_quorum(self.quorum)
-        if not 0 <= self.seed < 2**32:
-            raise RecastError(f"seed is {self.seed}: give a whole number from 0 to 4294967295")
-        head_kind(self.head)
-        if self.statistics not in STATISTICS:
-            raise RecastError(
-                f"unknown statistics {self.statistics!r}: choose {' or '.join(STATISTICS)}"
-            )
-        if self.recomputes and self.head != "backbone":
-            raise RecastError(
-                f"statistics recompute and head {self.head}: the deployed classifier says where "
-                "they help, use head backbone, or statistics frozen"
-            )
-        if self.labels < -1:
-            raise RecastError(f"labels is {self.labels}: give a number, 0 for none or -1 for all")
-        if self.labels == 0 and self.head != "backbone" and not self.head.startswith("task:"):
-            raise RecastError(
-                f"labels 0 and head {self.head}, which is fitted to labels: use head backbone or "
-                "task:NAME, which a model brings, or give labels"
-            )
-        if self.rounding not in ROUNDINGS:
-            raise RecastError(
-                f"unknown rounding {self.rounding!r}: choose {' or '.join(ROUNDINGS)}"
-            )
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise RecastError(f"unknown device {self.device!r}: choose auto, cpu or cuda")
-        chain(self.transforms)
-        check_bits(self.bits)
-        check_bits(self.broadcast_bits)
-        if self.canonical_method() != "recast" and self.bank:
-            raise RecastError(f"method {self.method} has no bank: leave --bank out")
-        patterns_of(self.target)
-        self.recast()
+        # Here, not above: names, defaults and help must not wait for torch.
+        from recast_core.settings_check import check
+
+        check(self)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Value]) -> Settings:
@@ -198,10 +172,10 @@ class Settings:
                 hint = f", did you mean {near[0]}?" if near else ""
                 raise RecastError(f"unknown setting {key!r}{hint}")
             try:
-                converted[name] = known[name](value)
+                converted[name] = _converted(value, known[name])
             except ValueError as error:
                 raise RecastError(
-                    f"setting {key} is {value!r}: give a {known[name].__name__}"
+                    f"setting {key} is {value!r}: give {_WANTED[known[name]]}"
                 ) from error
         return cls(**converted)  # type: ignore[arg-type]  # each value has just been converted
 
@@ -211,6 +185,9 @@ class Settings:
 
     def recast(self) -> RecastConfig:
         """The part that makes a bank."""
+        from recast_core.config import RecastConfig
+        from recast_core.sources import source_kind
+
         return RecastConfig(
             target=self.target,
             groups=self.groups or None,
@@ -235,29 +212,35 @@ class Settings:
         return "label-free" if self.labels == 0 else "cross-entropy"
 
     def hyperparameters(self, customary: float | None = None) -> Hyperparameters:
-        """The part that a broadcast carries.
+        """The part that a broadcast carries: the fields of both, by name.
 
         Args:
             customary: the rate where none is set; the method's where ``None``.
         """
+        from recast_core.methods import parse_method
+        from recast_core.wire.messages import Hyperparameters
+
+        told = {
+            field.name: getattr(self, field.name)
+            for field in fields(Hyperparameters)
+            if hasattr(self, field.name)
+        }
         if customary is None:
             customary = parse_method(self.canonical_method()).learning_rate
-        return Hyperparameters(
-            self.epochs,
-            self.batch,
-            self.learning_rate or customary,
-            bits=self.bits,
-            seed=self.seed,
-            objective=self.objective,
-            stochastic=self.rounding == "stochastic",
-            error_feedback=self.error_feedback,
-            transforms=self.transforms,
-        )
+        told["learning_rate"] = self.learning_rate or customary
+        return Hyperparameters(**told, stochastic=self.rounding == "stochastic")
 
-    def canonical_method(self) -> str:
-        """The method with everything that it depends on.
 
-        Raises:
-            RecastError: no such method.
-        """
-        return parse_method(self.method, self.target).canonical
+_WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _converted(value: Value, kind: type[Value]) -> Value:
+    """``value`` as ``kind``; raises ValueError where that would change what it says."""
+    if kind is bool:
+        if str(value).lower() not in _TRUTHS:
+            raise ValueError
+        return _TRUTHS[str(value).lower()]
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    return kind(value)

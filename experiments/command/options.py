@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from recast_core.errors import RecastError
+from recast_core.settings import Settings
 
 if TYPE_CHECKING:
     from recast_core.config import RecastConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Defaults stay with recast_core.settings.Settings: an option that is not given is not passed on.
-_CONFIG = {
-    "target": (str, "attn, mlp, attn+mlp, conv, or module-name patterns with commas."),
-    "groups": (int, "Groups for each kind of layer; 0 is one."),
-    "templates": (int, "Templates per group; 0 is one per layer, which is exact."),
-    "sets": (int, "Coefficient sets K; their mean is sent."),
-    "basis": (str, "own (the layers' own weights) or orthonormal."),
-    "residual": (bool, "Add combinations to the backbone's own weights."),
-}
-_RUN = {
-    "source": (str, "closed-form, gradient, vae or seeded: where templates come from."),
-    "backbone": (str, "glyph_resnet20, a torchvision NAME:WEIGHTS, or file:PATH."),
-    "tasks": (str, 'DATA specifications, e.g. "digits digits+inverted npz:flowers.npz".'),
-    "rounds": (int, "Rounds per task."),
-    "epochs": (int, "Local passes per round."),
-    "batch": (int, "Images per local step."),
-    "learning-rate": (float, "Of what trains; 0 is the method's customary rate."),
-    "head": (
-        str,
-        "local or linear (stay on their client), means, ridge or shared (merged), or backbone (the "
-        "deployed network's own, kept).",
-    ),
-    "statistics": (str, "frozen, or recompute: BatchNorms by each client's own images, if better."),
-    "bits": (int, "Width of an update's numbers: 32, 16, or 8 to 1."),
-    "partition": (str, "iid, dirichlet:ALPHA, shards:CLASSES or natural."),
-    "labels": (int, "Labelled training images in the whole simulated fleet; -1 is all."),
-    "seed": (int, "Of everything."),
-    "device": (str, "auto, cpu or cuda."),
-    "run-dir": (str, "Where the registry goes; an unfinished run in it is continued."),
-    "parallel-tasks": (int, "Tasks learned in the same rounds; 1 is one after another."),
-    "clients-per-round": (int, "Clients that train a task in a round; 0 is all."),
-    "deadline": (float, "Seconds that a round may take."),
-    "quorum": (str, "Updates that close a round early: all, a count (5) or a share (0.8)."),
-    "keep-running": (bool, "Wait for `recast tasks add` when all tasks are learned."),
-    "method": (str, "recast, head-only, norm-affine, lora[:RANK], full, ...: what trains."),
-    "bank": (str, "A bank's file, in place of making one."),
-    "broadcast-bits": (int, "Width of a broadcast's numbers: 32, 16, or 8 to 1."),
-    "rounding": (str, "nearest or stochastic: of an update's numbers."),
-    "error-feedback": (bool, "Add to an update what rounding took from the one before."),
-    "baseline": (bool, "Where heads travel, also learn one on the backbone as it came."),
-    "skip-unreadable": (bool, "Go on without images in folders that cannot be read."),
-    "aggregation": (str, "How updates become the next coefficients: mean."),
-    "transforms": (str, "What clients do to an update before it leaves, such as clip:0.5."),
-}
+_BANK_DEFAULTS: Mapping[str, Any] = {"target": "mlp"}
 
 FLEET = {
     "availability": (float, "Probability that a client is there in a round."),
@@ -86,25 +45,31 @@ _BANK_PLAN = {
 
 def bank_plan(command: Command) -> Command:
     """Add the options of a BankPlan."""
-    return _add(command, _BANK_PLAN)
+    return _add_table(command, _BANK_PLAN)
 
 
 def fleet(command: Command) -> Command:
     """Add the options of a simulated fleet."""
-    return _add(command, {name.replace("_", "-"): entry for name, entry in FLEET.items()})
+    return _add_table(command, {name.replace("_", "-"): entry for name, entry in FLEET.items()})
 
 
 def config(command: Command) -> Command:
-    """Add the options of a RecastConfig."""
-    return _add(command, _CONFIG)
+    """Add the options of a RecastConfig, whose usual target is not that of a run."""
+    bank = [field for field in fields(Settings) if field.metadata["bank"]]
+    return _add(command, bank, _BANK_DEFAULTS)
 
 
 def settings(command: Command) -> Command:
     """Add the options of Settings, and --task for one task at a time."""
-    return _one_by_one(_add(command, _RUN | _CONFIG))
+    return _one_by_one(_add(command, fields(Settings), {}))
 
 
-bits = click.option("--bits", default=8, show_default=True, help=_RUN["bits"][1])
+bits = click.option(
+    "--bits",
+    default=Settings.bits,
+    show_default=True,
+    help=Settings.__dataclass_fields__["bits"].metadata["help"],
+)
 preset = click.option(
     "--preset",
     help="A variant of the paper: recast-att, recast-mlp, recast-att+mlp, recast-resnet.",
@@ -120,7 +85,6 @@ json_file = click.option(
 def recast_config(values: Mapping[str, Any]) -> RecastConfig:
     """The RecastConfig of the options that were given."""
     from recast_core.config import RecastConfig
-    from recast_core.settings import Settings
 
     given = dict(values)
     preset = given.pop("preset", None)
@@ -130,13 +94,27 @@ def recast_config(values: Mapping[str, Any]) -> RecastConfig:
                 f"--preset {preset} with --{next(iter(given))}: give the preset or its parts"
             )
         return RecastConfig.preset(preset)
-    defaults = {"target": "mlp"} | given
-    return Settings.from_mapping(defaults).recast()
+    return Settings.from_mapping({**_BANK_DEFAULTS, **given}).recast()
 
 
-def _add(command: Command, table: Mapping[str, tuple[type, str]]) -> Command:
+def _add_table(command: Command, table: Mapping[str, tuple[type, str]]) -> Command:
+    """Add an option for each entry, which says its default in its help."""
     for name, (kind, text) in reversed(list(table.items())):
-        flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+        command = click.option(f"--{name}", type=kind, default=None, help=text)(command)
+    return _given(command)
+
+
+def _add(
+    command: Command, settings: Sequence[Field[Any]], defaults: Mapping[str, object]
+) -> Command:
+    """Add an option for each setting, which says its default and leaves it to ``Settings``."""
+    for field in reversed(settings):
+        name, default = field.name.replace("_", "-"), defaults.get(field.name, field.default)
+        flag, shown = f"--{name}", f"{default:g}" if isinstance(default, float) else str(default)
+        if isinstance(default, bool):
+            flag, shown = f"--{name}/--no-{name}", name if default else f"no-{name}"
+        text = field.metadata["help"] + (f"  [default: {shown}]" if shown else "")
+        kind = type(field.default)
         command = click.option(flag, type=kind, default=None, help=text)(command)
     return _given(command)
 

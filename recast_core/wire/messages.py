@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
-from recast_core.objectives import OBJECTIVES
 from recast_core.recipe import Recipe
 from recast_core.start import Start
 from recast_core.wire.codec import WIDTHS, CodecError, Encoded, LengthError, Vector, decode, encode
+from recast_core.wire.fields import read_fields, write_fields
 from recast_core.wire.transforms import chain
 
 # Offsets from the bank's start; 11 bits of precision, half the bytes of float32.
@@ -87,11 +87,7 @@ def to_broadcast(
             if bits != BROADCAST_BITS:
                 message.bits = bits
     if hyper is not None:
-        for field in fields(hyper):
-            value = getattr(hyper, field.name)
-            if field.name == "objective":
-                value = OBJECTIVES.index(value)
-            setattr(message.hyperparameters, field.name, value)
+        write_fields(hyper, message.hyperparameters)
     return message
 
 
@@ -146,7 +142,7 @@ def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
         and hyper.batch
         and 0 < rate < float("inf")
         and hyper.bits in WIDTHS
-        and hyper.objective < len(OBJECTIVES)
+        and hyper.objective in pb.Objective.values()
     ):
         raise RefusedError(
             "malformed",
@@ -157,8 +153,7 @@ def hyperparameters(message: pb.Broadcast) -> Hyperparameters:
         chain(hyper.transforms)
     except RecastError as error:
         raise RefusedError("malformed", str(error)) from error
-    told = {f.name: getattr(hyper, f.name) for f in fields(Hyperparameters)}
-    return Hyperparameters(**(told | {"objective": OBJECTIVES[hyper.objective]}))
+    return read_fields(Hyperparameters, hyper)
 
 
 def to_update(

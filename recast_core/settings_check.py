@@ -1,0 +1,71 @@
+"""Whether the settings of a run fit together."""
+
+from __future__ import annotations
+
+import re
+
+from recast_core.errors import RecastError
+from recast_core.heads import head_kind
+from recast_core.settings import Settings, parse_quorum
+from recast_core.targets import patterns_of
+from recast_core.wire.codec import check_bits
+from recast_core.wire.transforms import chain
+
+STATISTICS = ("frozen", "recompute")
+ROUNDINGS = ("nearest", "stochastic")
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that no run could have.
+
+    Raises:
+        RecastError: the first that does not fit.
+    """
+    for name in ("rounds", "epochs", "batch", "parallel_tasks"):
+        if getattr(settings, name) < 1:
+            raise RecastError(f"{name} is {getattr(settings, name)}: give at least 1")
+    if not 0 <= settings.learning_rate < float("inf"):
+        raise RecastError(f"learning_rate is {settings.learning_rate}: give a number of 0 or more")
+    if settings.clients_per_round < 0:
+        raise RecastError(
+            f"clients_per_round is {settings.clients_per_round}: give a number, or 0 for all"
+        )
+    if not 0 < settings.deadline < float("inf"):
+        raise RecastError(f"deadline is {settings.deadline}: give seconds, more than 0")
+    parse_quorum(settings.quorum)
+    if not 0 <= settings.seed < 2**32:
+        raise RecastError(f"seed is {settings.seed}: give a whole number from 0 to 4294967295")
+    head_kind(settings.head)
+    if settings.statistics not in STATISTICS:
+        raise RecastError(
+            f"unknown statistics {settings.statistics!r}: choose {' or '.join(STATISTICS)}"
+        )
+    if settings.recomputes and settings.head != "backbone":
+        raise RecastError(
+            f"statistics recompute and head {settings.head}: the deployed classifier says where "
+            "they help, use head backbone, or statistics frozen"
+        )
+    if settings.labels < -1:
+        raise RecastError(f"labels is {settings.labels}: give a number, 0 for none or -1 for all")
+    if (
+        settings.labels == 0
+        and settings.head != "backbone"
+        and not settings.head.startswith("task:")
+    ):
+        raise RecastError(
+            f"labels 0 and head {settings.head}, which is fitted to labels: use head backbone or "
+            "task:NAME, which a model brings, or give labels"
+        )
+    if settings.rounding not in ROUNDINGS:
+        raise RecastError(
+            f"unknown rounding {settings.rounding!r}: choose {' or '.join(ROUNDINGS)}"
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
+        raise RecastError(f"unknown device {settings.device!r}: choose auto, cpu or cuda")
+    chain(settings.transforms)
+    check_bits(settings.bits)
+    check_bits(settings.broadcast_bits)
+    if settings.canonical_method() != "recast" and settings.bank:
+        raise RecastError(f"method {settings.method} has no bank: leave --bank out")
+    patterns_of(settings.target)
+    settings.recast()
