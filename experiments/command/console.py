@@ -120,7 +120,7 @@ class ProgressObserver:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def close(report: dict[str, Any], result: RunResult, backbone: str) -> None:
+def print_closing(report: dict[str, Any], result: RunResult, backbone: str) -> None:
     """Print what is left to say of a run: its closing table, and where its registry is.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments.command.console import close
+from experiments.command.console import print_closing
 from experiments.command.link_log import address_of, check_insecure, set_up
 from experiments.command.link_view import LinkView
 from experiments.command.metrics import serve_metrics
@@ -107,7 +107,7 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
         began = time.monotonic()
         result = run_federation(grid, settings, folder, view)
     report = summarise(result, "link", settings.seed, time.monotonic() - began)
-    close(report, result, settings.backbone)
+    print_closing(report, result, settings.backbone)
     return report
 
 

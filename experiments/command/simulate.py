@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from client.app import app as client_app
 from client.data import load_dataset, parse_scheme, parse_tasks, partition
 from client.learners import pick_device
-from experiments.command.console import ProgressObserver, close
+from experiments.command.console import ProgressObserver, print_closing
 from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid, FoldedOptions
@@ -90,7 +90,7 @@ def simulate(
     report = summarise(result, engine, settings.seed, time.monotonic() - began)
     if around is not None:
         report["fleet"] = around.report()
-    close(report, result, settings.backbone)
+    print_closing(report, result, settings.backbone)
     return report
 
 

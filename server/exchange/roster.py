@@ -13,7 +13,7 @@ from recast_core.start import Start
 from recast_core.wire.messages import bank_ref
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
-from server.exchange.traffic import MESSAGE_TYPES, Answer, Topic, Traffic
+from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Roster:
 
     def _ask(
         self, grid: Grid, nodes: Sequence[int], body: pb.ToClient, expected: str
-    ) -> list[Answer]:
+    ) -> list[Reply]:
         messages = [self._traffic.send(node, body, Topic(), grid) for node in nodes]
         replies = self._collector.ask(grid, messages)
         for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(nodes)):

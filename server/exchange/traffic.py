@@ -54,7 +54,7 @@ class Topic:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """A well-formed reply: from which node, about what, and its content."""
 
     node: int
@@ -113,7 +113,7 @@ class Traffic:
 
     def receive(
         self, replies: Iterable[Message], topic: Topic, expected: str, limit: int = 0
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Reply]:
         """The well-formed replies of kind ``expected``; all others are refused.
 
         A second reply to one message is refused as replayed, one to a question that had been closed
@@ -150,7 +150,7 @@ class Traffic:
                 self.refuse(node, about, "malformed", f"{which} came instead of {expected}")
             else:
                 answered.add(key)
-                yield Answer(node, about, message)
+                yield Reply(node, about, message)
 
     def take_from(self, grid: object) -> None:
         """Enter in the ledger what a grid has refused by itself, and what it has handed over."""

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.command.program import program
+from protos import recast_v1_pb2 as pb
+from recast_core.plugins import load_plugins
+from recast_core.wire import transforms
+from recast_core.wire.codec import decode
+from recast_core.wire.messages import Hyperparameters
+from server.rounds import aggregation
+from server.rounds.aggregation import Contribution
 
 HERE = Path(__file__).parent
 OF_RECAST = ("--source", "themselves", "--head", "centres", "--aggregation", "median")
@@ -141,6 +150,28 @@ def test_a_plugin_that_is_installed_is_found_by_its_entry_point(tmp_path: Path) 
     assert ended.returncode == 2
     assert "plug-in grove (grove) cannot be loaded (RuntimeError: found)" in ended.stderr
     assert "uninstall its package" in ended.stderr
+
+
+def test_the_plugins_of_the_document_do_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aggregation, "_RULES", dict(aggregation._RULES))
+    monkeypatch.setattr(transforms, "_MAKERS", dict(transforms._MAKERS))
+    monkeypatch.setenv("RECAST_PLUGINS", "document_0,document_1")
+    monkeypatch.syspath_prepend(tmp_path)
+    page = (HERE.parents[1] / "docs" / "extending.md").read_text()
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
+        (tmp_path / f"document_{number}.py").write_text(code)
+    load_plugins.cache_clear()
+    assert load_plugins() == ("document_0", "document_1")
+    load_plugins.cache_clear()
+    contributions = [Contribution(np.full(2, n, np.float32), 1) for n in (1, 2, 60)]
+    found = aggregation.aggregation("median")(np.ones(2, np.float32), contributions)
+    assert found.dtype == np.float32
+    assert found.tolist() == [3, 3]
+    hyper = Hyperparameters(bits=32, transforms="clip:0.5 times:2")
+    update = transforms.round_update(np.array([3, 4], np.float32), None, pb.Broadcast(), hyper, 0)
+    np.testing.assert_allclose(decode(update, 2, 32), [0.6, 0.8], rtol=1e-6)
 
 
 def test_without_a_plugin_its_names_are_unknown(recast: Run) -> None:
