@@ -51,7 +51,9 @@ def attached_to(settings: Settings, bank: TemplateBank) -> tuple[SplitModel, Pre
     net = attach(loaded.model, bank, loaded.head)
     if settings.recomputes:
         net.statistics = own_statistics(net.backbone)
-    split = split_model(net.to(pick_device(settings.device)), loaded.preprocess.size)
+    split = split_model(
+        net.to(pick_device(settings.device)), loaded.preprocess.size, loaded.preprocess.channels
+    )
     return split, loaded.preprocess
 
 

@@ -48,9 +48,8 @@ def make_heads(settings: Settings) -> Heads:
     width = 0
     if head_kind(settings.head).travels:
         backbone = load_backbone(settings.backbone)
-        size = backbone.preprocess.size
         with torch.no_grad():
-            width = opened(backbone.model).features(torch.zeros(1, 3, size, size)).shape[1]
+            width = opened(backbone.model).features(backbone.preprocess.example(1)).shape[1]
     return Heads(settings.head, width, settings.baseline, settings.broadcast_bits)
 
 

@@ -22,7 +22,9 @@ from recast_core.wire.messages import to_update
 def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
     """Print the plan as a table and return it as JSON values."""
     check_bits(bits)
-    bank = mimic(load_backbone(backbone).model, config)
+    # Shapes decide all of it: a torchvision classifier's weights are not downloaded.
+    loaded = load_backbone(backbone, weights=False)
+    bank = mimic(loaded.model, config)
     warn_of_many(bank)
     update = update_bytes(bank, bits)
     report: dict[str, Any] = {
@@ -48,7 +50,10 @@ def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
     slowest = radio("lorawan-dr0")
     table.add_row("seconds on air, LoRaWAN DR0", f"{slowest.seconds_on_air(update):.1f}")
     table.add_row("updates a day, LoRaWAN DR0", f"{slowest.messages_per_day(update):,}")
-    stdout().print(table)
+    console = stdout()
+    console.print(table)
+    for note in loaded.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     return report
 
 

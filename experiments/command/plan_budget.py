@@ -90,7 +90,7 @@ def plan_budget(
         raise RecastError(f"budget is {budget}: give the bytes that an update may have")
     if labels < ALL_LABELS:
         raise RecastError(f"labels is {labels}: give a number, 0 for none or -1 for all")
-    loaded = load_backbone(backbone)
+    loaded = load_backbone(backbone, weights=False)
     kind, parameters = kind_of(loaded.model), _parameters(loaded)
     measured = choose_study(load_results(results), kind, parameters, labels)
     rows = []

@@ -108,7 +108,7 @@ def _exported(path: Path) -> Classifier:
     model: nn.Module = get_model(name, num_classes=len(classes))
     model.load_state_dict(state)
     mean, std = (tuple(map(float, about[key].split(","))) for key in ("mean", "std"))
-    preprocess = Preprocess(int(about["size"]), mean, std)  # type: ignore[arg-type]
+    preprocess = Preprocess(int(about["size"]), mean, std)
     return Classifier(model.eval(), preprocess, classes, sight)
 
 

@@ -7,11 +7,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from recast_core.backbones.cifar_resnet import WIDTHS, CifarResNet
+from recast_core.backbones.notes import note
 from recast_core.errors import RecastError
 
 State = Mapping[str, Tensor]
@@ -31,6 +33,17 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "vit": (*_VIT_OPTIONS, "num_classes"),
     "cifar_resnet": ("depth", "num_classes"),
     **dict.fromkeys(_RESNETS, ("small_stem", "num_classes")),
+}
+# Width, layers and MLP width of published ViTs (Dosovitskiy et al. 2021, Touvron et al. 2021, Zhai
+# et al. 2022), with the number of heads, which no tensor's shape shows.
+_VITS = {
+    (192, 12, 768): ("ViT-Ti", 3),
+    (384, 12, 1536): ("ViT-S", 6),
+    (768, 12, 3072): ("ViT-B", 12),
+    (1024, 24, 4096): ("ViT-L", 16),
+    (1280, 32, 5120): ("ViT-H", 16),
+    (1408, 40, 6144): ("ViT-g", 16),
+    (1664, 48, 8192): ("ViT-G", 16),
 }
 _HEADS = ("heads.head.weight", "fc.weight", "linear.weight")
 
@@ -145,13 +158,44 @@ def _vit_options(state: State) -> dict[str, int]:
         "hidden_dim": hidden,
         **_classes(state),
     }
-    # The state dict does not hold the number of heads; the ViT paper's models have 64 per head.
-    if hidden % 64 == 0:
-        options["num_heads"] = hidden // 64
     first = state.get("encoder.layers.encoder_layer_0.mlp.0.weight")
     if first is not None:
         options["mlp_dim"] = first.shape[0]
     return options
+
+
+def with_heads(found: Architecture, hint: str | None, path: Path) -> Architecture:
+    """A ViT with its number of attention heads, which the shapes of its tensors do not tell.
+
+    Args:
+        found: any architecture; one that is complete comes back as it is.
+        hint: what the file says the number is.
+        path: of the file.
+
+    Raises:
+        RecastError: neither the file tells it, nor is this the shape of a published ViT.
+    """
+    options = found.options
+    if found.name != "vit" or "num_heads" in options:
+        return found
+    if hint is not None and hint.isdigit():
+        return Architecture("vit", {**options, "num_heads": int(hint)})
+    width, layers = options.get("hidden_dim"), options.get("num_layers")
+    published = _VITS.get((width or 0, layers or 0, options.get("mlp_dim", 0)))
+    if published is None:
+        if width is None or layers is None:
+            return found
+        raise RecastError(
+            f"{path} does not tell how many attention heads this ViT has (width {width}, {layers} "
+            f"layers), and another number computes something else: give file:{path}"
+            "@vit(num_heads=NUMBER)"
+        )
+    name, heads = published
+    note(
+        f"{path}: {heads} attention heads inferred, as {name} of this shape has; if yours has "
+        f"another number, give file:{path}@vit(num_heads=NUMBER)"
+    )
+    return Architecture("vit", {**options, "num_heads": heads})
 
 
 def _infer_resnet(state: State) -> Architecture:

@@ -1,75 +1,81 @@
-"""Read a state dict from a file, without pickle."""
+"""Read a state dict from a file, without running code that is in it."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from recast_core.backbones.sniff import foreign, is_safetensors
+from recast_core.backbones.unwrap import unprefixed, unwrap
 from recast_core.errors import RecastError
 
-_TORCH = (".pt", ".pth", ".th", ".bin")
+_TORCH = (".pt", ".pth", ".th", ".bin", ".ckpt", ".pth.tar", ".pt.tar", ".th.tar", ".tar")
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a ``.safetensors`` or torch file, on the CPU, and the file's metadata.
 
-    A ``{"state_dict": ...}`` wrapping and a ``module.`` prefix (nn.DataParallel) are taken off.
+    Checkpoints are unwrapped, prefixes such as ``module.`` (nn.DataParallel) taken off, and that is
+    said. Endings count in any case; what the file is decides, where that shows in its first bytes.
 
     Raises:
         RecastError: no such file, another format, or something in it that is not a tensor.
     """
     if not path.is_file():
         raise RecastError(f"no weights at {path}{_near(path)}: give the path of an existing file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix not in _TORCH:
+    name = path.name.lower()
+    if not name.endswith((".safetensors", *_TORCH)):
         raise RecastError(
             f"cannot read {path}: weights are .safetensors or a torch file ({', '.join(_TORCH)})"
         )
-    return _read_torch(path), {}
+    try:
+        what = foreign(path)
+        if what is not None:
+            raise RecastError(f"{path} {what}")
+        safe = is_safetensors(path)
+    except OSError as error:
+        raise _broken(path, error) from error
+    if safe or name.endswith(".safetensors"):
+        return _read_safetensors(path)
+    return _read_torch(path)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt", device="cpu") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return _unprefixed(state), dict(file.metadata() or {})
+            return unprefixed(state, path), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RecastError(
             f"{path} holds more than tensors and is not loaded, since that could run code: "
             "save the model's state_dict() alone, or as .safetensors"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise _broken(path, error) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise RecastError(f"{path} holds no state dict: save the model's state_dict() in it")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise RecastError(
-                f"{path} holds {key!r}, which is no tensor: save the model's state_dict() alone"
-            )
-    return _unprefixed(dict(content))
+    return unwrap(content, path)
 
 
-def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+def _harmless() -> list[Any]:
+    """What training scripts keep beside the weights and cannot run code: options and numbers."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    return [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
 
 
 def _broken(path: Path, error: Exception) -> RecastError:

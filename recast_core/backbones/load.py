@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,9 +16,12 @@ from recast_core.backbones.architectures import (
     infer_architecture,
     looks_like_architecture,
     parse_architecture,
+    with_heads,
 )
 from recast_core.backbones.files import read_state
-from recast_core.backbones.preprocess import Preprocess, triple
+from recast_core.backbones.module import load_module
+from recast_core.backbones.notes import kept
+from recast_core.backbones.preprocess import Preprocess
 from recast_core.classifier import require_head
 from recast_core.errors import RecastError
 
@@ -36,15 +37,17 @@ class Backbone:
         spec: what it was loaded by.
         preprocess: from uint8 images to what ``model`` takes.
         head: the dotted name of the classifier within ``model``.
+        notes: what was assumed or left out, for people.
     """
 
     model: nn.Module
     spec: str
     preprocess: Preprocess
     head: str
+    notes: tuple[str, ...] = ()
 
 
-def load_backbone(spec: str = DEFAULT_BACKBONE) -> Backbone:
+def load_backbone(spec: str = DEFAULT_BACKBONE, weights: bool = True) -> Backbone:
     """Load a backbone.
 
     Args:
@@ -52,48 +55,63 @@ def load_backbone(spec: str = DEFAULT_BACKBONE) -> Backbone:
 
             - ``glyph_resnet20``: the small network that this package carries;
             - ``NAME`` or ``NAME:WEIGHTS``: a torchvision classifier, such as
-              ``resnet34:IMAGENET1K_V1``; ``NAME:none`` has random weights, the same everywhere;
+              ``resnet34:IMAGENET1K_V1``;
+            - ``NAME:none``: either of these with random weights, the same everywhere;
             - ``file:PATH`` or ``file:PATH@ARCH``: a .safetensors or torch file, whose architecture
               is inferred or given, such as ``cifar_resnet(depth=20)``;
-            - ``module:PKG.MOD:FACTORY``: what a Python callable without arguments returns.
+            - ``module:PKG.MOD:FACTORY`` or ``module:PKG.MOD:FACTORY@size=28,channels=1,...``: what
+              a Python callable without arguments returns; see ``load_module``.
+        weights: download a torchvision classifier's; where ``False`` they are random.
 
     Raises:
         RecastError: anything wrong with ``spec`` or with what it names.
     """
-    kind, _, rest = spec.partition(":")
-    if spec == DEFAULT_BACKBONE:
-        packaged = resources.files("recast_core.backbones") / "weights" / f"{spec}.safetensors"
-        with resources.as_file(packaged) as path:
-            model, preprocess = _load_file(str(path))
-    elif kind == "file":
-        model, preprocess = _load_file(rest)
-    elif kind == "module":
-        model, preprocess = _load_module(rest), Preprocess(224)
-    else:
-        from recast_core.backbones.torchvision_models import load_torchvision
-
-        model, preprocess = load_torchvision(kind, rest, (DEFAULT_BACKBONE, "file", "module"))
+    with kept() as notes:
+        model, preprocess = _load(spec, weights)
     model = model.float().eval().requires_grad_(False)
     head = require_head(
         model,
         f"backbone {spec!r}",
         "choose another, or let a module: factory return the logits of a Linear layer",
     )
-    return Backbone(model, spec, preprocess, head)
+    return Backbone(model, spec, preprocess, head, tuple(notes))
 
 
-def _load_file(rest: str) -> tuple[nn.Module, Preprocess]:
+def _load(spec: str, weights: bool) -> tuple[nn.Module, Preprocess]:
+    kind, _, rest = spec.partition(":")
+    if kind == DEFAULT_BACKBONE and rest.lower() in ("", "none"):
+        packaged = resources.files("recast_core.backbones") / "weights" / f"{kind}.safetensors"
+        with resources.as_file(packaged) as path:
+            return _load_file(str(path), bool(rest))
+    if kind == "file":
+        return _load_file(rest)
+    if kind == "module":
+        return load_module(rest)
+    from recast_core.backbones.torchvision_models import load_torchvision
+
+    return load_torchvision(kind, rest, (DEFAULT_BACKBONE, "file", "module"), weights)
+
+
+def _load_file(rest: str, random: bool = False) -> tuple[nn.Module, Preprocess]:
+    """The model in a file, or one like it with random weights."""
     name, at, architecture = rest.rpartition("@")
     # A path may itself hold an @.
     explicit = bool(at) and not Path(rest).is_file() and looks_like_architecture(architecture)
     path = Path(name if explicit else rest).expanduser()
     state, metadata = read_state(path)
-    found = (
-        complete(parse_architecture(architecture), state) if explicit else infer_architecture(state)
-    )
+    stored = metadata.get("architecture", "")
+    if explicit:
+        found = complete(parse_architecture(architecture), state)
+    elif looks_like_architecture(stored):
+        found = complete(parse_architecture(stored), state)
+    else:
+        found = infer_architecture(state)
+    found = with_heads(found, metadata.get("num_heads"), path)
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         model, size = build(found)
-    _fill(model, state, f"{path} as {found}")
+    if not random:
+        _fill(model, state, f"{path} as {found}")
     return model, _stored_preprocess(metadata, size, path)
 
 
@@ -126,35 +144,9 @@ def _stored_preprocess(metadata: Mapping[str, str], size: int, path: Path) -> Pr
         default = Preprocess(int(metadata.get("size", size)))
         if "mean" not in metadata or "std" not in metadata:
             return default
-        mean, std = (triple([float(v) for v in metadata[k].split(",")]) for k in ("mean", "std"))
+        mean, std = (tuple(map(float, metadata[k].split(","))) for k in ("mean", "std"))
         return Preprocess(default.size, mean, std)
     except ValueError as error:
         raise RecastError(
             f"cannot read size, mean or std in the metadata of {path} ({error}): save it again"
         ) from error
-
-
-def _load_module(rest: str) -> nn.Module:
-    name, colon, attribute = rest.partition(":")
-    if not colon or not name or not attribute:
-        raise RecastError(f"cannot read backbone 'module:{rest}': write module:pkg.mod:factory")
-    try:
-        module = importlib.import_module(name)
-    except ImportError as error:
-        raise RecastError(
-            f"cannot import {name!r} ({error}): install it or set PYTHONPATH to its folder"
-        ) from error
-    factory: Callable[[], object] | None = getattr(module, attribute, None)
-    if not callable(factory):
-        names = [key for key in vars(module) if not key.startswith("_")]
-        near = ", ".join(difflib.get_close_matches(attribute, names, n=3, cutoff=0.5)) or "none"
-        raise RecastError(
-            f"module {name!r} has no callable {attribute!r} (near names: {near}): "
-            "write module:pkg.mod:factory"
-        )
-    model = factory()
-    if not isinstance(model, nn.Module):
-        raise RecastError(
-            f"{name}:{attribute} returned {type(model).__name__}: return a torch.nn.Module"
-        )
-    return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +13,45 @@ from torch.nn import functional as F
 
 from recast_core.errors import RecastError
 
-Triple = tuple[float, float, float]
-IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+Channels = tuple[float, ...]
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+# Their means: what timm takes for grey images.
+GREY_MEAN: Channels = (0.449,)
+GREY_STD: Channels = (0.226,)
+# Rec. 601, as Pillow makes an image grey.
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Scale to ``[0, 1]``, resize, replicate grey, normalise; nothing random.
+    """Scale to ``[0, 1]``, resize, replicate grey or make it, normalise; nothing random.
 
     Attributes:
         size: height and width of the result in pixels.
-        mean: per channel, of images in ``[0, 1]``.
-        std: per channel.
+        mean: of images in ``[0, 1]``, for each of 3 channels, or of 1 for grey.
+        std: likewise.
     """
 
     size: int
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(
+                f"{len(self.mean)} means and {len(self.std)} deviations: give 1 or 3 of each"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the result: 3, or 1 for grey."""
+        return len(self.mean)
+
+    def example(self, rows: int) -> Tensor:
+        """Ramps ``[rows, channels, size, size]`` in the place of images, for a trial run."""
+        shape = (rows, self.channels, self.size, self.size)
+        return torch.linspace(-1, 1, shape[0] * shape[1] * shape[2] * shape[3]).view(shape)
 
     def __call__(self, images: NDArray[Any] | Tensor) -> Tensor:
         """Make a batch ready.
@@ -43,7 +63,7 @@ class Preprocess:
             images: uint8 ``[N, H, W]`` or ``[N, H, W, C]`` with C 1 or 3.
 
         Returns:
-            float32 ``[N, 3, size, size]``, contiguous, on the device of ``images``.
+            float32 ``[N, channels, size, size]``, contiguous, on the device of ``images``.
 
         Raises:
             RecastError: another dtype or shape.
@@ -58,9 +78,12 @@ class Preprocess:
                 f"images of shape {list(images.shape)}: give [N, H, W] or [N, H, W, C] "
                 "with 1 or 3 channels"
             )
+        if self.channels == 1 and batch.shape[-1] == 3:
+            luma = batch.float() @ torch.tensor(_LUMA, device=batch.device)
+            batch = luma.round().to(torch.uint8).unsqueeze(-1)
         scaled = self._resize(batch.permute(0, 3, 1, 2).float().div(255))
         mean, std = (
-            torch.tensor(values, device=batch.device).view(1, 3, 1, 1)
+            torch.tensor(values, device=batch.device).view(1, -1, 1, 1)
             for values in (self.mean, self.std)
         )
         return ((scaled - mean) / std).contiguous()
@@ -78,9 +101,3 @@ class Preprocess:
         top = (images.shape[-2] - self.size) // 2
         left = (images.shape[-1] - self.size) // 2
         return images[..., top : top + self.size, left : left + self.size]
-
-
-def triple(values: Sequence[float]) -> Triple:
-    """Three floats, one a channel; raises ValueError for another number of them."""
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torchvision import models
 
-from recast_core.backbones.preprocess import Preprocess, triple
+from recast_core.backbones.preprocess import Preprocess
 from recast_core.errors import RecastError
 
 
 def load_torchvision(
-    name: str, weights: str, others: Sequence[str]
+    name: str, weights: str, others: Sequence[str], download: bool = True
 ) -> tuple[nn.Module, Preprocess]:
     """Build a torchvision classifier and download its weights where they are not cached.
 
@@ -24,6 +24,7 @@ def load_torchvision(
         weights: a member of its weights enum, empty for the default, or ``none`` for random
             weights of a fixed seed.
         others: further names to offer when ``name`` is unknown.
+        download: the weights; where ``False`` they are random, whatever ``weights`` says.
 
     Raises:
         RecastError: an unknown name, or weights that cannot be downloaded.
@@ -38,15 +39,15 @@ def load_torchvision(
     members: dict[str, Any] = dict(models.get_model_weights(name).__members__)
     if weights.lower() == "none":
         size = _preprocess(members["DEFAULT"]).size if "DEFAULT" in members else 224
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return _build(name, None), Preprocess(size)
+        return _random(name), Preprocess(size)
     chosen = members.get(weights or "DEFAULT")
     if chosen is None:
         raise RecastError(
             f"{name} has no weights {weights or 'DEFAULT'!r}: "
             f"choose {', '.join([*members, 'none'])}"
         )
+    if not download:
+        return _random(name), _preprocess(chosen)
     try:
         model = _build(name, chosen)
     except (OSError, RuntimeError) as error:
@@ -58,6 +59,12 @@ def load_torchvision(
     return model, _preprocess(chosen)
 
 
+def _random(name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _build(name, None)
+
+
 def _build(name: str, weights: Any) -> nn.Module:
     # Without saying so, these two warn that their initialisation will change.
     options = {"init_weights": weights is None} if name in ("googlenet", "inception_v3") else {}
@@ -67,4 +74,4 @@ def _build(name: str, weights: Any) -> nn.Module:
 
 def _preprocess(weights: Any) -> Preprocess:
     transforms = weights.transforms()
-    return Preprocess(int(transforms.crop_size[0]), triple(transforms.mean), triple(transforms.std))
+    return Preprocess(int(transforms.crop_size[0]), tuple(transforms.mean), tuple(transforms.std))

@@ -50,7 +50,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
 
 
-def split_model(net: RecastModel, size: int) -> SplitModel:
+def split_model(net: RecastModel, size: int, channels: int = 3) -> SplitModel:
     """Divide ``net`` at the last single tensor that no coefficient reaches.
 
     A backbone that ``torch.fx`` cannot follow, or whose parts do not reproduce it on an example,
@@ -59,8 +59,10 @@ def split_model(net: RecastModel, size: int) -> SplitModel:
     Args:
         net: attached, in evaluation mode, on the device where it will run.
         size: pixels a side of the images that it takes.
+        channels: of these.
     """
-    example = torch.linspace(-1, 1, 2 * 3 * size * size, device=net.device).view(2, 3, size, size)
+    shape = (2, channels, size, size)
+    example = torch.linspace(-1, 1, 2 * channels * size * size, device=net.device).view(shape)
     whole = SplitModel(net, None, _Features(net))
     try:
         divided = _divide(net)

@@ -34,8 +34,8 @@ def small_resnet18() -> nn.Module:
     return model
 
 
-def vit(heads: int = 1) -> nn.Module:
-    return models.VisionTransformer(16, 4, 2, heads, 64, 96, num_classes=5)
+def vit(heads: int = 1, width: int = 64, layers: int = 2, mlp: int = 96) -> nn.Module:
+    return models.VisionTransformer(16, 4, layers, heads, width, mlp, num_classes=5)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def vit(heads: int = 1) -> nn.Module:
         (lambda: CifarResNet(14, 5), 32, "linear"),
         (small_resnet18, 32, "fc"),
         (lambda: models.resnet18(num_classes=5), 224, "fc"),
-        (vit, 16, "heads"),
+        (lambda: vit(heads=3, width=192, layers=12, mlp=768), 16, "heads"),
     ],
     ids=["cifar_resnet", "small_stem", "imagenet_stem", "vit"],
 )
@@ -89,7 +89,9 @@ def test_an_explicit_architecture_overrides_what_shapes_suggest(tmp_path):
     model = vit(heads=4).eval()
     save_file(model.state_dict(), path)
     assert load_backbone(f"file:{path}@vit(num_heads=4)").model.encoder.layers[0].num_heads == 4
-    assert load_backbone(f"file:{path}").model.encoder.layers[0].num_heads == 1
+    # 64 / 1, 64 / 2 and 64 / 4 would all be possible: what is not known is asked.
+    with pytest.raises(RecastError, match=r"attention heads.*@vit\(num_heads=NUMBER\)"):
+        load_backbone(f"file:{path}")
 
 
 def test_the_files_metadata_decide_the_preprocessing(tmp_path):

@@ -1,0 +1,169 @@
+"""A backbone that a Python callable of the user's own returns."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from recast_core.backbones.notes import note
+from recast_core.backbones.preprocess import (
+    GREY_MEAN,
+    GREY_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocess,
+)
+from recast_core.errors import RecastError
+from recast_core.trial import declared_sizes, on_trial, output_tensor
+
+_FORM = "write module:pkg.mod:factory or module:pkg.mod:factory@size=28,channels=1,mean=0.5,std=0.5"
+_OPTIONS = ("size", "channels", "mean", "std")
+_NUMBER = re.compile(r"\d+(\.\d*)?(e-?\d+)?")
+
+
+def load_module(rest: str) -> tuple[nn.Module, Preprocess]:
+    """What ``PKG.MOD:FACTORY`` returns, and how images are made ready for it.
+
+    ``@size=28,channels=1,mean=0.13,std=0.31`` says how; several channels have ``mean=0.5/0.4/0.4``.
+    What is not said is what the model says of itself (``image_size``, a timm or Hugging Face
+    configuration), else 224 px and ImageNet's mean and deviation.
+
+    Raises:
+        RecastError: a specification that cannot be read, a factory that fails, or a model that does
+            not take such images or return logits.
+    """
+    name, at, text = rest.partition("@")
+    options = _options(text, rest) if at else {}
+    model = _made(name)
+    preprocess = _preprocess(model, options, rest)
+    model.float()
+    example = preprocess.example(2)
+    try:
+        with on_trial(model):
+            logits = output_tensor(model(example))
+    except RecastError as error:
+        raise RecastError(f"module:{name}: {error}") from error
+    except Exception as error:  # a stranger's forward
+        raise RecastError(
+            f"the model of module:{name} fails on images of {preprocess.channels} x "
+            f"{preprocess.size} x {preprocess.size} ({_line(error)}): say what it takes, as in "
+            f"module:{name}@size=32,channels=1,mean=0.5,std=0.5"
+        ) from error
+    if logits.dim() != 2 or len(logits) != len(example):
+        raise RecastError(
+            f"the model of module:{name} returns {list(logits.shape)} for {len(example)} images: "
+            "let it return logits [N, classes]"
+        )
+    return model, preprocess
+
+
+def _made(name: str) -> nn.Module:
+    path, colon, attribute = name.partition(":")
+    if not colon or not path or not attribute:
+        raise RecastError(f"cannot read backbone 'module:{name}': {_FORM}")
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise RecastError(
+            f"cannot import {path!r} ({error}): install it or set PYTHONPATH to its folder"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise RecastError(f"importing {path!r} fails ({_line(error)}): correct it") from error
+    factory: Callable[[], object] | None = getattr(module, attribute, None)
+    if not callable(factory):
+        names = [key for key in vars(module) if not key.startswith("_")]
+        near = ", ".join(difflib.get_close_matches(attribute, names, n=3, cutoff=0.5)) or "none"
+        raise RecastError(
+            f"module {path!r} has no callable {attribute!r} (near names: {near}): "
+            "write module:pkg.mod:factory"
+        )
+    try:
+        model = factory()
+    except RecastError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise RecastError(
+            f"{name} raises {_line(error)}: let it return a torch.nn.Module when it is called "
+            "without arguments"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise RecastError(f"{name} returned {type(model).__name__}: return a torch.nn.Module")
+    return model
+
+
+def _options(text: str, rest: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        numbers = value.split("/")
+        if key not in _OPTIONS or not equals or not all(map(_NUMBER.fullmatch, numbers)):
+            near = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]}?)" if near and near[0] != key else ""
+            raise RecastError(f"cannot read {part!r} in module:{rest}{hint}: {_FORM}")
+        options[key] = value
+    for key in ("size", "channels"):
+        if key in options and not (options[key].isdigit() and int(options[key])):
+            raise RecastError(f"{key} of module:{rest} is {options[key]}: give a whole number")
+    return options
+
+
+def _preprocess(model: nn.Module, options: Mapping[str, str], rest: str) -> Preprocess:
+    own = _own(model)
+    sizes = declared_sizes(model)
+    size = int(options["size"]) if "size" in options else sizes[0] if sizes else 224
+    given = {key: _floats(options[key]) for key in ("mean", "std") if key in options}
+    lengths = {len(values) for values in given.values()} - {1}
+    channels = int(options["channels"]) if "channels" in options else max(lengths, default=0)
+    channels = channels or _declared_channels(model) or 3
+    if channels not in (1, 3):
+        raise RecastError(f"module:{rest} takes {channels} channels: images have 1 or 3")
+    usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else (GREY_MEAN, GREY_STD)
+    found = []
+    for key, default in zip(("mean", "std"), usual, strict=True):
+        values = given.get(key) or own.get(key) or default
+        values = values * channels if len(values) == 1 else values
+        if len(values) != channels:
+            raise RecastError(
+                f"{key} of module:{rest} has {len(values)} numbers for {channels} channels: give "
+                "one, or one for each, as in mean=0.5/0.4/0.4"
+            )
+        found.append(values)
+    if not all(value > 0 for value in found[1]):
+        raise RecastError(f"std of module:{rest} is 0: give numbers above 0")
+    if not given and not own:
+        note(
+            f"module:{rest}: images are normalised by ImageNet's mean and deviation; if yours "
+            "differ, add @mean=...,std=..."
+        )
+    return Preprocess(size, found[0], found[1])
+
+
+def _own(model: nn.Module) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation in a timm configuration."""
+    for name in ("pretrained_cfg", "default_cfg"):
+        held: Any = getattr(model, name, None)
+        if isinstance(held, Mapping) and "mean" in held and "std" in held:
+            return {key: tuple(map(float, held[key])) for key in ("mean", "std")}
+    return {}
+
+
+def _declared_channels(model: nn.Module) -> int | None:
+    for name in ("num_channels", "in_chans"):
+        value = getattr(getattr(model, "config", None), name, None)
+        if isinstance(value, int):
+            return value
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    return None if first is None else first.in_channels
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(float(value) for value in text.split("/"))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]

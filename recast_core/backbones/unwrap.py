@@ -1,0 +1,140 @@
+"""The state dict in a checkpoint as training scripts write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from recast_core.backbones.notes import note
+from recast_core.errors import RecastError
+
+# In this order, where a checkpoint holds several.
+_WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights",
+    "params", "backbone", "classifier", "model_ema", "ema", "ema_state_dict", "state_dict_ema",
+    "params_ema", "teacher", "student",
+)  # fmt: skip
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.")
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
+_DEPTH = 4
+
+
+def unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors by name, and what the checkpoint says besides (``num_heads``).
+
+    Wrapping mappings are opened, prefixes that all names share are taken off, and counters are
+    left out; each of these is noted.
+
+    Raises:
+        RecastError: there is no state dict, or one does not know which.
+    """
+    hints: dict[str, str] = {}
+    opened: list[str] = []
+    while isinstance(content, Mapping) and len(opened) < _DEPTH:
+        hints |= _hints(content)
+        inner = _inner(content, path)
+        if inner is None:
+            break
+        opened.append(inner)
+        content = content[inner]
+    if not isinstance(content, Mapping) or not content:
+        raise RecastError(f"{path} holds no state dict: save the model's state_dict() in it")
+    state = _tensors(content, path)
+    if opened:
+        note(f"{path}: took the state dict under {'.'.join(opened)!r}")
+    return _unprefixed(state, path), hints
+
+
+def unprefixed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """``state`` without the prefixes that wrappers leave, and without their counters."""
+    return _unprefixed(dict(state), path)
+
+
+def _inner(content: Mapping[object, object], path: Path) -> str | None:
+    """The key of the mapping that holds the tensors; ``None`` where ``content`` is that."""
+    found = [str(key) for key, value in content.items() if _holds_tensors(value)]
+    if not found:
+        return None
+    known = [key for key in _WRAPPERS if key in found]
+    if not known and len(found) > 1:
+        raise RecastError(
+            f"{path} holds several state dicts ({', '.join(found)}): save the one that is meant "
+            "alone"
+        )
+    chosen = known[0] if known else found[0]
+    if len(found) > 1:
+        others = ", ".join(key for key in found if key != chosen)
+        note(f"{path}: of several state dicts took {chosen!r}, not {others}")
+    return chosen
+
+
+def _holds_tensors(value: object, depth: int = _DEPTH) -> bool:
+    if not isinstance(value, Mapping) or not depth:
+        return False
+    if any(isinstance(inner, Tensor) and inner.dim() for inner in value.values()):
+        # An optimizer counts its states by number.
+        return all(isinstance(key, str) for key in value)
+    named = [inner for key, inner in value.items() if key in _WRAPPERS]
+    return any(_holds_tensors(inner, depth - 1) for inner in named)
+
+
+def _hints(content: Mapping[object, object]) -> dict[str, str]:
+    places: list[object] = [content]
+    places += [content.get(key) for key in ("args", "config", "cfg", "hparams", "hyper_parameters")]
+    for place in places:
+        values = place if isinstance(place, Mapping) else getattr(place, "__dict__", {})
+        for name in _HEADS:
+            value = values.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return {"num_heads": str(value)}
+    return {}
+
+
+def _tensors(content: Mapping[object, object], path: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    left: list[str] = []
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Tensor):
+            state[key] = value
+        elif isinstance(key, str) and isinstance(value, int | float | str | bool | None):
+            left.append(key)
+        else:
+            raise RecastError(
+                f"{path} holds {key!r}, which is no tensor: save the model's state_dict() alone"
+            )
+    if not state:
+        raise RecastError(f"{path} holds no state dict: save the model's state_dict() in it")
+    if left:
+        note(f"{path}: left out {', '.join(left)}, which are no tensors")
+    return state
+
+
+def _unprefixed(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    taken = ""
+    while True:
+        prefix = next((p for p in _PREFIXES if _shared(state, p)), None)
+        if prefix is None:
+            break
+        counters = [key for key in state if not key.startswith(prefix)]
+        state = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in state.items()
+            if key.startswith(prefix)
+        }
+        taken += prefix
+        if counters:
+            note(f"{path}: left out {', '.join(counters)}, which are counters")
+    if taken:
+        note(f"{path}: took {taken!r} off the names of its tensors")
+    return state
+
+
+def _shared(state: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether all tensors but counters have the prefix."""
+    named = [key.startswith(prefix) for key in state]
+    return any(named) and all(
+        has or (not tensor.dim() and "." not in key)
+        for has, (key, tensor) in zip(named, state.items(), strict=True)
+    )
