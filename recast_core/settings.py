@@ -143,6 +143,11 @@ class Settings(TrainingSettings, Adaptation):
     quorum: str = setting(
         "all", "Updates that close a round early: all, a count (5) or a share (0.8)."
     )
+    max_lag: float = setting(
+        10.0,
+        "Times as long as the others that a client may take before it is no longer waited for, 20 "
+        "seconds at least; 0 for the deadline alone.",
+    )
     keep_running: bool = setting(False, "Wait for `recast tasks add` when all tasks are learned.")
     baseline: bool = setting(
         True,

@@ -32,6 +32,8 @@ def check(settings: Settings) -> None:
         )
     if not 0 < settings.deadline < float("inf"):
         raise RecastError(f"deadline is {settings.deadline}: give seconds, more than 0")
+    if not 0 <= settings.max_lag < float("inf"):
+        raise RecastError(f"max_lag is {settings.max_lag}: give a number, 0 for the deadline alone")
     parse_quorum(settings.quorum)
     if not 0 <= settings.seed < 2**32:
         raise RecastError(f"seed is {settings.seed}: give a whole number from 0 to 4294967295")

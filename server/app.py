@@ -206,7 +206,7 @@ def _end(strategy: FedRecast, grid: Grid, *, finished: bool) -> None:
     """Let a grid that has an end come to it, and record all that passed until then."""
     if isinstance(grid, Ending):
         grid.end(finished=finished)
-    strategy.record_rest(grid)
+    strategy.record_rest(grid, last=True)
 
 
 def _another_task(strategy: FedRecast, grid: Grid, registry: Registry, run: int) -> bool:

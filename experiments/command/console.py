@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,6 +116,11 @@ class ProgressObserver:
         if reason in LOST.values():
             return
         self._line(f"client {client} left out ({reason}): {detail}")
+
+    def overdue(self, clients: Collection[str]) -> None:
+        """Say who is no longer waited for."""
+        if clients:
+            self._line(f"not waited for any more: {', '.join(sorted(clients))}")
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

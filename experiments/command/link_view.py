@@ -72,7 +72,9 @@ class LinkView(LogObserver):
         up, down = (sum(getattr(session, way) for session in sessions) for way in ("up", "down"))
         table = Table("client", "state", "up", "down", box=None)
         for session in sessions[:ROWS]:
-            table.add_row(session.name, _state(session), f"{session.up:,}", f"{session.down:,}")
+            table.add_row(
+                session.name, self._state(session), f"{session.up:,}", f"{session.down:,}"
+            )
         if len(sessions) > ROWS:
             table.add_row(f"and {len(sessions) - ROWS} more", "", "", "")
         head = (
@@ -80,8 +82,16 @@ class LinkView(LogObserver):
         )
         return Group(table, Text(head), Text(self._last))
 
+    def name_of(self, client: str) -> str:
+        """A client's own name beside its node id."""
+        names = {str(session.node): session.name for session in self._sessions.all()}
+        return f"{names[client]} ({client})" if client in names else client
 
-def _state(session: Session) -> str:
-    if session.stream is None:
-        return "away"
-    return "idle" if all(entry.retired for entry in list(session.open.values())) else "working"
+    def _state(self, session: Session) -> str:
+        if session.expelled:
+            return "revoked"
+        if session.stream is None:
+            return "away"
+        if str(session.node) in self._overdue:
+            return "silent"
+        return "idle" if all(entry.retired for entry in list(session.open.values())) else "working"

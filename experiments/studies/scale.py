@@ -159,6 +159,9 @@ class _Watch:
         """A client that could not train would be time not spent."""
         print(f"client {client} refused ({reason}): {detail}", file=sys.stderr)
 
+    def overdue(self, clients: object) -> None:
+        """See ``server.exchange.observer.Observer``."""
+
 
 def measure(
     engines: Sequence[str], clients: Sequence[int], limit: float, options: Sequence[str]

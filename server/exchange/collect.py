@@ -14,28 +14,11 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from server.exchange.pace import Pace
+from server.exchange.wait import GONE_SECONDS, Presence, Question, Wait
+
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
-# Looking for nodes costs a request; a node that is away for this long has lost the question too.
-LOOK_SECONDS = 2.0
-GONE_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Question:
-    """A message that was sent: to whom, about what (``group``), until when an answer counts late.
-
-    Attributes:
-        node: Flower's node id.
-        group: the message's group id; a quorum is one of each group.
-        kind: the message type.
-        forgotten: by the collector's clock, when a late answer is no longer looked for.
-    """
-
-    node: int
-    group: str
-    kind: str
-    forgotten: float
 
 
 @dataclass
@@ -45,14 +28,21 @@ class Unread:
     Attributes:
         late: answers to questions that had been closed, each with its question.
         gone: questions whose node left before it answered.
+        silent: questions that were never answered, neither in time nor late.
     """
 
     late: list[tuple[Question, Message]] = field(default_factory=list)
     gone: list[Question] = field(default_factory=list)
+    silent: list[Question] = field(default_factory=list)
 
 
 class Collector:
-    """Sends questions and polls for answers; keeps looking for those that did not come in time."""
+    """Sends questions and polls for answers; keeps looking for those that did not come in time.
+
+    One rule for every phase: a group is closed by its quorum, by its deadline, or when the rest has
+    taken a multiple of the others' time. Whoever has not answered by then is asked again, but is
+    not waited for before it has answered, late or in time.
+    """
 
     def __init__(
         self,
@@ -60,6 +50,7 @@ class Collector:
         quorum: int | float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        lag: float = 0.0,
     ) -> None:
         """Wait at most ``deadline`` seconds for each ``ask``.
 
@@ -68,35 +59,49 @@ class Collector:
             quorum: useful answers that close a group: a count, or a share (float) of those asked.
             clock: seconds, monotonic.
             sleep: waits seconds.
+            lag: how many times as long as the others a node may take; 0 for the deadline alone.
         """
         self._deadline = deadline
         self._quorum = quorum
         self._clock = clock
         self._sleep = sleep
+        self._pace = Pace(deadline, lag)
         self._asked: dict[str, Question] = {}
         self._late: dict[str, Question] = {}
+        # Of those that are late, whose time was over: the time that they had.
+        self._missed: dict[str, float] = {}
         self._unread = Unread()
+
+    @property
+    def overdue(self) -> frozenset[int]:
+        """The nodes that are asked, but not waited for."""
+        return frozenset(self._pace.overdue)
 
     def question(self, reply: Message) -> Question | None:
         """The question of the last ``ask`` that ``reply`` answers."""
         return self._asked.get(reply.metadata.reply_to_message_id)
 
     def take_unread(self) -> Unread:
-        """What came late and who left, since this was last called."""
+        """What came late, who left and who has kept silent, since this was last called."""
         unread, self._unread = self._unread, Unread()
         return unread
 
     def waiting(self, kind: str) -> set[int]:
         """The nodes that still owe an answer to a closed question of this message type."""
         now = self._clock()
-        self._late = {name: late for name, late in self._late.items() if late.forgotten > now}
+        self._drop(name for name, late in self._late.items() if late.forgotten <= now)
         return {question.node for question in self._late.values() if question.kind == kind}
+
+    def give_up(self) -> None:
+        """Nobody looks for late answers any more: what was missed has not been answered."""
+        self._drop(self._late)
 
     def ask(
         self,
         grid: Grid,
         messages: Iterable[Message],
         useful: Callable[[Message], bool] | None = None,
+        hurry: bool = True,
     ) -> list[Message]:
         """Send ``messages``, wait, and return the answers that came in time.
 
@@ -104,43 +109,68 @@ class Collector:
             grid: what carries messages.
             messages: at most one a node and group.
             useful: whether an answer counts towards the quorum; ``None`` waits for all answers.
+            hurry: whether a quorum closes a group at once, and not a little later.
         """
-        ends = self._clock() + self._deadline
+        began = self._clock()
+        ends = began + self._deadline
         self._asked = self._push(grid, messages, ends + self._deadline + GONE_SECONDS)
         open_ = dict(self._asked)
-        needed = self._needed(open_.values()) if useful else {}
+        wait = Wait(self._asked.values(), self._pace, began, self._needed(), hurry=hurry)
         replies: list[Message] = []
-        presence = _Presence(grid, self._clock)
+        presence = Presence(grid, self._clock)
         pause = FIRST_PAUSE
         while open_:
             for reply in grid.pull_messages([*open_, *self._late]):
-                name = reply.metadata.reply_to_message_id
+                name, now = reply.metadata.reply_to_message_id, self._clock()
                 if name in self._late:
-                    self._unread.late.append((self._late.pop(name), reply))
+                    self._take_late(name, reply, now)
                     continue
                 replies.append(reply)
-                open_.pop(name, None)
                 question = self._asked.get(name)
-                if question and useful and useful(reply):
-                    needed[question.group] -= 1
+                if open_.pop(name, None) and question:
+                    wait.answered(question, now, useful=useful is None or useful(reply))
+            now = self._clock()
             for name, question in list(open_.items()):
-                if needed.get(question.group, 1) <= 0:
-                    self._late[name] = open_.pop(name)
-                elif presence.lost(question.node):
+                if presence.lost(question.node):
                     self._unread.gone.append(open_.pop(name))
-            left = ends - self._clock()
-            if not open_ or left <= 0:
+                elif useful is not None and wait.has_quorum(question, now):
+                    self._late[name] = open_.pop(name)
+                elif wait.is_over(question, now) or ends <= now:
+                    self._miss(name, open_.pop(name), wait.limit(question))
+            if not open_:
                 break
-            self._sleep(min(pause, left))
+            if not wait.waits_for(open_.values()):
+                for name in list(open_):
+                    question = open_.pop(name)
+                    self._miss(name, question, wait.limit(question))
+                break
+            self._sleep(min(pause, max(0.0, ends - now)))
             pause = min(1.5 * pause, LONGEST_PAUSE)
-        self._late |= open_
         self._keep_newest()
         return replies
+
+    def _take_late(self, name: str, reply: Message, now: float) -> None:
+        question, limit = self._late.pop(name), self._missed.pop(name, None)
+        if limit is not None:
+            self._pace.answered_late(question.node, now - question.asked, limit)
+        self._unread.late.append((question, reply))
+
+    def _miss(self, name: str, question: Question, limit: float) -> None:
+        """The time for a question is over; its answer may still come."""
+        self._late[name], self._missed[name] = question, limit
+        self._pace.missed([question.node])
 
     def _keep_newest(self) -> None:
         """Look for one late answer of a node and kind: others would pile up where none comes."""
         newest = {(late.node, late.kind): name for name, late in self._late.items()}
-        self._late = {name: self._late[name] for name in newest.values()}
+        self._drop(set(self._late) - set(newest.values()))
+
+    def _drop(self, names: Iterable[str]) -> None:
+        """Look for these late answers no longer."""
+        for name in list(names):
+            question = self._late.pop(name)
+            if self._missed.pop(name, None) is not None:
+                self._unread.silent.append(question)
 
     def _push(
         self, grid: Grid, messages: Iterable[Message], forgotten: float
@@ -151,41 +181,24 @@ class Collector:
         names = list(grid.push_messages(messages))
         if len(names) != len(messages):  # a grid may leave out what it could not send
             names = [message.metadata.message_id for message in messages]
+        now = self._clock()
         return {
             name: Question(
                 message.metadata.dst_node_id,
                 message.metadata.group_id,
                 message.metadata.message_type,
                 forgotten,
+                now,
             )
             for name, message in zip(names, messages, strict=True)
             if name
         }
 
-    def _needed(self, questions: Iterable[Question]) -> dict[str, int]:
-        counts = Counter(question.group for question in questions)
+    def _needed(self) -> dict[str, int]:
+        counts = Counter(question.group for question in self._asked.values())
         return {
             group: min(count, self._quorum)
             if isinstance(self._quorum, int)
             else math.ceil(count * self._quorum - 1e-9)
             for group, count in counts.items()
         }
-
-
-class _Presence:
-    """Which nodes have been away from a grid for some time."""
-
-    def __init__(self, grid: Grid, clock: Callable[[], float]) -> None:
-        self._grid = grid
-        self._clock = clock
-        self._looked = clock()
-        self._present: set[int] | None = None
-        self._seen: dict[int, float] = {}
-
-    def lost(self, node: int) -> bool:
-        now = self._clock()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked, self._present = now, set(self._grid.get_node_ids())
-        if self._present is None or node in self._present:
-            self._seen[node] = now
-        return now - self._seen.setdefault(node, now) >= GONE_SECONDS

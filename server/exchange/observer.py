@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Protocol
 
 from recast_core.start import Start
@@ -36,9 +37,14 @@ class Observer(Protocol):
     def refused(self, client: str, reason: str, detail: str) -> None:
         """A client, or its answer, is left out."""
 
+    def overdue(self, clients: Collection[str]) -> None:
+        """These, and no others, are asked but not waited for: they did not answer in time."""
+
 
 class LogObserver:
     """An observer that logs one line for each event."""
+
+    _overdue: frozenset[str] = frozenset()
 
     def run_started(self, start: Start) -> None:
         """Say nothing: nothing has happened."""
@@ -68,3 +74,14 @@ class LogObserver:
         """Warn of what was left out."""
         text = "client %s refused (%s): %s"
         _hush.log(logging.WARNING, client, text, client, reason, detail)
+
+    def overdue(self, clients: Collection[str]) -> None:
+        """Log who is new among them."""
+        if new := sorted(set(clients) - self._overdue):
+            names = ", ".join(self.name_of(client) for client in new)
+            logger.warning("no answer in time from %s: asked again, but not waited for", names)
+        self._overdue = frozenset(clients)
+
+    def name_of(self, client: str) -> str:
+        """What to call a client in a log line."""
+        return client

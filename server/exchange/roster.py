@@ -13,7 +13,7 @@ from recast_core.start import Start
 from recast_core.wire.messages import bank_ref
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
-from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic
+from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic, is_answer
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,9 @@ class Roster:
         self, grid: Grid, nodes: Sequence[int], body: pb.ToClient, expected: str
     ) -> list[Reply]:
         messages = [self._traffic.send(node, body, Topic(), grid) for node in nodes]
-        replies = self._collector.ask(grid, messages)
+        replies = self._collector.ask(
+            grid, messages, lambda reply: is_answer(reply, expected), hurry=False
+        )
         for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(nodes)):
             self._traffic.refuse(node, Topic(), "silent", f"no answer to {expected} in time")
         return list(self._traffic.receive(replies, Topic(), expected))

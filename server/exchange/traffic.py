@@ -13,8 +13,9 @@ from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.text import plain
 from server.exchange.carried import Carrying
-from server.exchange.collect import Collector, Question
+from server.exchange.collect import Collector
 from server.exchange.observer import LOST, Observer
+from server.exchange.wait import Question
 from server.record.ledger import Kind, Ledger, LedgerRow
 from server.record.tables import Refusal
 
@@ -25,6 +26,7 @@ MAX_REPLY_BYTES = 1 << 16
 FORGETFUL = frozenset({"bank-missing", "bank-mismatch", "unknown-task"})
 # Flower's codes for an answer that will not come: the node is away, or the message expired.
 UNAVAILABLE = frozenset({3, 4, 5})
+GREETINGS = frozenset({"query.hello", "query.bank"})
 MESSAGE_TYPES = {
     "hello": "query.hello",
     "bank": "query.bank",
@@ -95,6 +97,7 @@ class Traffic:
         # Of a bank's message, by its size: what stands before the bank itself.
         self._before: dict[int, int] = {}
         self._longest = MAX_REPLY_BYTES
+        self._overdue: frozenset[int] = frozenset()
 
     def send(self, node: int, body: pb.ToClient, topic: Topic, grid: object = None) -> Message:
         """The Flower message that carries ``body`` to ``node``.
@@ -162,6 +165,12 @@ class Traffic:
             for refusal in grid.take_refusals():
                 self._ledger.refuse(refusal)
 
+    def give_up(self) -> None:
+        """The run ends: enter in the ledger who has not answered."""
+        if self._collector is not None:
+            self._collector.give_up()
+        self._refuse_unread()
+
     def take_forgetful(self) -> set[int]:
         """The nodes that have lost what they were told, since this was last called."""
         forgot, self._forgot = self._forgot, set()
@@ -178,6 +187,15 @@ class Traffic:
                 self.refuse(question.node, topic, "late", detail)
         for question in unread.gone:
             self.refuse(question.node, Topic.of(question), "gone", "left before it answered")
+        for question in unread.silent:
+            # A greeting that was not answered has been told by whoever greeted.
+            if question.kind not in GREETINGS:
+                what = question.kind.rpartition(".")[2]
+                self.refuse(question.node, Topic.of(question), "silent", f"no answer to {what}")
+        overdue = self._collector.overdue
+        if overdue != self._overdue:
+            self._overdue = overdue
+            self._observer.overdue([str(node) for node in overdue])
 
     def _parse(self, node: int, topic: Topic, reply: Message, limit: int) -> pb.ToServer | None:
         """The reply's message, counted; ``None`` where it holds none, which is refused."""

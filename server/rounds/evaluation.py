@@ -1,8 +1,8 @@
 """The evaluate phase: what a task's coefficients are worth on the clients' own test images.
 
 Every node that has test images of the task is asked, whatever was sampled to train it, once after
-the task's last round and once more when all tasks are learned. A quorum does not apply: the
-accuracy is over all who answer before the deadline.
+the task's last round and once more when all tasks are learned. The accuracy is over all who answer
+before the quorum, or the deadline, closes it.
 """
 
 from __future__ import annotations

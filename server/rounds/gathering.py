@@ -17,7 +17,7 @@ from recast_core.wire.head_bytes import code_of, pack_head, statistics_length
 from recast_core.wire.messages import BROADCAST_BITS, RefusedError, to_broadcast
 from server.exchange.collect import Collector
 from server.exchange.roster import Share, agreed_classes
-from server.exchange.traffic import Topic, Traffic
+from server.exchange.traffic import Topic, Traffic, is_answer
 from server.rounds.checks import check_head
 from server.rounds.state import TaskState
 
@@ -128,9 +128,20 @@ class Heads:
             if not shares:
                 continue
             question = _Question(task, shares, agreed_classes(shares.values()), set())
-            replies = exchange.collector.ask(grid, self._ask(exchange, question))
+            longest = self._longest(question)
+            replies = exchange.collector.ask(
+                grid,
+                self._ask(exchange, question),
+                lambda reply, longest=longest: is_answer(reply, "head", longest),  # type: ignore[misc]
+                hurry=False,
+            )
             for of_start, statistics in self._receive(exchange, replies, question).items():
                 self._merge(task, of_start, statistics, question.classes)
+
+    def _longest(self, question: _Question) -> int:
+        """Bytes that an answer may have."""
+        classes = question.classes
+        return statistics_length(self.kind, classes, self.width, classes) + 64
 
     def _ask(self, exchange: Exchange, question: _Question) -> list[Message]:
         start, task = exchange.start, question.task
@@ -151,7 +162,7 @@ class Heads:
     ) -> dict[bool, list[Statistics]]:
         """The statistics for the head with the coefficients (``False``), and at the start."""
         classes, topic = question.classes, question.topic
-        longest = statistics_length(self.kind, classes, self.width, classes) + 64
+        longest = self._longest(question)
         told: dict[bool, list[Statistics]] = {False: [], True: []}
         for answer in exchange.traffic.receive(replies, topic, "head", longest):
             node, found = answer.node, answer.body.head

@@ -20,6 +20,7 @@ class RoundPlan:
         clients_per_round: how many nodes train a task in a round, 0 for all.
         quorum: updates that close a round early: a count, or a share (float) of those asked.
         deadline: seconds that a round, an evaluation or a greeting may take.
+        max_lag: how many times as long as the others a client may take; 0 for the deadline alone.
         patience: seconds to wait for clients where there are none.
         aggregate: makes a task's next vector.
     """
@@ -30,6 +31,7 @@ class RoundPlan:
     clients_per_round: int = 0
     quorum: int | float = 1.0
     deadline: float = 3600.0
+    max_lag: float = 0.0
     patience: float = 30.0
     aggregate: Aggregate = average
 
@@ -47,6 +49,7 @@ class RoundPlan:
             clients_per_round=settings.clients_per_round,
             quorum=parse_quorum(settings.quorum),
             deadline=settings.deadline,
+            max_lag=settings.max_lag,
             patience=patience,
             aggregate=aggregation(settings.aggregation),
         )

@@ -72,7 +72,7 @@ class FedRecast(Strategy):
             if task.name not in known:
                 registry.add_task(run, task.name, source=task.source)
         ledger = Ledger(registry)
-        collector = Collector(plan.deadline, plan.quorum)
+        collector = Collector(plan.deadline, plan.quorum, lag=plan.max_lag)
         traffic = Traffic(ledger, observer, collector)
         self._federation = Federation(
             start=start,
@@ -167,9 +167,7 @@ class FedRecast(Strategy):
             elif self._unevaluated():  # of a server that was killed before it came to that
                 self._federation.roster.refresh(grid)
             messages = list(self.configure_evaluate(server_round, arrays, config, grid))
-            found = self.aggregate_evaluate(
-                server_round, self._federation.collector.ask(grid, messages)
-            )
+            found = self.aggregate_evaluate(server_round, self._measure(grid, messages))
             if found is not None:
                 result.evaluate_metrics_clientapp[server_round] = found
             if evaluate_fn and (own := evaluate_fn(server_round, arrays)) is not None:
@@ -242,7 +240,7 @@ class FedRecast(Strategy):
         for state in earlier:
             if (state.number, last.number) in done:
                 continue
-            replies = federation.collector.ask(grid, self._evaluating.questions(grid, [state]))
+            replies = self._measure(grid, self._evaluating.questions(grid, [state]))
             self._evaluating.finish([state], replies, after=last)
 
     def unlearned(self) -> list[str]:
@@ -256,9 +254,11 @@ class FedRecast(Strategy):
             self._federation.roster.refresh(grid)
         return bool(self.active(0))
 
-    def record_rest(self, grid: Grid | None = None) -> None:
-        """Record bytes and refusals that no round or evaluation has taken."""
+    def record_rest(self, grid: Grid | None = None, *, last: bool = False) -> None:
+        """Record bytes and refusals that no round or evaluation has taken; at ``last`` all."""
         federation = self._federation
+        if last:
+            federation.traffic.give_up()
         federation.traffic.take_from(grid)
         rows, refusals = federation.ledger.drain(), federation.ledger.drain_refusals()
         if rows or refusals:
@@ -266,6 +266,12 @@ class FedRecast(Strategy):
 
     def summary(self) -> None:
         """Say nothing: the registry speaks."""
+
+    def _measure(self, grid: Grid, messages: Iterable[Message]) -> list[Message]:
+        """Ask for evaluations."""
+        return self._federation.collector.ask(
+            grid, messages, lambda reply: is_answer(reply, "evaluation"), hurry=False
+        )
 
     def _unfinished(self) -> list[TaskState]:
         return [s for s in self.states.values() if s.round < self.plan.rounds and not s.given_up]

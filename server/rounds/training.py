@@ -166,7 +166,7 @@ class Training:
         refusals = [
             refusal
             for refusal in self._federation.ledger.refusals_since(self._mark)
-            if refusal.task == state.name
+            if refusal.task == state.name and refusal.reason != "silent"
         ]
         lasting = [refusal for refusal in refusals if refusal.reason not in _PASSING]
         what = f"round {state.round + 1} of task {state.name!r}"

@@ -1,0 +1,130 @@
+"""Nobody waits long for who does not answer, in any phase: quorum, deadline, the others' time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from protos import recast_v1_pb2 as pb
+from server.exchange.pace import LEAST_ALONE, LEAST_SECONDS
+
+if TYPE_CHECKING:
+    from conftest import Federation
+
+Make = Callable[..., "Federation"]
+NEVER = 1e9
+HOUR = 3600.0
+
+
+def delay(**seconds: float) -> Callable[[pb.ToClient], float]:
+    return lambda question: seconds.get(str(question.WhichOneof("body")), 0.0)
+
+
+def clients(made: Federation, task: int = 1) -> list[int]:
+    return [entry.clients for entry in made.registry.rounds(made.run, task)]
+
+
+def test_a_silent_client_costs_one_short_wait_and_is_asked_again_in_every_round(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = federation(nodes=3, rounds=6, deadline=HOUR, max_lag=10)
+    made.grid.nodes[3].delay = delay(train=NEVER)
+    with caplog.at_level(logging.WARNING, "recast.server"):
+        made.go()
+    assert clients(made) == [2] * 6
+    assert LEAST_SECONDS <= made.clock.now <= LEAST_SECONDS + 4
+    assert [round_ for _, round_ in made.trained(3)] == [1, 2, 3, 4, 5, 6]
+    told = [text for text in caplog.messages if "no answer in time from 3" in text]
+    assert len(told) == 1
+    made.strategy.record_rest(last=True)
+    assert made.reasons() == {"silent": 6}
+
+
+def test_without_the_others_time_a_silent_client_costs_one_deadline_in_all(
+    federation: Make,
+) -> None:
+    made = federation(nodes=3, rounds=6, deadline=100.0, max_lag=0)
+    made.grid.nodes[3].delay = delay(train=NEVER)
+    made.go()
+    assert clients(made) == [2] * 6
+    assert made.clock.now == pytest.approx(100, abs=4)
+
+
+def test_who_takes_ten_times_as_long_is_waited_for_and_who_takes_longer_is_not(
+    federation: Make,
+) -> None:
+    made = federation(nodes=4, rounds=3, deadline=HOUR, max_lag=10)
+    for node, seconds in ((1, 4.0), (2, 5.0), (3, 49.0), (4, 90.0)):
+        made.grid.nodes[node].delay = delay(train=seconds)
+    made.go()
+    # In the second round the fourth is not waited for; it answers late each time.
+    assert clients(made) == [3, 3, 3]
+    assert made.clock.now < 3 * 55
+    made.strategy.record_rest(last=True)
+    assert set(made.reasons()) <= {"late", "silent"}
+
+
+def test_who_was_away_for_a_while_is_waited_for_again_when_its_answers_come(
+    federation: Make,
+) -> None:
+    made = federation(nodes=3, rounds=9, deadline=HOUR, max_lag=10)
+    seen: list[int] = []
+
+    def slow_once(question: pb.ToClient) -> float:
+        if question.WhichOneof("body") != "train":
+            return 0.0
+        seen.append(question.train.round)
+        return {1: NEVER, 2: 3.0}.get(question.train.round, 1.0)
+
+    for node in (1, 2):
+        made.grid.nodes[node].delay = delay(train=2.0)
+    made.grid.nodes[3].delay = slow_once
+    made.go()
+    found = clients(made)
+    assert found[0] == 2
+    assert found[-1] == 3
+    assert found.count(3) >= 6
+    assert seen == list(range(1, 10))
+
+
+@pytest.mark.parametrize("kind", ["hello", "bank"])
+def test_a_newcomer_that_does_not_greet_back_keeps_the_others_for_seconds_once(
+    federation: Make, kind: str
+) -> None:
+    made = federation(nodes=2, rounds=4, deadline=HOUR, max_lag=10)
+    quiet = federation(nodes=3).grid.nodes[3]
+    quiet.delay = delay(**{kind: NEVER})
+    answer = made.grid.nodes[1].answer
+
+    def then_comes(question: pb.ToClient) -> list[object]:
+        if question.WhichOneof("body") == "train" and question.train.round == 1:
+            made.grid.nodes[3] = quiet
+        return answer(question)
+
+    made.grid.nodes[1].answer = then_comes  # type: ignore[method-assign]
+    made.go()
+    assert clients(made) == [2] * 4
+    assert made.clock.now <= LEAST_ALONE[f"query.{kind}"] + 3
+    assert made.reasons() == {"silent": 1}
+
+
+@pytest.mark.parametrize("kind", ["evaluate"])
+def test_an_evaluation_waits_no_longer_than_a_round(federation: Make, kind: str) -> None:
+    made = federation(nodes=4, rounds=1, deadline=HOUR, max_lag=10)
+    made.grid.nodes[3].delay = delay(**{kind: NEVER})
+    made.go()
+    assert [entry.clients for entry in made.registry.accuracies(made.run)] == [3]
+    assert made.clock.now <= LEAST_SECONDS + 3
+
+
+def test_a_quorum_closes_greeting_and_evaluation_too(federation: Make) -> None:
+    made = federation(nodes=4, rounds=2, deadline=HOUR, quorum=0.5)
+    made.grid.nodes[4].delay = delay(hello=NEVER)
+    made.grid.nodes[3].delay = delay(evaluate=NEVER)
+    made.go()
+    assert clients(made) == [3, 3]
+    assert [entry.clients for entry in made.registry.accuracies(made.run)] == [2]
+    assert made.clock.now < 10
