@@ -81,6 +81,20 @@ class Asked:
             self._read = start, from_broadcast(start, self.broadcast)
         return self._read[1]
 
+    def candidates(self, start: Start) -> dict[int, Vector]:
+        """Where else the task may start: vectors ``[D]`` by the task that each is of.
+
+        Raises:
+            RefusedError: as ``from_broadcast``.
+        """
+        assert self.broadcast is not None
+        found = {}
+        for one in self.broadcast.candidates:
+            told = pb.Broadcast(bank=self.broadcast.bank, bits=self.broadcast.bits)
+            told.scale, told.coefficients = one.scale, one.coefficients
+            found[one.task] = from_broadcast(start, told)
+        return found
+
 
 class UnpreparedError(RefusedError):
     """A refusal with its code of the wire."""
@@ -223,6 +237,11 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
     if hyper.objective != "split-ridge":
         kept.check_classes(model, data)
         local = yield from kept.own_statistics_help(me, model, data, task)
+    began = 0
+    if hyper.objective != "split-ridge" and broadcast.candidates:
+        others = asked.candidates(model.start)
+        began = yield from kept.nearest(model, data, {0: start, **others}, local)
+        start = others.get(began, start)
     seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
     trained: Vector = yield Lesson(model, data, start, hyper, seed, local)
     if not np.isfinite(trained).all():
@@ -235,6 +254,7 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
     encoded = round_update(trained - start, unsaid, broadcast, hyper, seed)
     examples = len(data.labelled) if without_labels else len(data.labels)
     update = update_of(model.start, broadcast.task, broadcast.round, examples, encoded)
+    update.started = began
     return pb.ToServer(update=update)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from client.turn import D, Exam, Guess, Holdings, M, Work
 from protos import recast_v1_pb2 as pb
@@ -17,6 +18,8 @@ from recast_core.wire.codec import Vector
 
 # With fewer labels their accuracy says too little, and the predictions' own sureness is asked.
 ENOUGH_LABELS = 16
+# So many images say which earlier task is nearest.
+FEW = 64
 
 
 def check_classes(model: M, data: D) -> None:
@@ -59,6 +62,34 @@ def own_statistics_help(
         else:
             me.notes[name] = False
     return me.notes[name]
+
+
+def nearest(
+    model: M, data: D, vectors: Mapping[int, Vector], local: bool
+) -> Generator[Work[M, D], Any, int]:
+    """Which of several vectors fits a few of this client's images best.
+
+    The loss decides where images have labels, else how sure the predictions are. Of equals the
+    first is taken.
+
+    Args:
+        model: with the deployed classifier.
+        data: of the client.
+        vectors: float32 ``[D]`` each, by a number.
+        local: whether BatchNorms use this client's own images.
+    """
+    labels = _labels(data)
+    known = (labels >= 0).nonzero().squeeze(1)
+    every = spread_choice(len(labels))
+    few = known[spread_choice(len(known), FEW)] if len(known) else spread_choice(len(labels), FEW)
+    losses = {}
+    for number, vector in vectors.items():
+        logits: Tensor = yield Guess(model, data, vector, few, every if local else None)
+        if len(known):
+            losses[number] = float(F.cross_entropy(logits.float(), labels[few]))
+        else:
+            losses[number] = _unsureness(logits)
+    return min(losses, key=losses.__getitem__)
 
 
 def check_diversity(

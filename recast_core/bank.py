@@ -71,6 +71,15 @@ class TemplateBank:
         """The number of templates over all groups."""
         return sum(group.count for group in self.groups)
 
+    @property
+    def customary_rate(self) -> float | None:
+        """See ``Start``: what the bank's maker wrote beside it."""
+        try:
+            rate = float(self.meta.get("learning-rate", "nan"))
+        except ValueError:
+            return None
+        return rate if 0 < rate < float("inf") else None
+
     @cached_property
     def initial_vector(self) -> Tensor:
         """``c0`` as one float32 vector ``[D]``."""

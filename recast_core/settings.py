@@ -93,6 +93,14 @@ class Settings(TrainingSettings, Adaptation):
     learning_rate: float = setting(
         0.0, "Of what trains; 0 is the method's customary rate, 2e-2 for recast."
     )
+    decay: str = setting(
+        "none", "none or cosine: how the learning rate falls over a task's rounds."
+    )
+    begin: str = setting(
+        "nearest",
+        "nearest or bank: with head backbone, a task starts at the earlier task that fits a few of "
+        "each client's images best, or at the bank's start.",
+    )
     tasks: str = setting(
         "digits digits+inverted digits+rotated",
         'DATA specifications, learned in this order, e.g. "digits npz:flowers.npz".',

@@ -11,8 +11,12 @@ from recast_core.targets import patterns_of
 from recast_core.wire.codec import check_bits
 from recast_core.wire.transforms import chain
 
-STATISTICS = ("frozen", "recompute")
-ROUNDINGS = ("nearest", "stochastic")
+CHOICES = {
+    "statistics": ("frozen", "recompute"),
+    "decay": ("none", "cosine"),
+    "begin": ("nearest", "bank"),
+    "rounding": ("nearest", "stochastic"),
+}
 
 
 def check(settings: Settings) -> None:
@@ -38,10 +42,9 @@ def check(settings: Settings) -> None:
     if not 0 <= settings.seed < 2**32:
         raise RecastError(f"seed is {settings.seed}: give a whole number from 0 to 4294967295")
     head_kind(settings.head)
-    if settings.statistics not in STATISTICS:
-        raise RecastError(
-            f"unknown statistics {settings.statistics!r}: choose {' or '.join(STATISTICS)}"
-        )
+    for name, known in CHOICES.items():
+        if (given := getattr(settings, name)) not in known:
+            raise RecastError(f"unknown {name} {given!r}: choose {' or '.join(known)}")
     if settings.recomputes and settings.head != "backbone":
         raise RecastError(
             f"statistics recompute and head {settings.head}: the deployed classifier says where "
@@ -57,10 +60,6 @@ def check(settings: Settings) -> None:
         raise RecastError(
             f"labels 0 and head {settings.head}, which is fitted to labels: use head backbone or "
             "task:NAME, which a model brings, or give labels"
-        )
-    if settings.rounding not in ROUNDINGS:
-        raise RecastError(
-            f"unknown rounding {settings.rounding!r}: choose {' or '.join(ROUNDINGS)}"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
         raise RecastError(f"unknown device {settings.device!r}: choose auto, cpu or cuda")

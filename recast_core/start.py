@@ -44,6 +44,10 @@ class Start(Protocol):
     def initial_vector(self) -> Tensor:
         """Where training starts: float32 ``[D]``."""
 
+    @property
+    def customary_rate(self) -> float | None:
+        """The learning rate that suits it, where that is not the method's."""
+
     def to_bytes(self) -> bytes:
         """What a client without it is sent; empty where every client derives it."""
 
@@ -64,6 +68,7 @@ class MethodStart:
     initial_vector: Tensor
     trained: int
     template_count: int = 0
+    customary_rate: float | None = None
 
     @cached_property
     def sha256(self) -> bytes:

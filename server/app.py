@@ -113,7 +113,7 @@ def run_federation(
         pb.Task(id=number, name=spec.name, source=str(spec))
         for number, spec in enumerate(parse_tasks(settings.tasks), start=1)
     ]
-    plan = RoundPlan.of(settings, patience)
+    RoundPlan.of(settings, patience)  # refuses what cannot be, before a file is written
     path = registry_path(folder)
     fresh = None if path.exists() else make_start(settings)
     with hold(folder), interrupt_on_terminate():
@@ -126,6 +126,7 @@ def run_federation(
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
             heads = make_heads(settings)
+            plan = RoundPlan.of(settings, patience, start.customary_rate)
             strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)

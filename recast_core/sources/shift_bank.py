@@ -27,6 +27,8 @@ from recast_core.sources.task_vectors import (
 from recast_core.targets import weight_name
 
 _PART = 1 << 16
+# Of AdamW on coefficients in units of a spread.
+LEARNING_RATE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,5 +248,5 @@ def shift_bank(
         initial=tuple(torch.zeros(count) for _ in range(sections)),
         residual=True,
         backbone=fingerprint(model),
-        meta={"source": "shifts", **(meta or {})},
+        meta={"source": "shifts", "learning-rate": str(LEARNING_RATE), **(meta or {})},
     )

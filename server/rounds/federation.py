@@ -65,7 +65,7 @@ class Federation:
 
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
         """The task's coefficients as a message."""
-        hyper = self.plan.hyper if train else None
+        hyper = self.plan.hyper_of(round_) if train else None
         message = to_broadcast(
             self.start, state.number, round_, state.vector, hyper, self.heads.bits
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from recast_core.settings import Settings, parse_quorum
 from recast_core.wire.messages import Hyperparameters
@@ -23,6 +24,8 @@ class RoundPlan:
         max_lag: how many times as long as the others a client may take; 0 for the deadline alone.
         patience: seconds to wait for clients where there are none.
         aggregate: makes a task's next vector.
+        falls: the rate falls along half a cosine over a task's rounds.
+        nearest: a task may start at an earlier one's coefficients.
     """
 
     rounds: int
@@ -34,17 +37,24 @@ class RoundPlan:
     max_lag: float = 0.0
     patience: float = 30.0
     aggregate: Aggregate = average
+    falls: bool = False
+    nearest: bool = False
 
     @classmethod
-    def of(cls, settings: Settings, patience: float) -> RoundPlan:
+    def of(cls, settings: Settings, patience: float, customary: float | None = None) -> RoundPlan:
         """The plan that the settings describe.
+
+        Args:
+            settings: of the run.
+            patience: see the class.
+            customary: the rate where none is set; the method's where ``None``.
 
         Raises:
             RecastError: no such aggregation.
         """
         return cls(
             rounds=settings.rounds,
-            hyper=settings.hyperparameters(),
+            hyper=settings.hyperparameters(customary),
             parallel=settings.parallel_tasks,
             clients_per_round=settings.clients_per_round,
             quorum=parse_quorum(settings.quorum),
@@ -52,4 +62,13 @@ class RoundPlan:
             max_lag=settings.max_lag,
             patience=patience,
             aggregate=aggregation(settings.aggregation),
+            falls=settings.decay == "cosine",
+            nearest=settings.begin == "nearest" and settings.head == "backbone",
         )
+
+    def hyper_of(self, round_: int) -> Hyperparameters:
+        """What clients train with in a round, from 1."""
+        if not self.falls:
+            return self.hyper
+        share = 0.5 * (1 + math.cos(math.pi * (round_ - 1) / self.rounds))
+        return replace(self.hyper, learning_rate=self.hyper.learning_rate * share)

@@ -193,7 +193,7 @@ class FedRecast(Strategy):
         self._await_clients(grid)
         self._describe()
         self._training_now = self.active(server_round)
-        return self._training.questions(self._training_now)
+        return self._training.questions(self._training_now, list(self.states.values()))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

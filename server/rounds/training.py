@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from flwr.app import Message
 
+from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError, snap
 from server.exchange.observer import LOST
 from server.exchange.traffic import FORGETFUL, Topic
@@ -16,6 +18,7 @@ from server.record.tables import FinishedRound
 from server.rounds.aggregation import Contribution
 from server.rounds.checks import check_update
 from server.rounds.federation import Federation, sample
+from server.rounds.nearest import candidates, from_here, origin
 from server.rounds.state import TaskState
 
 logger = logging.getLogger("recast.server")
@@ -33,22 +36,34 @@ class Training:
         self._federation = federation
         self._expendable = expendable
         self._asked: dict[tuple[int, int], int] = {}
+        # Where else a task may have started in this round, by its number.
+        self._offered: dict[int, dict[int, Vector]] = {}
+        self._learned: Sequence[TaskState] = ()
         # The last round in which a node's update of a task counted.
         self._counted: dict[tuple[int, int], int] = {}
         self._began = 0.0
         self._mark = 0
 
-    def questions(self, states: Sequence[TaskState]) -> list[Message]:
-        """A broadcast of each task to the nodes that train it in its next round."""
+    def questions(
+        self, states: Sequence[TaskState], every: Sequence[TaskState] = ()
+    ) -> list[Message]:
+        """A broadcast of each task to the nodes that train it in its next round.
+
+        Args:
+            states: the tasks.
+            every: all tasks of the run, for a first round to start from.
+        """
+        self._learned = [state for state in every if state not in states]
         federation = self._federation
         self._began = time.monotonic()
         self._mark = len(federation.ledger.refusals_since())
-        self._asked = {}
+        self._asked, self._offered = {}, {}
         messages = []
         for state in states:
             round_ = state.round + 1
             nodes = self.nodes(state)
             body = federation.broadcast(state, round_, train=True)
+            self._offered[state.number] = self._offer(body, state)
             federation.observer.round_started(
                 state.name, round_, federation.plan.rounds, len(nodes)
             )
@@ -58,6 +73,16 @@ class Training:
                     body.train.counted = self._counted.get((node, state.number), 0)
                 messages.append(federation.traffic.send(node, body, Topic(state.name, round_)))
         return messages
+
+    def _offer(self, body: pb.ToClient, state: TaskState) -> dict[int, Vector]:
+        """Put into a first round's broadcast where else the task may start."""
+        federation = self._federation
+        if state.round or not federation.plan.nearest:
+            return {}
+        found = candidates(federation.start, self._learned, federation.heads.bits)
+        body.train.candidates.extend(found)
+        vectors = {learned.number: learned.vector for learned in self._learned}
+        return {candidate.task: vectors[candidate.task] for candidate in found}
 
     def nodes(self, state: TaskState) -> list[int]:
         """The nodes that train a task in its next round; none where only a head is learned."""
@@ -136,7 +161,7 @@ class Training:
         federation = self._federation
         topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
         found: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
-        vectors = {state.number: state.vector for state in states}
+        by_number = {state.number: state for state in states}
         for answer in federation.traffic.receive(
             replies, topic, "update", federation.longest_update
         ):
@@ -144,14 +169,13 @@ class Training:
             try:
                 asked = self._asked.get((node, update.task))
                 share = federation.roster.nodes.get(node, {}).get(update.task)
+                state, offered = by_number.get(update.task), self._offered.get(update.task, {})
+                began = None if state is None else origin(update, state, offered)
                 contribution = check_update(
-                    federation.start,
-                    update,
-                    asked,
-                    share,
-                    federation.plan.hyper.bits,
-                    vectors.get(update.task),
+                    federation.start, update, asked, share, federation.plan.hyper.bits, began
                 )
+                if state is not None and began is not None:
+                    contribution = from_here(contribution, began, state)
                 if node in found[update.task]:
                     raise RefusedError("replayed", "a second update of one task")
             except RefusedError as refused:

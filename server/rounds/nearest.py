@@ -1,0 +1,62 @@
+"""Where a task may start: each client takes the earlier task that fits its own images best.
+
+The candidates travel in the broadcast of the first round and the choice in the update, so that it
+costs no exchange of its own; the bank's start is always among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from protos import recast_v1_pb2 as pb
+from recast_core.start import Start
+from recast_core.wire.codec import Vector
+from recast_core.wire.messages import RefusedError, to_broadcast
+from server.rounds.aggregation import Contribution
+from server.rounds.state import TaskState
+
+# The latest so many; each costs a broadcast's coefficients.
+MOST = 4
+
+
+def candidates(start: Start, states: Sequence[TaskState], bits: int) -> list[pb.Candidate]:
+    """The coefficients of tasks that have been learned, the latest last.
+
+    Args:
+        start: of the run.
+        states: of all tasks.
+        bits: of a broadcast's numbers.
+    """
+    found = []
+    for state in [state for state in states if state.round][-MOST:]:
+        told = to_broadcast(start, state.number, state.round, state.vector, None, bits)
+        if told.coefficients:
+            found.append(
+                pb.Candidate(task=state.number, scale=told.scale, coefficients=told.coefficients)
+            )
+    return found
+
+
+def origin(update: pb.Update, state: TaskState, offered: Mapping[int, Vector]) -> Vector:
+    """What the offsets of an update count from: ``[D]``.
+
+    Args:
+        update: from a client.
+        state: of the task.
+        offered: the candidates of its round, by their tasks.
+
+    Raises:
+        RefusedError: ``malformed``, one that was not offered.
+    """
+    if not update.started:
+        return state.vector
+    if update.started not in offered:
+        raise RefusedError("malformed", f"started at task {update.started}, which was not offered")
+    return offered[update.started]
+
+
+def from_here(told: Contribution, began: Vector, state: TaskState) -> Contribution:
+    """A contribution whose offsets count from the task's own vector."""
+    if began is state.vector:
+        return told
+    return Contribution(told.offsets + (began - state.vector), told.examples)
