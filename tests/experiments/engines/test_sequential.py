@@ -117,7 +117,7 @@ def test_learning_a_second_task_leaves_the_firsts_predictions_bit_identical(
         with Registry(tmp_path / "run" / "registry.sqlite") as registry:
             vector = registry.coefficients(1, 1)
         (bank,) = (tmp_path / "run" / "caches" / "0").glob("*.safetensors")
-        model, preprocess = attached(tiny().backbone, bank, "cpu")
+        model, preprocess = attached(tiny(), bank)
         net = model.net
         net.coefficients.load(torch.from_numpy(vector.copy()))
         data = load_dataset(spec, preprocess.size)
