@@ -11,7 +11,7 @@ from recast_core.bank import TemplateBank
 from recast_core.files import write_atomically
 from recast_core.heads import head_kind
 from recast_core.learner import method_learner
-from recast_core.methods.edits import opened
+from recast_core.methods.edits import taken_apart
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.settings import Settings
@@ -49,7 +49,7 @@ def make_heads(settings: Settings) -> Heads:
     if head_kind(settings.head).travels:
         backbone = load_backbone(settings.backbone)
         with torch.no_grad():
-            width = opened(backbone.model).features(backbone.preprocess.example(1)).shape[1]
+            width = taken_apart(backbone.model).features(backbone.preprocess.example(1)).shape[1]
     return Heads(settings.head, width, settings.baseline, settings.broadcast_bits)
 
 

@@ -81,6 +81,7 @@ class Bench:
         self.store = ImageStore(self.pixels, Preprocess(size), self.model.prefix, device)
         self.images, self.batch, self.device, self.bank = images, batch, device, bank
         self.recipe = Recipe(1, batch, LEARNING_RATE)
+        self.name, self.on_gpu = name, device.type == "cuda"
         self._folds: dict[tuple[bool, bool], BankFold] = {}
         generator = torch.Generator().manual_seed(1)
         self.rows = torch.randint(0, _IMAGES, (20_000, images), generator=generator)
@@ -90,10 +91,6 @@ class Bench:
     def clients(self, count: int) -> list[FoldedClient]:
         """The first ``count`` clients."""
         return [FoldedClient(self.rows[i], self.labels[i], seed=i) for i in range(count)]
-
-    def alone(self, count: int) -> tuple[float, Tensor]:
-        """Seconds per client, and the coefficients, as the sequential engine trains them."""
-        return _one_by_one(self, self.learner, count)
 
     def together(
         self, count: int, chunk: int = 0, half: bool = False, compiled: bool = False
@@ -159,7 +156,8 @@ def method_ratio(
     together()
     seconds, found = min((together() for _ in range(2)), key=lambda run: run[0])
     off = float((found[:alone] - expected).norm() / (expected - start).norm())
-    row = _row(name, method, count, seconds, reference, 0.0, count, off)
+    compared = _against(reference, seconds)
+    row = _row(bench, method, count, seconds, chunk=count, relative_difference=off, **compared)
     print(row, flush=True)
     return row
 
@@ -185,10 +183,15 @@ def ratios(
 ) -> list[dict[str, Any]]:
     """One row for one client at a time and one for each variant of folding."""
     bench = Bench(name, device, images=64, batch=16)
-    bench.alone(min(2, alone))
-    reference, expected = bench.alone(alone)
+    _one_by_one(bench, bench.learner, min(2, alone))
+    reference, expected = _one_by_one(bench, bench.learner, alone)
     operations = bench.operations(min(8, count)) if device.type == "cuda" else 0.0
-    rows = [_row(name, "alone", count, reference, reference, operations, 0, 0.0)]
+    rows = [
+        _row(
+            bench, "alone", count, reference, chunk=0, relative_difference=0.0,
+            **_against(reference, reference, operations),
+        )
+    ]  # fmt: skip
     for variant in variants:
         half, compiled = "bf16" in variant, "compile" in variant
         bench.together(count, count, half, compiled)
@@ -201,30 +204,31 @@ def ratios(
         )  # fmt: skip
         start = bench.bank.initial_vector
         off = (found[:alone] - expected).norm() / (expected - start).norm()
+        dtype = torch.bfloat16 if half else torch.float32
         row = _row(
-            name, variant, count, seconds, reference, operations, chunking.size or 0, float(off)
-        )
-        row["plain_tflops"] = plain_product(bench, count, torch.bfloat16 if half else torch.float32)
+            bench, variant, count, seconds, chunk=chunking.size or 0,
+            relative_difference=float(off), plain_tflops=plain_product(bench, count, dtype),
+            **_against(reference, seconds, operations),
+        )  # fmt: skip
         rows.append(row)
         print(row, flush=True)
     return rows
 
 
-def _row(
-    name: str, variant: str, clients: int, seconds: float, reference: float,
-    operations: float, chunk: int, off: float,
-) -> dict[str, Any]:  # fmt: skip
+def _row(bench: Bench, variant: str, clients: int, each: float, **more: Any) -> dict[str, Any]:
     return {
-        "network": name,
+        "network": bench.name,
         "variant": variant,
         "clients": clients,
-        "chunk": chunk,
-        "ms_per_client": 1e3 * seconds,
-        "times_faster": reference / seconds,
-        "tflops": operations / seconds / 1e12,
-        "relative_difference": off,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0,
+        "ms_per_client": 1e3 * each,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if bench.on_gpu else 0.0,
+        **more,
     }
+
+
+def _against(reference: float, seconds: float, operations: float = 0.0) -> dict[str, float]:
+    """Of a client's seconds, against those of one that trains alone."""
+    return {"times_faster": reference / seconds, "tflops": operations / seconds / 1e12}
 
 
 def by_count(
@@ -240,19 +244,11 @@ def by_count(
             torch.cuda.reset_peak_memory_stats(device)
         seconds, _, chunking = bench.together(count, chunk, half)
         rows.append(
-            {
-                "network": name,
-                "variant": "bf16" if half else "fp32",
-                "clients": count,
-                "chunk": chunking.size,
-                "halved": chunking.halved,
-                "ms_per_client": 1e3 * seconds,
-                "seconds": seconds * count,
-                "peak_gib": torch.cuda.max_memory_allocated() / 2**30
-                if device.type == "cuda"
-                else 0.0,
-            }
-        )
+            _row(
+                bench, "bf16" if half else "fp32", count, seconds, chunk=chunking.size,
+                halved=chunking.halved, seconds=seconds * count,
+            )
+        )  # fmt: skip
         print(rows[-1], flush=True)
     return rows
 

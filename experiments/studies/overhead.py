@@ -102,6 +102,12 @@ def measure(
     return {
         "target": str(config.target),
         "coefficients": bank.sent,
+        **_ratios(milliseconds, memory),
+    }
+
+
+def _ratios(milliseconds: Mapping[str, float], memory: Mapping[str, float]) -> Row:
+    return {
         "plain_ms": milliseconds["plain"],
         "attached": milliseconds["attached"] / milliseconds["plain"],
         "merged": milliseconds["merged"] / milliseconds["plain"],

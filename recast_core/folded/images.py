@@ -62,13 +62,6 @@ class ImageStore:
         held = 0 if kept is None else kept.numel() * kept.element_size()
         return held + self.images.numel() * self.images.element_size()
 
-    @property
-    def keeps(self) -> str:
-        """``prefix``, ``pixels`` or ``nothing``."""
-        if self._kept is None:
-            return "nothing"
-        return "prefix" if self._through else "pixels"
-
     @torch.no_grad()
     def ensure(self, rows: Tensor, workers: int = 0) -> None:
         """Compute now what ``inputs`` will be asked for.

@@ -71,10 +71,8 @@ def train(
 ) -> Trained:
     """Train what each client has of its own by AdamW.
 
-    Each client gets the batches, steps and moments that ``recast_core.descent`` gives it alone. In
-    float32 the vectors agree with those of any other chunk to 1e-5, and of a bank on a CPU, where
-    the chunk is not given by hand, to the last bit, as long as a client's products run in one
-    thread.
+    Each client ends where ``recast_core.descent`` leaves it alone: in float32 to 1e-5, and among
+    others to the last bit on a CPU, for chunks not given by hand and a thread for each product.
 
     Args:
         fold: the model.
@@ -82,12 +80,11 @@ def train(
         clients: J shares of the store.
         objective: what training lowers; one that trains nothing of its own.
         recipe: epochs, batch and rate.
-        start: the sent vector ``[D]`` that every client starts from; the model's where ``None``.
+        start: the sent vector ``[D]`` to start from; the model's where ``None``.
         how: chunks, threads, and who is told.
 
     Raises:
-        RecastError: a client whose labels the objective refuses, or that does not fit into memory
-            alone.
+        RecastError: a client whose labels the objective refuses, or that alone takes all memory.
     """
     if objective.trained:
         raise ValueError("an objective that trains something of its own does not fold")

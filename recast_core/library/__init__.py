@@ -1,6 +1,6 @@
 """The tasks of a bank: their coefficients and heads, kept, swapped and mixed."""
 
 from recast_core.library.library import TaskLibrary
-from recast_core.library.task import Task
+from recast_core.library.task import SavedTask
 
-__all__ = ["Task", "TaskLibrary"]
+__all__ = ["SavedTask", "TaskLibrary"]

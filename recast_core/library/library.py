@@ -17,7 +17,7 @@ from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from recast_core.library.mixed import mixed_features
-from recast_core.library.task import SUFFIX, Task, make_task
+from recast_core.library.task import SUFFIX, SavedTask, make_task
 from recast_core.model import RecastModel
 
 # Inside the class, ``list`` is its method.
@@ -44,7 +44,7 @@ class TaskLibrary:
     def __init__(self, bank: TemplateBank) -> None:
         """An empty library for ``bank``."""
         self.bank = bank
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, SavedTask] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -55,7 +55,7 @@ class TaskLibrary:
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
 
-    def __getitem__(self, name: str) -> Task:
+    def __getitem__(self, name: str) -> SavedTask:
         """The task of this name.
 
         Raises:
@@ -77,7 +77,7 @@ class TaskLibrary:
         coefficients: Tensor,
         head: nn.Linear,
         classes: Sequence[str] | None = None,
-    ) -> Task:
+    ) -> SavedTask:
         """Keep a task.
 
         Args:
@@ -125,7 +125,7 @@ class TaskLibrary:
         try:
             paths = sorted(p for p in folder.iterdir() if p.suffix == SUFFIX and p.name[0] != ".")
             for path in paths:
-                task = Task.from_bytes(path.read_bytes(), bank, str(path))
+                task = SavedTask.from_bytes(path.read_bytes(), bank, str(path))
                 if task.name in library._tasks:
                     raise RecastError(f"{path} holds task {task.name!r} again: delete one file")
                 library._tasks[task.name] = task

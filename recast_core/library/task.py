@@ -24,7 +24,7 @@ SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class SavedTask:
     """What a task adds to a backbone and its bank. The tensors are the library's own copies.
 
     Attributes:
@@ -70,7 +70,7 @@ class Task:
         return safetensors.torch.save(tensors, {_HEADER: text})
 
     @classmethod
-    def from_bytes(cls, content: bytes, bank: TemplateBank, source: str) -> Task:
+    def from_bytes(cls, content: bytes, bank: TemplateBank, source: str) -> SavedTask:
         """The task in a file's bytes, if it was learned with ``bank``.
 
         Raises:
@@ -110,7 +110,7 @@ def make_task(
     bias: Tensor | None,
     classes: Sequence[str] | None,
     bank: TemplateBank,
-) -> Task:
+) -> SavedTask:
     """A checked task that owns copies of its tensors.
 
     Raises:
@@ -139,7 +139,7 @@ def make_task(
     if not all(bool(torch.isfinite(t).all()) for t in own):
         raise RecastError(f"task {name!r} holds NaN or infinity: learn it again")
     names = None if classes is None else tuple(str(c) for c in classes)
-    return Task(name, own[0].contiguous(), own[1].contiguous(), own[2].contiguous(), names)
+    return SavedTask(name, own[0].contiguous(), own[1].contiguous(), own[2].contiguous(), names)
 
 
 def file_name(task: str) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
-from recast_core.methods.edits import Edits, opened, original, sites
+from recast_core.methods.edits import Edits, original, sites, taken_apart
 from recast_core.methods.parts import ParameterPart
 
 SCALE = 0.1
@@ -62,7 +62,7 @@ class AdaptFormer(Method):
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""
-        net = opened(model)
+        net = taken_apart(model)
         edits = Edits(net.backbone)
         parameters: dict[str, nn.Parameter] = {}
         for name, path, module in list(sites(net.backbone)):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
-from recast_core.methods.edits import Edits, opened, original, sites
+from recast_core.methods.edits import Edits, original, sites, taken_apart
 from recast_core.methods.parts import ParameterPart
 
 KERNEL = 3
@@ -53,7 +53,7 @@ class Clr(Method):
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""
-        net = opened(model)
+        net = taken_apart(model)
         edits = Edits(net.backbone)
         parameters: dict[str, nn.Parameter] = {}
         for name, path, module in list(sites(net.backbone)):

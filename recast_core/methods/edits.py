@@ -14,7 +14,7 @@ from recast_core.methods.plain import PlainModel
 from recast_core.model import RecastModel, replace_module
 
 
-def opened(model: nn.Module) -> RecastModel | PlainModel:
+def taken_apart(model: nn.Module) -> RecastModel | PlainModel:
     """``model`` as something with features and a head."""
     return model if isinstance(model, RecastModel | PlainModel) else PlainModel(model)
 

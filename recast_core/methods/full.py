@@ -9,7 +9,7 @@ from torch import nn
 
 from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
-from recast_core.methods.edits import Edits, opened
+from recast_core.methods.edits import Edits, taken_apart
 from recast_core.methods.parts import ParameterPart
 from recast_core.model import RecastModel
 
@@ -28,7 +28,7 @@ class Full(Method):
                 "full fine-tuning trains the very weights that the bank recombines: prepare the "
                 "backbone itself"
             )
-        net = opened(model)
+        net = taken_apart(model)
         edits = Edits(net.backbone)
         parameters = dict(net.backbone.named_parameters())
         for parameter in parameters.values():

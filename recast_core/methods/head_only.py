@@ -9,7 +9,7 @@ from torch import nn
 
 from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
-from recast_core.methods.edits import Edits, opened
+from recast_core.methods.edits import Edits, taken_apart
 from recast_core.model import RecastModel
 
 
@@ -27,5 +27,5 @@ class HeadOnly(Method):
                 "head-only leaves the backbone as it is: prepare the backbone itself, or use "
                 "recast for an attached model"
             )
-        net = opened(model)
+        net = taken_apart(model)
         return MethodModel(self.name, net, Edits(net.backbone), [])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
-from recast_core.methods.edits import Edits, matching, opened, original, weight_of
+from recast_core.methods.edits import Edits, matching, original, taken_apart, weight_of
 from recast_core.methods.parts import ParameterPart
 from recast_core.targets import patterns_of
 
@@ -91,7 +91,7 @@ class Lora(Method):
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""
-        net = opened(model)
+        net = taken_apart(model)
         edits = Edits(net.backbone)
         parameters: dict[str, nn.Parameter] = {}
         found = matching(

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from recast_core.errors import RecastError
 from recast_core.layers import TargetLayer
 from recast_core.methods.base import Method, MethodModel
-from recast_core.methods.edits import Edits, opened, original, sites
+from recast_core.methods.edits import Edits, original, sites, taken_apart
 from recast_core.methods.parts import ParameterPart
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -43,7 +43,7 @@ class NormAffine(Method):
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""
-        net = opened(model)
+        net = taken_apart(model)
         edits = Edits(net.backbone)
         parameters: dict[str, nn.Parameter] = {}
         for name, path, module in list(sites(net.backbone)):

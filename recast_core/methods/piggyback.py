@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
-from recast_core.methods.edits import Edits, opened, sites, weight_of
+from recast_core.methods.edits import Edits, sites, taken_apart, weight_of
 
 # The paper's (section 3): scores start at 1e-2 and a weight is kept above 5e-3.
 START = 1e-2
@@ -95,7 +95,7 @@ class Piggyback(Method):
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""
-        net = opened(model)
+        net = taken_apart(model)
         edits = Edits(net.backbone)
         scores: dict[str, nn.Parameter] = {}
         # Inner modules first: wrapping an attention moves its out-projection to another path.

@@ -61,31 +61,12 @@ def task_vector_bank(
     if share not in ("group", "block", "stage", "model"):
         raise RecastError(f"unknown share {share!r}: choose group, block, stage or model")
     states = [s.state_dict() if isinstance(s, nn.Module) else s for s in sources]
-    group_of = {name: group.name for group in find_groups(model, config) for name in group.modules}
-    key = _KEYS[share]
-    row_of = {name: key(name) or group_of[name] for name in group_of}
-    tensors = [
-        (name, tensor, row)
-        for name, row in _members(model, row_of, norms).items()
-        for tensor in difference_tensors(model.get_submodule(name))
-    ]
+    tensors = _tensors_of_rows(model, config, share, norms)
     names = list(dict.fromkeys(row for _, _, row in tensors))
-    groups = []
-    for name, tensor, row in tensors:
-        base = base_tensor(model, name, tensor)
-        deltas = torch.stack([_difference(s, i, name, tensor, base) for i, s in enumerate(states)])
-        if rank is not None and base.dim() > 1:
-            deltas = low_rank(deltas, rank)
-        groups.append(
-            TemplateGroup(
-                name=f"{name}.{tensor}",
-                modules=(name,),
-                tensor=tensor,
-                rows=(names.index(row),),
-                templates=deltas,
-                base=base.unsqueeze(0) if config.base_in_bank else None,
-            )
-        )
+    groups = [
+        _group(model, states, (name, tensor, names.index(row)), rank, config.base_in_bank)
+        for name, tensor, row in tensors
+    ]
     return TemplateBank(
         groups=tuple(groups),
         initial=tuple(torch.zeros(len(states)) for _ in names),
@@ -125,6 +106,43 @@ _KEYS: Mapping[Share, Callable[[str], str]] = {
     "stage": stage_of,
     "model": lambda name: "model",
 }
+
+
+def _group(
+    model: nn.Module,
+    states: Sequence[Mapping[str, Tensor]],
+    place: tuple[str, str, int],
+    rank: int | None,
+    with_base: bool,
+) -> TemplateGroup:
+    """The differences of one tensor, whose ``place`` is its module, name and row."""
+    name, tensor, row = place
+    base = base_tensor(model, name, tensor)
+    deltas = torch.stack([_difference(s, i, name, tensor, base) for i, s in enumerate(states)])
+    if rank is not None and base.dim() > 1:
+        deltas = low_rank(deltas, rank)
+    return TemplateGroup(
+        name=f"{name}.{tensor}",
+        modules=(name,),
+        tensor=tensor,
+        rows=(row,),
+        templates=deltas,
+        base=base.unsqueeze(0) if with_base else None,
+    )
+
+
+def _tensors_of_rows(
+    model: nn.Module, config: RecastConfig, share: Share, norms: bool
+) -> list[tuple[str, str, str]]:
+    """Module, tensor and row of everything that the bank covers, in model order."""
+    group_of = {name: group.name for group in find_groups(model, config) for name in group.modules}
+    key = _KEYS[share]
+    row_of = {name: key(name) or group_of[name] for name in group_of}
+    return [
+        (name, tensor, row)
+        for name, row in _members(model, row_of, norms).items()
+        for tensor in difference_tensors(model.get_submodule(name))
+    ]
 
 
 def _members(model: nn.Module, row_of: Mapping[str, str], norms: bool) -> dict[str, str]:
