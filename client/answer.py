@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sized
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +16,11 @@ from client.learners import own_start
 from client.residuals import Residuals
 from client.turn import D, Exam, Holdings, Lesson, Look, M, Turn
 from protos import recast_v1_pb2 as pb
+from recast_core.classes import list_hash
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
 from recast_core.start import Start
+from recast_core.text import plain
 from recast_core.wire.codec import CodecError, Vector
 from recast_core.wire.head_bytes import kind_of, pack_statistics
 from recast_core.wire.messages import (
@@ -111,8 +114,7 @@ def answer(asked: Asked, me: Holdings[M, D]) -> Turn[M, D]:
         request, broadcast = asked.request, asked.broadcast
         match request.WhichOneof("body"):
             case "hello":
-                me.remember(asked.tasks)
-                return _hello(request.hello, me)
+                return _hello(asked, request.hello, me)
             case "bank":
                 return _store_bank(request.bank, me)
             case "train":
@@ -146,7 +148,7 @@ def refusal(
     return pb.ToServer(refusal=message)
 
 
-def _hello(request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToServer:
+def _hello(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToServer:
     """Which bank and which data this client has."""
     reply = pb.Hello(holds_bank=_has_bank(request, me), client=me.number + 1)
     for task in request.tasks:
@@ -154,19 +156,41 @@ def _hello(request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToServer:
             data = me.data(task)
         except RecastError as error:
             logger.error("no data for task %s: %s", task.name, error)
+            reason = pb.Refusal.REASON_CLASSES if task.classes else pb.Refusal.REASON_FAILED
+            reply.lacks.add(task=task.id, reason=reason, detail=plain(str(error)))
             continue
-        if data is None:
+        learns_from: Sized = ()
+        if data is not None:
+            label_free = me.settings.objective == "label-free"
+            learns_from = data.labelled if label_free else data.labels
+        if data is None or not len(learns_from):
+            detail = plain(me.lacks(task))
+            reply.lacks.add(task=task.id, reason=pb.Refusal.REASON_NO_DATA, detail=detail)
             continue
-        learns_from = data.labelled if me.settings.objective == "label-free" else data.labels
-        if len(learns_from):
-            reply.tasks.add(
-                task=task.id,
-                train_examples=len(learns_from),
-                test_examples=data.test_examples,
-                classes=data.classes,
-                local_classes=data.local_classes,
-            )
+        reply.tasks.add(
+            task=task.id,
+            train_examples=len(learns_from),
+            test_examples=data.test_examples,
+            classes=data.classes,
+            local_classes=data.local_classes,
+            class_hash=list_hash(data.class_names),
+            class_names=data.class_names if task.wants_classes else (),
+        )
+    me.remember(_with_hashes(asked.tasks, reply))
     return pb.ToServer(hello=reply)
+
+
+def _with_hashes(tasks: Mapping[int, pb.Task], reply: pb.Hello) -> Mapping[int, pb.Task]:
+    """The tasks to remember, each with the hash of the list that this client's ids count in."""
+    own = {told.task: told.class_hash for told in reply.tasks}
+    if all(tasks[number].class_hash == found for number, found in own.items()):
+        return tasks  # shared by all clients that were told the same
+    made = {}
+    for number, task in tasks.items():
+        made[number] = pb.Task()
+        made[number].CopyFrom(task)
+        made[number].class_hash = own.get(number, task.class_hash)
+    return made
 
 
 def _has_bank(request: pb.HelloRequest, me: Holdings[M, D]) -> bool:
@@ -218,6 +242,11 @@ def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
     data = me.data(task)
+    if data is not None and task.class_hash not in (0, list_hash(data.class_names)):
+        raise UnpreparedError(
+            pb.Refusal.REASON_UNKNOWN_TASK,
+            f"the classes of task {task.name} have changed since they were announced",
+        )
     if data is None or not len(data.labels if classes else data.labelled):
         raise UnpreparedError(pb.Refusal.REASON_NO_DATA, f"no images of task {task.name}")
     if data.local_classes < classes:

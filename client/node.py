@@ -23,6 +23,8 @@ from client.data import (
     parse_task,
     partition,
 )
+from client.data.class_ids import in_task_ids
+from client.data.folder import what_is_there
 from client.learners import learner, preprocess_of
 from client.residuals import FileStore
 from protos import recast_v1_pb2 as pb
@@ -47,6 +49,7 @@ class OwnData:
         test_images: uint8 ``[m, ...]``.
         test_labels: int64 ``[m]``.
         classes: of the task as a whole.
+        class_names: what the labels count in.
     """
 
     def __init__(self, data: ClientData) -> None:
@@ -58,6 +61,7 @@ class OwnData:
         self.test_images = torch.from_numpy(data.x_test)
         self.test_labels = torch.from_numpy(data.y_test)
         self.classes = data.num_classes
+        self.class_names = data.class_names
 
     @property
     def test_examples(self) -> int:
@@ -192,15 +196,25 @@ class Node:
         skip = self.settings.skip_unreadable
         if self.data_dir is not None:
             found = folder_task_data(self.data_dir, task.name, size, skip_unreadable=skip)
-            return None if found is None else OwnData(found)
+            return None if found is None else OwnData(in_task_ids(found, task.classes))
         if self.share is None or not task.source:
             return None
         index, count = self.share
         run = self.settings
         dataset = load_dataset(parse_task(task.source), size, skip_unreadable=skip)
-        return OwnData(
-            partition(dataset, index, count, scheme=run.partition, seed=run.seed, labels=run.labels)
+        mine = partition(
+            dataset, index, count, scheme=run.partition, seed=run.seed, labels=run.labels
         )
+        return OwnData(in_task_ids(mine, task.classes))
+
+    def lacks(self, task: pb.Task) -> str:
+        """See ``Holdings``; logs what is in the folder, of which the server is told no names."""
+        if self.data_dir is None:
+            index, count = self.share or (0, 1)
+            return f"no training images in share {index} of {count}"
+        told, found = what_is_there(self.data_dir, task.name)
+        logger.warning("task %s: %s; there is %s", task.name, told, found)
+        return told
 
 
 def _default_cache(run_id: int, share: tuple[int, int] | None) -> Path:

@@ -58,6 +58,10 @@ class TaskData(Protocol):
     def local_classes(self) -> int:
         """Among the training images with a label."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels count in: the task's own list once it is known; none without names."""
+
 
 M = TypeVar("M", bound=Model)
 D = TypeVar("D", bound=TaskData)
@@ -118,9 +122,14 @@ class Holdings(Protocol[M_co, D_co]):
     def data(self, task: pb.Task) -> D_co | None:
         """The client's images of a task, or ``None`` if it has none.
 
+        Labels count in the task's classes where these are given, else in the client's own list.
+
         Raises:
-            RecastError: data that cannot be read or divided.
+            RecastError: data that cannot be read or divided, or classes that are not the task's.
         """
+
+    def lacks(self, task: pb.Task) -> str:
+        """Where this client looked for images of a task in vain: one line, for the server too."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,14 +40,20 @@ class BankRef(_message.Message):
     def __init__(self, sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "name", "source")
+    __slots__ = ("id", "name", "source", "class_hash", "classes", "wants_classes")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_HASH_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    WANTS_CLASSES_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     source: str
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+    class_hash: int
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    wants_classes: bool
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., class_hash: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., wants_classes: bool = ...) -> None: ...
 
 class HelloRequest(_message.Message):
     __slots__ = ("bank", "tasks", "method")
@@ -60,28 +66,44 @@ class HelloRequest(_message.Message):
     def __init__(self, bank: _Optional[_Union[BankRef, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., method: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("holds_bank", "tasks", "client")
+    __slots__ = ("holds_bank", "tasks", "client", "lacks")
     HOLDS_BANK_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
     holds_bank: bool
     tasks: _containers.RepeatedCompositeFieldContainer[TaskData]
     client: int
-    def __init__(self, holds_bank: bool = ..., tasks: _Optional[_Iterable[_Union[TaskData, _Mapping]]] = ..., client: _Optional[int] = ...) -> None: ...
+    lacks: _containers.RepeatedCompositeFieldContainer[Lack]
+    def __init__(self, holds_bank: bool = ..., tasks: _Optional[_Iterable[_Union[TaskData, _Mapping]]] = ..., client: _Optional[int] = ..., lacks: _Optional[_Iterable[_Union[Lack, _Mapping]]] = ...) -> None: ...
+
+class Lack(_message.Message):
+    __slots__ = ("task", "reason", "detail")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    reason: Refusal.Reason
+    detail: str
+    def __init__(self, task: _Optional[int] = ..., reason: _Optional[_Union[Refusal.Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class TaskData(_message.Message):
-    __slots__ = ("task", "train_examples", "test_examples", "classes", "local_classes")
+    __slots__ = ("task", "train_examples", "test_examples", "classes", "local_classes", "class_hash", "class_names")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TRAIN_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     TEST_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     LOCAL_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    CLASS_HASH_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
     task: int
     train_examples: int
     test_examples: int
     classes: int
     local_classes: int
-    def __init__(self, task: _Optional[int] = ..., train_examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., local_classes: _Optional[int] = ...) -> None: ...
+    class_hash: int
+    class_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, task: _Optional[int] = ..., train_examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., local_classes: _Optional[int] = ..., class_hash: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BankDelivery(_message.Message):
     __slots__ = ("bank", "content")
@@ -220,6 +242,7 @@ class Refusal(_message.Message):
         REASON_MALFORMED: _ClassVar[Refusal.Reason]
         REASON_NOT_FINITE: _ClassVar[Refusal.Reason]
         REASON_FAILED: _ClassVar[Refusal.Reason]
+        REASON_CLASSES: _ClassVar[Refusal.Reason]
     REASON_UNSPECIFIED: Refusal.Reason
     REASON_BANK_MISSING: Refusal.Reason
     REASON_BANK_MISMATCH: Refusal.Reason
@@ -229,6 +252,7 @@ class Refusal(_message.Message):
     REASON_MALFORMED: Refusal.Reason
     REASON_NOT_FINITE: Refusal.Reason
     REASON_FAILED: Refusal.Reason
+    REASON_CLASSES: Refusal.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]

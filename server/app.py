@@ -27,7 +27,7 @@ from server.record.lock import hold, settle
 from server.record.registry import Registry, Run
 from server.record.resume import unfinished
 from server.rounds.plan import RoundPlan
-from server.rounds.strategy import LOOK_SECONDS, FedRecast
+from server.rounds.strategy import LOOK_SECONDS, ClassesOf, FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
 logger = logging.getLogger("recast.server")
@@ -88,6 +88,7 @@ def run_federation(
     *,
     extra: Mapping[str, object] | None = None,
     patience: float = 30.0,
+    classes_of: ClassesOf | None = None,
 ) -> RunResult:
     """Learn every task of the settings over ``grid``, into the registry in ``folder``.
 
@@ -103,6 +104,8 @@ def run_federation(
         observer: is told of every round.
         extra: what decides the run beside its settings; recorded with them.
         patience: seconds to wait for clients where there are none.
+        classes_of: the class list of a task by its source, or ``None`` where only the clients
+            know it.
 
     Raises:
         RecastError: anything the user can mend. Finished rounds stay in the registry, also when
@@ -127,7 +130,9 @@ def run_federation(
             observer.run_started(start)
             heads = make_heads(settings)
             plan = RoundPlan.of(settings, patience, start.customary_rate)
-            strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
+            strategy = FedRecast(
+                start, tasks, plan, registry, run, observer, heads, classes_of=classes_of
+            )
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)
             except BaseException as error:

@@ -54,6 +54,7 @@ class ClientData:
         x_test: uint8 [m, ...].
         y_test: int64 [m].
         num_classes: how many classes the task has over all clients.
+        class_names: the list that the labels count in; none where the source had no names.
     """
 
     x_train: Images
@@ -61,6 +62,7 @@ class ClientData:
     x_test: Images
     y_test: Labels
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:

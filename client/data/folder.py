@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,9 @@ import numpy as np
 
 from client.data.arrays import UNLABELLED, ClientData, Dataset, Labels, stratified_split
 from client.data.images import Decoded, read_image, stack, to_bytes
-from client.data.listing import Listing, class_name, find_splits, list_classes, told
+from client.data.listing import Listing, find_splits, list_classes, told
 from client.data.npz import load_npz
+from recast_core.classes import class_name, some
 from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
 
@@ -75,10 +77,21 @@ def load_folder(
     grey = f", greys of {bits} bits scaled to 8" if bits > 8 else ""
     _say(
         f"{path}: {len(labels[0])} training and {len(labels[1])} test images{told(skipped)}{grey}, "
-        f"{len(names)} classes: {_some(names)}",
+        f"{len(names)} classes: {some(names)}",
         warn=bool(set(skipped) - {"hidden or of the system"}),
     )
     return Dataset(arrays[0], labels[0], arrays[1], labels[1], names, grey_bits=bits)
+
+
+def folder_classes(path: Path) -> tuple[str, ...]:
+    """The names that `load_folder` gives the classes, without reading an image.
+
+    Raises:
+        RecastError: as `load_folder`, but for images.
+    """
+    splits = find_splits(path)
+    parts = [list_classes(part) for part in (splits.train, splits.test) if part is not None]
+    return _names(path, parts, None, set())
 
 
 def folder_task_data(
@@ -92,14 +105,14 @@ def folder_task_data(
 ) -> ClientData | None:
     """Load a real client's own images of a task, from DIR/TASK.npz or else DIR/TASK/.
 
-    Clients must agree on what a class id means:
+    Labels count in the list of names that comes with the data, which `in_task_ids` maps into the
+    task's:
 
-    - the labels of an npz file are global ids as they stand. Its `classes` may be missing if
-      `classes` is given, and must equal it if present; `x_test`, `y_test` may be missing, then
-      a seeded stratified fifth is the test set;
+    - those of an npz file in its `classes`, which may be missing if `classes` is given here, and
+      must equal it if present; `x_test`, `y_test` may be missing, then a seeded stratified fifth
+      is the test set;
     - a class folder's id is its name's place in `classes`; other names are refused, and classes
-      that this client lacks are fine. Without `classes` the folders' sorted names count, which is
-      right only if every client has a folder, be it empty, for every class.
+      that this client lacks are fine. Without `classes` the folders' sorted names count.
 
     Images may lack a label: -1 in `y_train`, or a folder named `unlabelled` beside the classes'.
 
@@ -108,7 +121,7 @@ def folder_task_data(
         task_name: comes from the server and is checked before it becomes a path.
         size: see `load_folder`.
         seed: of the train/test split where there is none.
-        classes: all class names of the task in the order of their ids, as the server has them.
+        classes: all class names of the task in the order of their ids, where they are known.
         skip_unreadable: see `load_folder`.
 
     Returns:
@@ -127,7 +140,26 @@ def folder_task_data(
         )
     else:
         return None
-    return ClientData(data.x_train, data.y_train, data.x_test, data.y_test, len(data.classes))
+    count = len(data.classes)
+    return ClientData(data.x_train, data.y_train, data.x_test, data.y_test, count, data.classes)
+
+
+def what_is_there(data_dir: Path, task_name: str) -> tuple[str, str]:
+    """What a client looked for that has no images of a task, and what it found in that place.
+
+    Returns:
+        What it looked for, and a name that is nearly the same, if any: for the server too. And all
+        names in the folder, which are nobody else's business.
+    """
+    try:
+        found = sorted(f"{e.name}/" if e.is_dir() else e.name for e in data_dir.iterdir())
+    except OSError as error:
+        return f"its data folder cannot be read ({error.strerror})", "nothing"
+    looked = f"no {task_name}.npz and no {task_name}/ with images in its data folder"
+    names = {name.rstrip("/").removesuffix(".npz").lower(): name for name in found}
+    near = difflib.get_close_matches(task_name.lower(), names, n=1, cutoff=0.75)
+    hint = f" (is it {names[near[0]]}?)" if near and names[near[0]] != f"{task_name}/" else ""
+    return looked + hint, ", ".join(found[:20]) or "nothing"
 
 
 def _names(
@@ -141,7 +173,7 @@ def _names(
         if unknown:
             raise RecastError(
                 f"class folder {unknown[0]!r} in {path} is none of the task's {len(names)} classes "
-                f"({_some(names)}): rename or remove it"
+                f"({some(names)}): rename or remove it"
             )
         return names
     trained = {name.casefold(): name for name in parts[0].classes}
@@ -188,10 +220,6 @@ def _read_all(
     if failed:
         skipped["unreadable"] += len(failed)
     return images, labels
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _say(text: str, *, warn: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from recast_core.classes import class_name
 from recast_core.errors import RecastError
 
 _END = r"([ _-]?(set|data|images|split))?"
@@ -139,12 +139,6 @@ def list_classes(folder: Path) -> Listing:
         )
     found.classes = dict(sorted(found.classes.items()))
     return found
-
-
-def class_name(name: str) -> str:
-    """A class's name as everybody writes it: composed, and without what no text can hold."""
-    readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return unicodedata.normalize("NFC", readable).strip()
 
 
 def told(skipped: Counter[str]) -> str:

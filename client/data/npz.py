@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import Dataset, Groups, as_groups, as_images, as_labels, stratified_split
+from recast_core.classes import class_name
 from recast_core.errors import RecastError
 
 _Arrays = dict[str, npt.NDArray[Any]]
@@ -83,6 +84,15 @@ def load_npz(
     return Dataset(x, y, x_test, y_test, names, *pair)
 
 
+def npz_classes(path: Path) -> tuple[str, ...]:
+    """The names in a file's `classes`; its other arrays are not read.
+
+    Raises:
+        RecastError: an absent or unreadable file, or one without names.
+    """
+    return _class_names(_read(path, {"classes"}), path, None)
+
+
 def _groups(arrays: _Arrays, path: Path, part: str, count: int) -> Groups | None:
     for kind in _GROUPS:
         if (key := f"{kind}_{part}") in arrays:
@@ -90,14 +100,14 @@ def _groups(arrays: _Arrays, path: Path, part: str, count: int) -> Groups | None
     return None
 
 
-def _read(path: Path) -> _Arrays:
+def _read(path: Path, only: Collection[str] = ()) -> _Arrays:
     if not path.is_file():
         raise RecastError(f"no file {path}: check the path after npz:")
     try:
         with np.load(path, allow_pickle=False) as file:
             wanted = {*_SPLIT, *_FLAGGED, "classes", *_GROUPS}
             wanted |= {f"{kind}_{part}" for kind in _GROUPS for part in ("train", "test")}
-            return {key: file[key] for key in file.files if key in wanted}
+            return {key: file[key] for key in file.files if key in (only or wanted)}
     # AttributeError, TypeError: np.load gives an array, not an archive, for a .npy file.
     except (
         OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError,
@@ -127,7 +137,7 @@ def _class_names(arrays: _Arrays, path: Path, known: Sequence[str] | None) -> tu
         raise RecastError(f"classes in {path} is no list of names: store one string per class")
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", errors="replace")
-    names = tuple(str(name) for name in array)
+    names = tuple(class_name(str(name)) for name in array)
     if known is not None and names != tuple(known):
         raise RecastError(
             f"classes in {path} differ from the task's {len(known)}: "

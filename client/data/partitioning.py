@@ -92,6 +92,7 @@ def partition(
         dataset.x_test[held_out],
         dataset.y_test[held_out],
         len(dataset.classes),
+        dataset.classes,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -11,14 +12,16 @@ import numpy.typing as npt
 
 from client.data.arrays import Dataset, Images, Labels, stratified_split
 from client.data.corrupted import load_corrupted
-from client.data.folder import load_folder
-from client.data.npz import load_npz
+from client.data.folder import folder_classes, load_folder
+from client.data.npz import load_npz, npz_classes
 from client.data.torchvision_data import load_torchvision
 from client.data.transforms import Part, apply_transforms
 from recast_core.errors import RecastError
-from recast_core.task_spec import TaskSpec
+from recast_core.task_spec import TaskSpec, parse_task
 
 _PART_SEED = 50
+
+logger = logging.getLogger("recast.data")
 
 
 def default_root() -> Path:
@@ -71,6 +74,30 @@ def load_dataset(
         None if test_groups is None else test_groups[kept_test],
         source.grey_bits,
     )
+
+
+def known_classes(source: str) -> tuple[str, ...] | None:
+    """The class names of a task whose data lie on this machine, without reading an image.
+
+    Args:
+        source: a DATA specification.
+
+    Returns:
+        The names in the order of their ids; None where the data are not here, have no names that
+        can be had without loading them, or cannot be read.
+    """
+    try:
+        data = parse_task(source).data
+        kind, _, path = data.partition(":")
+        if data == "digits":
+            return tuple(str(digit) for digit in range(10))
+        if kind == "npz" and Path(path).expanduser().is_file():
+            return npz_classes(Path(path).expanduser())
+        if kind == "folder" and Path(path).expanduser().is_dir():
+            return folder_classes(Path(path).expanduser())
+    except RecastError as error:
+        logger.info("the classes of %s are left to the clients: %s", source, error)
+    return None
 
 
 def part_of(count: int, part: tuple[int, int]) -> npt.NDArray[np.int64]:

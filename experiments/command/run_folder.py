@@ -68,12 +68,15 @@ class Learned:
         backbone: what it was attached to.
         bank: of the run.
         task: as the registry has it.
+        classes: the names of the task's classes in the order of their ids; none where the run was
+            made before they were recorded, or no client had names.
     """
 
     net: RecastModel
     backbone: Backbone
     bank: TemplateBank
     task: Task
+    classes: tuple[str, ...] = ()
 
 
 def learned(registry: Registry, run: Run, name: str) -> Learned:
@@ -93,7 +96,8 @@ def learned(registry: Registry, run: Run, name: str) -> Learned:
     backbone = load_backbone(str(run.config["backbone"]))
     net = attach(backbone.model, bank, backbone.head)
     net.coefficients.load(torch.from_numpy(vector))
-    return Learned(net, backbone, bank, task)
+    classes = registry.class_lists(run.id).get(task.number, ())
+    return Learned(net, backbone, bank, task, classes)
 
 
 def _newest() -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from client.data import known_classes
 from experiments.command.console import print_closing
 from experiments.command.link_log import address_of, check_insecure, set_up
 from experiments.command.link_view import LinkView
@@ -105,7 +106,7 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
         while options.begin is not None and not options.begin.exists():
             time.sleep(0.05)
         began = time.monotonic()
-        result = run_federation(grid, settings, folder, view)
+        result = run_federation(grid, settings, folder, view, classes_of=known_classes)
     report = summarise(result, "link", settings.seed, time.monotonic() - began)
     print_closing(report, result, settings.backbone)
     return report

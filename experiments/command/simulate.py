@@ -16,7 +16,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from client.app import app as client_app
-from client.data import load_dataset, parse_scheme, parse_tasks, partition
+from client.data import known_classes, load_dataset, parse_scheme, parse_tasks, partition
 from client.learners import pick_device
 from experiments.command.console import ProgressObserver, print_closing
 from experiments.engines.fleet import Fleet
@@ -77,7 +77,15 @@ def simulate(
     with ProgressObserver(tasks) as observer:
 
         def federation(grid: Grid) -> RunResult:
-            return run_federation(grid, settings, folder, observer, extra=extra, patience=0.0)
+            return run_federation(
+                grid,
+                settings,
+                folder,
+                observer,
+                extra=extra,
+                patience=0.0,
+                classes_of=known_classes,
+            )
 
         if engine == "ray":
             result = run_on_ray(federation, client_app, clients, settings)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from experiments.command.console import stdout
 from experiments.command.run_folder import find_task, opened
+from recast_core.classes import some
 from recast_core.task_spec import parse_task
 from server.record import control
 from server.record.ledger import Ledger
@@ -78,6 +79,7 @@ def show(name: str, run: Path | None) -> dict[str, Any]:
                 for entry in registry.accuracies(found.id)
                 if entry.task == task.number
             ],
+            "class_names": list(registry.class_lists(found.id).get(task.number, ())),
             "coefficients": (
                 registry.coefficients(found.id, task.number).tolist() if rounds else None
             ),
@@ -149,7 +151,7 @@ def _print_task(report: dict[str, Any]) -> None:
         ("data", report["source"].partition("=")[2] or "the clients' own"),
         ("status", report["status"]),
         ("rounds", f"{report['rounds']}/{report['planned']}"),
-        ("classes", str(report["classes"])),
+        ("classes", _classes(report)),
         ("clients", str(report["clients"])),
         ("training images", f"{report['examples']:,}"),
         ("message bytes up", f"{report['bytes']['message_up']:,}"),
@@ -162,6 +164,11 @@ def _print_task(report: dict[str, Any]) -> None:
             f"{_percent(entry['accuracy'])} (head only {_percent(entry['head_only_accuracy'])})",
         )
     stdout().print(table)
+
+
+def _classes(report: dict[str, Any]) -> str:
+    names = report["class_names"]
+    return f"{report['classes']}: {some(names)}" if names else str(report["classes"])
 
 
 def _percent(fraction: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from client.data import load_dataset, parse_task
+from client.data import Dataset, load_dataset, parse_task
+from client.data.arrays import Labels
+from client.data.class_ids import map_labels
 from experiments.command.run_folder import Learned, learned, opened
 from experiments.command.sight import Sight
 from recast_core.backbones.architectures import (
@@ -21,11 +24,14 @@ from recast_core.backbones.architectures import (
     looks_like_architecture,
     parse_architecture,
 )
+from recast_core.classes import Names
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from recast_core.fitting import features_of
 from recast_core.heads.ridge import ridge_head
 from recast_core.library import TaskLibrary
+
+logger = logging.getLogger("recast.data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +78,8 @@ def export(
         "head_name": model.backbone.head,
     }
     about |= _sight_of(model.task.source).write()
+    if model.classes:
+        about["classes"] = json.dumps(model.classes)
     accuracy = None
     if data:
         fitted = fit_head(model, data, skip_unreadable=skip_unreadable)
@@ -113,18 +121,34 @@ def export(
 
 @torch.no_grad()
 def fit_head(model: Learned, data: str, *, skip_unreadable: bool = False) -> FittedHead:
-    """Fit a ridge head on the training images of ``data``, a DATA specification."""
+    """Fit a ridge head on the training images of ``data``, a DATA specification.
+
+    Its classes are the task's in the order of their ids, unless the data are of other ones.
+    """
     preprocess = model.backbone.preprocess
     spec = parse_task(data)
     images = load_dataset(spec, preprocess.size, skip_unreadable=skip_unreadable)
-    labels = torch.from_numpy(images.y_train)
+    classes, y_train, y_test = _as_learned(model.classes, images)
+    labels = torch.from_numpy(y_train)
     if len(labels.unique()) < 2:
         raise RecastError(f"{data} has images of one class only: name at least two classes")
     features = features_of(model.net, preprocess(images.x_train))
-    head = ridge_head(features, labels, len(images.classes))
+    head = ridge_head(features, labels, len(classes))
     predicted = head(features_of(model.net, preprocess(images.x_test))).argmax(1)
-    accuracy = float((predicted == torch.from_numpy(images.y_test)).float().mean())
-    return FittedHead(head, images.classes, accuracy, Sight.of(spec.data, images.grey_bits))
+    accuracy = float((predicted == torch.from_numpy(y_test)).float().mean())
+    return FittedHead(head, classes, accuracy, Sight.of(spec.data, images.grey_bits))
+
+
+def _as_learned(classes: Names, images: Dataset) -> tuple[Names, Labels, Labels]:
+    """The task's class list and labels in it; the data's own where they are of other classes."""
+    if classes and classes != images.classes:
+        try:
+            y_train, y_test = map_labels((images.y_train, images.y_test), images.classes, classes)
+        except RecastError as error:
+            logger.warning("the head is of the data's own classes: %s", error)
+        else:
+            return classes, y_train, y_test
+    return images.classes, images.y_train, images.y_test
 
 
 def _sight_of(source: str) -> Sight:

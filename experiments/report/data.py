@@ -170,6 +170,7 @@ def _bank(registry: Registry, entry: Run, folder: Path) -> dict[str, Any]:
 def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
     longest = Ledger(registry).longest(entry.id, kind="coefficients", direction="up")
     accuracies = registry.accuracies(entry.id)
+    names = registry.class_lists(entry.id)
     found = []
     for task in registry.tasks(entry.id):
         rounds = registry.rounds(entry.id, task.number)
@@ -180,6 +181,7 @@ def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
                 "number": task.number,
                 "name": task.name,
                 "classes": task.classes,
+                "class_names": list(names.get(task.number, ())),
                 "examples": task.examples,
                 "clients": task.clients,
                 "rounds": len(rounds),

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
+from recast_core.classes import Names, agreed
+from recast_core.errors import RecastError
 from recast_core.start import Start
+from recast_core.text import plain
 from recast_core.wire.messages import bank_ref
+from server.exchange.class_lists import ClassLists, by_hash, names_in
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
-from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic, is_answer
+from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic, code, is_answer
+
+# A list of a few thousand names; a reply that was not asked for one is shorter.
+_LONGEST_LIST = 1 << 20
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one node has of one task: counts of images, and of classes in its training images."""
+    """What one node has of one task: counts of images, and of classes in its training images.
+
+    ``class_hash`` is that of the list of names that its class ids count in, 0 where it has none.
+    """
 
     train_examples: int
     test_examples: int
     classes: int
     local_classes: int
+    class_hash: int = 0
 
     @property
     def can_train(self) -> bool:
@@ -44,7 +55,10 @@ def agreed_classes(shares: Iterable[Share]) -> int:
 
 
 class Roster:
-    """The nodes that hold the bank, and their shares of each task by its number."""
+    """The nodes that hold the bank, and their shares of each task by its number.
+
+    A node without images of any task takes no part: it is greeted once, and sent nothing more.
+    """
 
     def __init__(
         self, start: Start, traffic: Traffic, collector: Collector, observer: Observer
@@ -55,17 +69,24 @@ class Roster:
         self._traffic = traffic
         self._collector = collector
         self._observer = observer
+        self._lists = ClassLists()
         self._shares: dict[int, dict[int, Share]] = {}
         self._numbers: dict[int, int] = {}
+        self._said: set[tuple[int, int, str]] = set()
 
     @property
     def nodes(self) -> Mapping[int, Mapping[int, Share]]:
         """Every node that is ready, with its shares."""
         return self._shares
 
-    def announce(self, tasks: Sequence[pb.Task]) -> None:
-        """Take ``tasks`` for the list of all; every node is greeted with it again."""
+    def announce(self, tasks: Sequence[pb.Task], classes: Mapping[int, Names]) -> None:
+        """Take ``tasks`` for the list of all; every node is greeted with it again.
+
+        ``classes`` are the class lists that are known, by the task's number.
+        """
         self._tasks = tasks
+        for number, names in classes.items():
+            self._lists.fix(number, names)
         self._shares.clear()
 
     def numbers(self) -> dict[int, int]:
@@ -93,27 +114,123 @@ class Roster:
         new = [node for node in present if node not in self._shares and node not in silent]
         if not new:
             return
-        reference = bank_ref(self._start, len(self._content))
-        request = pb.HelloRequest(bank=reference, tasks=self._tasks, method=self._start.method)
-        hello = pb.ToClient(hello=request)
-        answers = {
-            answer.node: answer.body.hello for answer in self._ask(grid, new, hello, "hello")
-        }
-        lacking = [node for node, hello in answers.items() if not hello.holds_bank]
-        holders = set(answers) - set(lacking) | self._deliver(grid, lacking, reference)
-        known = {task.id for task in self._tasks}
-        for node in sorted(holders):
-            self._numbers[node] = answers[node].client
-            self._shares[node] = {
-                data.task: Share(
-                    data.train_examples, data.test_examples, data.classes, data.local_classes
-                )
-                for data in answers[node].tasks
-                if data.task in known
-            }
-        self._observer.joined(len(self._shares), len(lacking))
+        hellos = self._greet(grid, new)
+        hellos |= self._explain(grid, hellos)
+        lacking = [node for node, hello in hellos.items() if hello.tasks and not hello.holds_bank]
+        ready = {node for node, hello in hellos.items() if hello.holds_bank or not hello.tasks}
+        for node in sorted(ready | self._deliver(grid, lacking)):
+            self._enter(node, hellos[node])
+        self._observer.joined(sum(map(bool, self._shares.values())), len(lacking))
 
-    def _deliver(self, grid: Grid, nodes: Sequence[int], reference: pb.BankRef) -> set[int]:
+    def agree(self, grid: Grid, task: int) -> Names:
+        """The class list of a task, agreed now by all nodes that have images of it.
+
+        It is asked for once of one node for each list that was announced; nodes with another than
+        what comes out are sent it, and map their ids by name or are refused by name. From then on
+        it stays.
+
+        Returns:
+            The names in the order of their ids; none where no node has names.
+        """
+        hashes = {node: own[task].class_hash for node, own in self._shares.items() if task in own}
+        lists: dict[Names, int] = {}
+        for announced, nodes in by_hash(hashes).items():
+            names = self._names_of(grid, task, announced, nodes)
+            if names:
+                lists[names] = len(nodes)
+            else:
+                for node in nodes:
+                    self._leave_out(node, task, "classes", "no list of its class names came")
+        if not lists:
+            return ()
+        names = agreed(lists)
+        self._lists.fix(task, names)
+        own = {
+            node: pb.Hello(tasks=[_as_told(task, shares[task])])
+            for node, shares in self._shares.items()
+            if task in shares
+        }
+        told = self._explain(grid, own)
+        for node in own:
+            if node in told:
+                self._enter(node, told[node])
+            elif not self._lists.fits(own[node].tasks[0]):
+                self._leave_out(node, task, "classes", "its class ids are not the task's")
+        return names
+
+    def _names_of(self, grid: Grid, task: int, announced: int, nodes: Sequence[int]) -> Names:
+        """The list with a hash, from the first of a few nodes that has it; none if none does."""
+        for node in nodes[:3]:
+            hello = self._greet(grid, [node], wanted=(task,)).get(node, pb.Hello())
+            try:
+                return names_in(hello, task, announced)
+            except RecastError as error:
+                self._traffic.refuse(node, self._topic(task), "malformed", str(error))
+        return ()
+
+    def _explain(self, grid: Grid, hellos: Mapping[int, pb.Hello]) -> dict[int, pb.Hello]:
+        """Greet again, with the task's list, the nodes whose own lists are others."""
+        strangers = []
+        for node, hello in hellos.items():
+            tasks = [d.task for d in hello.tasks if d.class_hash and not self._lists.fits(d)]
+            if tasks:
+                self._lists.tell(node, tasks)
+                strangers.append(node)
+        return self._greet(grid, strangers)
+
+    def _enter(self, node: int, hello: pb.Hello) -> None:
+        """Take down what a node has, and refuse what it lacks or counts otherwise."""
+        known = {task.id for task in self._tasks}
+        self._numbers[node] = hello.client
+        self._shares[node] = {}
+        for data in hello.tasks:
+            if data.task not in known:
+                continue
+            if not self._lists.fits(data):
+                self._leave_out(node, data.task, "classes", "its class ids are not the task's")
+                continue
+            self._shares[node][data.task] = Share(
+                data.train_examples,
+                data.test_examples,
+                data.classes,
+                data.local_classes,
+                data.class_hash,
+            )
+        for lack in hello.lacks:
+            if lack.task in known:
+                self._leave_out(node, lack.task, code(lack.reason), lack.detail)
+
+    def _leave_out(self, node: int, task: int, reason: str, detail: str) -> None:
+        """Refuse a node for one task, once however often it says so."""
+        self._shares[node].pop(task, None)
+        key = node, task, plain(f"{reason}: {detail}")
+        if key not in self._said:
+            self._said.add(key)
+            self._traffic.refuse(node, self._topic(task), reason, detail)
+
+    def _topic(self, task: int) -> Topic:
+        return Topic(next((known.name for known in self._tasks if known.id == task), None))
+
+    def _greet(
+        self, grid: Grid, nodes: Iterable[int], wanted: Collection[int] = ()
+    ) -> dict[int, pb.Hello]:
+        """Greet nodes, asking for their own class names of the tasks ``wanted``; their answers."""
+        reference = bank_ref(self._start, len(self._content))
+        bodies = {
+            node: pb.ToClient(
+                hello=pb.HelloRequest(
+                    bank=reference,
+                    tasks=self._lists.tasks_for(node, self._tasks, wanted),
+                    method=self._start.method,
+                )
+            )
+            for node in nodes
+        }
+        limit = _LONGEST_LIST if wanted else 0
+        answers = self._ask(grid, bodies, "hello", limit) if bodies else []
+        return {answer.node: answer.body.hello for answer in answers}
+
+    def _deliver(self, grid: Grid, nodes: Sequence[int]) -> set[int]:
         if not self._content:
             for node in nodes:
                 detail = "its backbone or version gives the method another start"
@@ -121,9 +238,10 @@ class Roster:
             return set()
         if not nodes:
             return set()
+        reference = bank_ref(self._start, len(self._content))
         body = pb.ToClient(bank=pb.BankDelivery(bank=reference, content=self._content))
         stored = set()
-        for answer in self._ask(grid, nodes, body, "bank"):
+        for answer in self._ask(grid, dict.fromkeys(nodes, body), "bank"):
             if answer.body.bank.bank == self._start.prefix:
                 stored.add(answer.node)
             else:
@@ -133,12 +251,16 @@ class Roster:
         return stored
 
     def _ask(
-        self, grid: Grid, nodes: Sequence[int], body: pb.ToClient, expected: str
+        self, grid: Grid, bodies: Mapping[int, pb.ToClient], expected: str, limit: int = 0
     ) -> list[Reply]:
-        messages = [self._traffic.send(node, body, Topic(), grid) for node in nodes]
+        messages = [self._traffic.send(node, body, Topic(), grid) for node, body in bodies.items()]
         replies = self._collector.ask(
-            grid, messages, lambda reply: is_answer(reply, expected), hurry=False
+            grid, messages, lambda reply: is_answer(reply, expected, limit), hurry=False
         )
-        for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(nodes)):
+        for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(bodies)):
             self._traffic.refuse(node, Topic(), "silent", f"no answer to {expected} in time")
-        return list(self._traffic.receive(replies, Topic(), expected))
+        return list(self._traffic.receive(replies, Topic(), expected, limit))
+
+
+def _as_told(task: int, share: Share) -> pb.TaskData:
+    return pb.TaskData(task=task, classes=share.classes, class_hash=share.class_hash)

@@ -148,7 +148,7 @@ class Traffic:
                 self.refuse(node, about, "replayed", "a second reply to one message")
             elif which == "refusal":
                 answered.add(key)
-                self.refuse(node, about, _code(message.refusal.reason), message.refusal.detail)
+                self.refuse(node, about, code(message.refusal.reason), message.refusal.detail)
             elif which != expected:
                 self.refuse(node, about, "malformed", f"{which} came instead of {expected}")
             else:
@@ -251,7 +251,7 @@ def is_answer(message: Message, expected: str, limit: int = 0) -> bool:
         return False
 
 
-def _code(reason: int) -> str:
+def code(reason: int) -> str:
     """The ledger's code of a refusal; enums of proto3 are open, so any number may come."""
     if reason not in pb.Refusal.Reason.values():
         return "malformed"

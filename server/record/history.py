@@ -18,6 +18,7 @@ from server.record.database import open_database, plain_errors
 from server.record.tables import (
     Accuracy,
     Baseline,
+    ClassEntry,
     Refusal,
     RefusalEntry,
     Round,
@@ -96,6 +97,15 @@ class History:
                 return task
         names = ", ".join(task.name for task in tasks) or "none"
         raise RecastError(f"run {run} has no task {name!r}: name one of those it has ({names})")
+
+    def class_lists(self, run: int) -> dict[int, tuple[str, ...]]:
+        """The names of each task's classes in the order of their ids, where they are known."""
+        query = select(ClassEntry).where(ClassEntry.run == run)
+        found: dict[int, tuple[str, ...]] = {}
+        with self.reading() as session:
+            for row in session.scalars(query.order_by(ClassEntry.task, ClassEntry.id)):
+                found[row.task] = (*found.get(row.task, ()), row.name)
+        return found
 
     def rounds(self, run: int, task: int) -> list[Round]:
         """The finished rounds of a task, in order."""

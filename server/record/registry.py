@@ -25,6 +25,7 @@ from server.record.tables import (
     Accuracy,
     Base,
     Baseline,
+    ClassEntry,
     FinishedRound,
     LedgerEntry,
     LedgerRow,
@@ -183,6 +184,12 @@ class Registry(History):
                 for client, (train, test) in shares.items()
             ]
             session.execute(_SHARES, rows)
+
+    def name_classes(self, run: int, number: int, names: Sequence[str]) -> None:
+        """Record what a task's class ids mean, once and for good."""
+        with self.writing(f"the classes of task {number} of run {run}") as session:
+            rows = [ClassEntry(run=run, task=number, id=i, name=n) for i, n in enumerate(names)]
+            session.add_all(rows)
 
     def record_rounds(
         self,

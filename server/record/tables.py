@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 from sqlalchemy.types import LargeBinary, String
 
-SCHEMA = 3
+SCHEMA = 4
 # Later schemas have only added tables: a file of this one is completed when it is opened.
 OLDEST = 2
 
@@ -271,6 +271,20 @@ class RefusalEntry(Base, kw_only=True):
     round: Mapped[int]
     reason: Mapped[str]
     detail: Mapped[str]
+
+
+class ClassEntry(Base, kw_only=True):
+    """The name of one of a task's classes, by the id that stands for it."""
+
+    __tablename__ = "class_names"
+    __table_args__ = (
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        CheckConstraint("id >= 0 AND name <> ''"),
+    )
+    run: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
 
 
 class ShareEntry(Base, kw_only=True):

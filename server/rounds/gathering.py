@@ -127,7 +127,8 @@ class Heads:
             }
             if not shares:
                 continue
-            question = _Question(task, shares, agreed_classes(shares.values()), set())
+            classes = len(task.classes) or agreed_classes(shares.values())
+            question = _Question(task, shares, classes, set())
             longest = self._longest(question)
             replies = exchange.collector.ask(
                 grid,

@@ -19,6 +19,8 @@ class TaskState:
         attempts: at the next round, that brought no update.
         evaluated: with the coefficients of its last round.
         given_up: it is not tried again in this process.
+        classes: the names that class ids count in; none where they are not agreed yet, or where
+            no client has names.
     """
 
     number: int
@@ -28,3 +30,4 @@ class TaskState:
     attempts: int = 0
     evaluated: bool = False
     given_up: bool = False
+    classes: tuple[str, ...] = ()

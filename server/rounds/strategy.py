@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from protos import recast_v1_pb2 as pb
+from recast_core.classes import Names
 from recast_core.errors import RecastError
 from recast_core.start import Start
 from server.exchange.collect import Collector
@@ -27,6 +28,7 @@ from server.rounds.state import TaskState
 from server.rounds.training import RETRIES, Training
 
 LOOK_SECONDS = 1.0
+ClassesOf = Callable[[str], Names | None]
 _UNLEARNABLE = (
     "no client has two classes of training images for task {name!r}: use fewer clients, a less "
     "skewed partition, or data folders that hold the task"
@@ -52,6 +54,8 @@ class FedRecast(Strategy):
         run: int,
         observer: Observer,
         heads: Heads | None = None,
+        *,
+        classes_of: ClassesOf | None = None,
     ) -> None:
         """Prepare to learn ``tasks`` in their order.
 
@@ -64,9 +68,12 @@ class FedRecast(Strategy):
             run: its id.
             observer: is told of every round.
             heads: how tasks' heads are made; ``None`` for heads that stay on their clients.
+            classes_of: the class list of a task by its source, or ``None`` where only the clients
+                know it.
         """
         self.states: dict[int, TaskState] = {}
         self.plan = plan
+        self._classes_of = classes_of
         known = {task.name for task in registry.tasks(run)}
         for task in tasks:
             if task.name not in known:
@@ -117,6 +124,7 @@ class FedRecast(Strategy):
             if entry.task == entry.after_task and entry.round >= self.plan.rounds
         }
         finished = federation.registry.last_rounds(federation.run)
+        classes = federation.registry.class_lists(federation.run)
         for task in tasks:
             if task.number in self.states:
                 continue
@@ -126,11 +134,16 @@ class FedRecast(Strategy):
             )
             if round_:
                 vector = federation.registry.coefficients(federation.run, task.number, round_)
-            self.states[task.number] = TaskState(
+            state = TaskState(
                 task.number, task.name, vector, round_, evaluated=task.number in evaluated
             )
+            self.states[task.number] = state
+            state.classes = classes.get(task.number, ())
+            if not state.classes and self._classes_of and (names := self._classes_of(task.source)):
+                self._name(state, names)
         federation.roster.announce(
-            [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks]
+            [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks],
+            {state.number: state.classes for state in self.states.values() if state.classes},
         )
 
     def start(
@@ -191,6 +204,7 @@ class FedRecast(Strategy):
         if not self._unfinished():
             return []
         self._await_clients(grid)
+        self._agree(grid, self.active(server_round))
         self._describe()
         self._training_now = self.active(server_round)
         return self._training.questions(self._training_now, list(self.states.values()))
@@ -207,6 +221,7 @@ class FedRecast(Strategy):
     ) -> Iterable[Message]:
         """An evaluation of each task that has had its last round and none yet."""
         self._finishing = self._unevaluated()
+        self._agree(grid, self._finishing)
         return self._evaluating.questions(grid, self._finishing)
 
     def aggregate_evaluate(
@@ -240,6 +255,7 @@ class FedRecast(Strategy):
         for state in earlier:
             if (state.number, last.number) in done:
                 continue
+            self._agree(grid, [state])
             replies = self._measure(grid, self._evaluating.questions(grid, [state]))
             self._evaluating.finish([state], replies, after=last)
 
@@ -309,6 +325,16 @@ class FedRecast(Strategy):
         if required:
             raise RecastError(_UNLEARNABLE.format(name=required[0].name))
 
+    def _agree(self, grid: Grid, states: Sequence[TaskState]) -> None:
+        """Have the clients agree on what class ids mean, where that is not known by now."""
+        for state in states:
+            if not state.classes and (names := self._federation.roster.agree(grid, state.number)):
+                self._name(state, names)
+
+    def _name(self, state: TaskState, names: Names) -> None:
+        state.classes = names
+        self._federation.registry.name_classes(self._federation.run, state.number, names)
+
     def _describe(self) -> None:
         """Enter what clients have of each task in the registry."""
         federation = self._federation
@@ -318,6 +344,6 @@ class FedRecast(Strategy):
                 node: (share.train_examples, share.test_examples) for node, share in shares.items()
             }
             if found and self._described.get(state.number) != found:
-                classes = agreed_classes(shares.values())
+                classes = len(state.classes) or agreed_classes(shares.values())
                 federation.registry.describe_task(federation.run, state.number, classes, found)
                 self._described[state.number] = found

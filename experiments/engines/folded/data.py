@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from client.data import UNLABELLED, known_labels, load_dataset, parse_task, shares
+from client.data.class_ids import map_labels
+from recast_core.classes import Names
 from recast_core.folded import ImageStore
 from recast_core.settings import Settings
 
@@ -27,6 +29,7 @@ class NodeRows:
         judge: int64 ``[m]`` rows of the test images, which follow all training images.
         judge_labels: int64 ``[m]``.
         local_classes: classes among the training images with a label.
+        class_names: what labels count in.
     """
 
     task: TaskImages
@@ -37,6 +40,7 @@ class NodeRows:
     judge: Tensor
     judge_labels: Tensor
     local_classes: int
+    class_names: Names
 
     @property
     def test_examples(self) -> int:
@@ -46,7 +50,24 @@ class NodeRows:
     @property
     def classes(self) -> int:
         """Of the task as a whole."""
-        return self.task.classes
+        return len(self.class_names)
+
+    def in_task_ids(self, classes: Names) -> NodeRows:
+        """The same rows with labels that count in ``classes``; as they are where these are none.
+
+        Raises:
+            RecastError: a class that occurs is none of these, or could be two.
+        """
+        if not classes or classes == self.class_names:
+            return self
+        parts = [self.labels.numpy(), self.judge_labels.numpy()]
+        labels, judge_labels = map_labels(parts, self.class_names, classes)
+        return replace(
+            self,
+            labels=torch.from_numpy(labels),
+            judge_labels=torch.from_numpy(judge_labels),
+            class_names=classes,
+        )
 
 
 @dataclass(eq=False)
@@ -55,14 +76,14 @@ class TaskImages:
 
     Attributes:
         images: uint8, training images and then test images.
-        classes: of the task as a whole.
+        class_names: what labels count in, as the data's source has it.
         nodes: by partition number.
         store: the images on the device, for the model that was last used.
         head_only: features at the bank's start by row, NaN where not computed yet.
     """
 
     images: Tensor
-    classes: int
+    class_names: Names
     nodes: Sequence[NodeRows] = ()
     store: ImageStore | None = None
     head_only: Tensor | None = None
@@ -99,7 +120,7 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
     known = known_labels(dataset, settings.labels, settings.seed)
     judge_labels = torch.from_numpy(dataset.y_test)
     images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
-    task = TaskImages(images, len(dataset.classes))
+    task = TaskImages(images, dataset.classes)
     nodes_rows = []
     for mine, held_out in zip(learn, judge, strict=True):
         test, labelled = torch.from_numpy(held_out), known[mine] != UNLABELLED
@@ -114,6 +135,7 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
                 judge=test + len(dataset.y_train),
                 judge_labels=judge_labels[test],
                 local_classes=len(np.unique(labels)),
+                class_names=dataset.classes,
             )
         )
     task.nodes = nodes_rows

@@ -63,6 +63,7 @@ class FoldedModel(Protocol):
         self,
         task: TaskImages,
         clients: Sequence[FoldedClient],
+        classes: int,
         recipe: Recipe,
         vector: Vector,
         finished: Finished,
@@ -72,6 +73,7 @@ class FoldedModel(Protocol):
         Args:
             task: whose images.
             clients: their shares and seeds.
+            classes: of the task, in which their labels count.
             recipe: of the round.
             vector: float32 ``[D]``.
             finished: is told how many more are done.
@@ -119,6 +121,7 @@ class FoldedBank:
         self,
         task: TaskImages,
         clients: Sequence[FoldedClient],
+        classes: int,
         recipe: Recipe,
         vector: Vector,
         finished: Finished,
@@ -128,7 +131,7 @@ class FoldedBank:
             self._fold,
             self._store(task),
             clients,
-            objective_of(recipe.objective, self.head, task.classes),
+            objective_of(recipe.objective, self.head, classes),
             recipe,
             torch.from_numpy(vector),
             How(Chunking(self.options.chunk or None), self.workers, finished),
@@ -183,6 +186,7 @@ class FoldedMethod:
         self,
         task: TaskImages,
         clients: Sequence[FoldedClient],
+        classes: int,
         recipe: Recipe,
         vector: Vector,
         finished: Finished,
@@ -194,7 +198,7 @@ class FoldedMethod:
                 MethodFold(learner.model),
                 self._store(task),
                 clients,
-                objective_of(recipe.objective, self.head, task.classes),
+                objective_of(recipe.objective, self.head, classes),
                 recipe,
                 torch.from_numpy(vector),
                 How(Chunking(self.options.chunk or None), finished=finished),
@@ -205,7 +209,7 @@ class FoldedMethod:
             images, labels = task.images[client.all_rows], client.all_labels
             rest = recipe, client.seed, client.local
             try:
-                return own.fit(vector, images, labels, task.classes, *rest)
+                return own.fit(vector, images, labels, classes, *rest)
             except RecastError as error:
                 return error
 

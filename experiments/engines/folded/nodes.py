@@ -22,13 +22,14 @@ class Held:
 
     Attributes:
         settings: of the run.
+        clients: how many there are.
         tasks: images by the task's source.
     """
 
     def __init__(self, clients: int, settings: Settings, options: FoldedOptions) -> None:
         self.settings = settings
         self.tasks: dict[str, TaskImages] = {}
-        self._clients = clients
+        self.clients = clients
         self._options = options
         # One thread for each client, as on the other engines: its last bits depend on that.
         self._workers = torch.get_num_threads()
@@ -58,7 +59,7 @@ class Held:
         """
         if source not in self.tasks:
             size = preprocess_of(self.settings.backbone).size
-            self.tasks[source] = load_task(source, size, self._clients, self.settings)
+            self.tasks[source] = load_task(source, size, self.clients, self.settings)
         return self.tasks[source]
 
     def model(self, sha256: bytes) -> FoldedModel:
@@ -146,4 +147,11 @@ class SimulatedNode:
 
     def data(self, task: pb.Task) -> NodeRows | None:
         """See ``Holdings``."""
-        return self.held.images(task.source).nodes[self.number] if task.source else None
+        if not task.source:
+            return None
+        mine = self.held.images(task.source).nodes[self.number]
+        return mine.in_task_ids(tuple(task.classes))
+
+    def lacks(self, task: pb.Task) -> str:
+        """See ``Holdings``."""
+        return f"no training images in share {self.number} of {self.held.clients}"

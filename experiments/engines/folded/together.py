@@ -53,10 +53,11 @@ class Together(Engine[FoldedModel, NodeRows]):
     ) -> Iterable[Vector | RecastError]:
         """See ``Engine``."""
         first = lessons[0]
+        classes = max(one.data.classes for one in lessons)
         clients = [_client(one) for one in lessons]
         with self._timed("training"):
             return first.model.train(
-                first.data.task, clients, first.hyper, first.vector, self._finished
+                first.data.task, clients, classes, first.hyper, first.vector, self._finished
             )
 
     def features(self, looks: Sequence[Look[FoldedModel, NodeRows]]) -> Iterable[Tensor]:

@@ -1,0 +1,121 @@
+"""What class ids mean: lists of names that clients and a server agree on.
+
+An id is a name's place in a list. Two parties whose lists have the same `list_hash` mean the same
+by an id; any others map their ids by name, and what has no counterpart is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from recast_core.errors import RecastError
+from recast_core.text import plain
+
+Names = tuple[str, ...]
+MAX_CLASSES = 1 << 16
+MAX_NAME = 200
+
+
+def class_name(name: str) -> str:
+    """A class's name as everybody writes it: composed, and without what no text can hold."""
+    readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return unicodedata.normalize("NFC", readable).strip()
+
+
+@lru_cache(maxsize=64)
+def list_hash(names: Names) -> int:
+    """A number of 64 bits for a list of names in their order, never 0; 0 for no names."""
+    if not names:
+        return 0
+    digest = hashlib.sha256()
+    for name in names:
+        encoded = name.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return int.from_bytes(digest.digest()[:8], "big") or 1
+
+
+def check_names(names: Iterable[str]) -> Names:
+    """A list that somebody else sent.
+
+    Raises:
+        RecastError: none or too many names, or one that is empty, too long or not printable.
+    """
+    found = tuple(names)
+    if not 0 < len(found) <= MAX_CLASSES:
+        raise RecastError(f"a list of {len(found)} classes: 1 to {MAX_CLASSES} are taken")
+    for name in found:
+        if not name or plain(name, MAX_NAME) != " ".join(name.split()):
+            raise RecastError(f"a class named {plain(name, 40)!r}: use up to {MAX_NAME} characters")
+    return found
+
+
+def agreed(announced: Mapping[Names, int]) -> Names:
+    """The one list that every client can map its ids into, whoever answered first.
+
+    Lists that are the same stay as they are. Otherwise it is all names, sorted; of names that
+    differ in case or in how words are joined alone, and that no client tells apart, only the one
+    that most clients write: `task_ids` refuses whoever writes another, which is better than two
+    classes.
+
+    Args:
+        announced: how many clients have each list, at least one list.
+    """
+    if len(announced) == 1:
+        return next(iter(announced))
+    written: Counter[str] = Counter()
+    told_apart: set[str] = set()
+    for names, clients in announced.items():
+        keys = Counter(_key(name) for name in set(names))
+        told_apart |= {key for key, count in keys.items() if count > 1}
+        written.update(dict.fromkeys(set(names), clients))
+    kept: dict[str, str] = {}
+    union: set[str] = set()
+    for name, _ in sorted(written.items(), key=lambda item: (-item[1], item[0])):
+        if _key(name) in told_apart or kept.setdefault(_key(name), name) == name:
+            union.add(name)
+    return tuple(sorted(union))
+
+
+def task_ids(own: Names, classes: Names, used: Iterable[int]) -> list[int]:
+    """What each id of the list ``own`` is in the list ``classes``; -1 for a class that it lacks.
+
+    Args:
+        own: the list that a client's labels count in.
+        classes: of the task.
+        used: the ids that occur in the client's labels.
+
+    Raises:
+        RecastError: a class that is used is none of the task's, or could be two of them.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(classes):
+        places.setdefault(name, []).append(place)
+    occurrences = Counter(own)
+    for index in sorted(set(used)):
+        name = own[index]
+        if occurrences[name] > 1 or len(places.get(name, ())) > 1:
+            raise RecastError(f"two classes are named {name!r}: ids cannot be told apart by name")
+        if name not in places:
+            near = next((known for known in classes if _key(known) == _key(name)), None)
+            if near is not None:
+                raise RecastError(f"class {name!r} is {near!r} in the task: use one spelling")
+            raise RecastError(
+                f"class {name!r} is none of the task's {len(classes)} ({some(classes)}): "
+                "rename it or leave it out"
+            )
+    return [places[name][0] if name in places else -1 for name in own]
+
+
+def some(names: Sequence[str], count: int = 10) -> str:
+    """The first names, for a line of text."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def _key(name: str) -> str:
+    """What stays of a name whichever way it is written."""
+    return re.sub(r"[\s_-]+", "", name.casefold()) or name

@@ -1,0 +1,88 @@
+"""Each task's class list on the server, and which node is told what of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from protos import recast_v1_pb2 as pb
+from recast_core.classes import Names, check_names, list_hash
+from recast_core.errors import RecastError
+
+
+class ClassLists:
+    """The lists that are agreed, by the task's number.
+
+    A node whose own list has the agreed one's hash is told the hash alone; any other is told the
+    list, and from then on in every greeting, since it remembers what it was greeted with last.
+    """
+
+    def __init__(self) -> None:
+        self._lists: dict[int, Names] = {}
+        self._told: dict[int, set[int]] = {}
+
+    def __contains__(self, task: int) -> bool:
+        return task in self._lists
+
+    def fix(self, task: int, names: Names) -> None:
+        """Take ``names`` for the list of a task, for good."""
+        self._lists[task] = names
+
+    def fits(self, data: pb.TaskData) -> bool:
+        """Whether a node's ids are the task's, as far as can be told yet.
+
+        A client of before there were names has no hash; its ids are taken as they stand, where it
+        counts as many classes.
+        """
+        names = self._lists.get(data.task)
+        if names is None:
+            return True
+        if not data.class_hash:
+            return bool(data.classes == len(names))
+        return bool(data.class_hash == list_hash(names))
+
+    def tell(self, node: int, tasks: Iterable[int]) -> None:
+        """Have the lists of these tasks sent to a node."""
+        self._told.setdefault(node, set()).update(tasks)
+
+    def tasks_for(
+        self, node: int, tasks: Sequence[pb.Task], wanted: Collection[int] = ()
+    ) -> list[pb.Task]:
+        """The tasks as a node is greeted with them; of those ``wanted`` its own names are asked."""
+        found = []
+        for task in tasks:
+            names = self._lists.get(task.id, ())
+            found.append(
+                pb.Task(
+                    id=task.id,
+                    name=task.name,
+                    source=task.source,
+                    class_hash=list_hash(names),
+                    classes=names if task.id in self._told.get(node, ()) else (),
+                    wants_classes=task.id in wanted,
+                )
+            )
+        return found
+
+
+def names_in(hello: pb.Hello, task: int, announced: int) -> Names:
+    """The list that a node's ids of a task count in, as its answer has it.
+
+    Raises:
+        RecastError: it is not there, not the one that was announced, or no list of names.
+    """
+    for data in hello.tasks:
+        if data.task == task:
+            names = check_names(data.class_names)
+            if list_hash(names) != announced:
+                raise RecastError("a list of classes that is not the one that it had announced")
+            return names
+    raise RecastError("no list of classes, which it was asked for")
+
+
+def by_hash(hashes: Mapping[int, int]) -> dict[int, list[int]]:
+    """The nodes of each hash, both ascending; nodes without names are left out."""
+    found: dict[int, list[int]] = {}
+    for node, announced in sorted(hashes.items(), key=lambda item: (item[1], item[0])):
+        if announced:
+            found.setdefault(announced, []).append(node)
+    return found
