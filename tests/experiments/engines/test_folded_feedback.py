@@ -98,7 +98,8 @@ def same(one: dict[str, object], other: dict[str, object]) -> None:
     assert np.abs(np.array(one["coefficients"])).max() > 0.01
 
 
-@pytest.mark.parametrize("head", head_names())
+# A deployed classifier needs a network that knows the classes: test_kept_head has one.
+@pytest.mark.parametrize("head", [head for head in head_names() if head != "backbone"])
 def test_every_kind_of_head_ends_in_the_registry_of_one_client_after_another(
     rounded: Make, tmp_path: Path, head: str
 ) -> None:
