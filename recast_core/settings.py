@@ -65,7 +65,9 @@ class Adaptation:
         "closed-form, gradient, vae or seeded: where templates come from. Of seeded ones every "
         "client makes the bank itself, from --seed.",
     )
-    bank: str = setting("", "A bank's file, in place of making one.")
+    bank: str = setting(
+        "", "A bank's file or a packaged one (digits_resnet20), in place of making one."
+    )
     method: str = setting(
         "recast",
         "recast, head-only, norm-affine, lora[:RANK[:TARGET]], full, ...: what trains. LoRA's "

@@ -8,6 +8,7 @@ import torch
 
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
+from recast_core.banks import load_bank
 from recast_core.files import write_atomically
 from recast_core.heads import head_kind
 from recast_core.learner import method_learner
@@ -28,7 +29,7 @@ def make_bank(settings: Settings) -> TemplateBank:
     backbone = load_backbone(settings.backbone).model
     if not settings.bank:
         return mimic(backbone, settings.recast())
-    bank = TemplateBank.load(settings.bank)
+    bank = load_bank(settings.bank)
     # Refuses a bank of another backbone now, where every client would later.
     attach(backbone, bank)
     return bank

@@ -189,7 +189,7 @@ def make_bank(
 
 
 def _check_classes(loaded: Backbone, dataset: Dataset, data: str) -> None:
-    """The classifier must know as many classes as the data have.
+    """The classifier must know the data's classes: their number, and their names where it has any.
 
     Raises:
         RecastError: it does not.
@@ -200,6 +200,13 @@ def _check_classes(loaded: Backbone, dataset: Dataset, data: str) -> None:
         raise RecastError(
             f"{loaded.spec} tells {outputs} classes apart, {data} has {len(dataset.classes)}: a "
             "shift bank needs the classifier that is deployed for these data; fine-tune it first"
+        )
+    if loaded.classes and loaded.classes != dataset.classes:
+        pairs = zip(loaded.classes, dataset.classes, strict=True)
+        mine, other = next(pair for pair in pairs if pair[0] != pair[1])
+        raise RecastError(
+            f"{loaded.spec} was deployed for other classes: one is {mine!r} there and {other!r} in "
+            f"{data}; give the data that it was deployed for"
         )
 
 

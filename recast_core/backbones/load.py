@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -26,6 +27,9 @@ from recast_core.classifier import require_head
 from recast_core.errors import RecastError
 
 DEFAULT_BACKBONE = "glyph_resnet20"
+PACKAGED = (DEFAULT_BACKBONE, "digits_resnet20")
+
+_Loaded = tuple[nn.Module, Preprocess, tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,7 @@ class Backbone:
         preprocess: from uint8 images to what ``model`` takes.
         head: the dotted name of the classifier within ``model``.
         notes: what was assumed or left out, for people.
+        classes: what the classifier's outputs mean, where the file says it; else empty.
     """
 
     model: nn.Module
@@ -45,6 +50,7 @@ class Backbone:
     preprocess: Preprocess
     head: str
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def load_backbone(spec: str = DEFAULT_BACKBONE, weights: bool = True) -> Backbone:
@@ -53,7 +59,8 @@ def load_backbone(spec: str = DEFAULT_BACKBONE, weights: bool = True) -> Backbon
     Args:
         spec: one of
 
-            - ``glyph_resnet20``: the small network that this package carries;
+            - ``glyph_resnet20``: the small network that this package carries, which saw letters;
+            - ``digits_resnet20``: the same, deployed as a classifier of ten digits;
             - ``NAME`` or ``NAME:WEIGHTS``: a torchvision classifier, such as
               ``resnet34:IMAGENET1K_V1``;
             - ``NAME:none``: either of these with random weights, the same everywhere;
@@ -67,32 +74,32 @@ def load_backbone(spec: str = DEFAULT_BACKBONE, weights: bool = True) -> Backbon
         RecastError: anything wrong with ``spec`` or with what it names.
     """
     with kept() as notes:
-        model, preprocess = _load(spec, weights)
+        model, preprocess, classes = _load(spec, weights)
     model = model.float().eval().requires_grad_(False)
     head = require_head(
         model,
         f"backbone {spec!r}",
         "choose another, or let a module: factory return the logits of a Linear layer",
     )
-    return Backbone(model, spec, preprocess, head, tuple(notes))
+    return Backbone(model, spec, preprocess, head, tuple(notes), classes)
 
 
-def _load(spec: str, weights: bool) -> tuple[nn.Module, Preprocess]:
+def _load(spec: str, weights: bool) -> _Loaded:
     kind, _, rest = spec.partition(":")
-    if kind == DEFAULT_BACKBONE and rest.lower() in ("", "none"):
+    if kind in PACKAGED and rest.lower() in ("", "none"):
         packaged = resources.files("recast_core.backbones") / "weights" / f"{kind}.safetensors"
         with resources.as_file(packaged) as path:
             return _load_file(str(path), bool(rest))
     if kind == "file":
         return _load_file(rest)
     if kind == "module":
-        return load_module(rest)
+        return *load_module(rest), ()
     from recast_core.backbones.torchvision_models import load_torchvision
 
-    return load_torchvision(kind, rest, (DEFAULT_BACKBONE, "file", "module"), weights)
+    return *load_torchvision(kind, rest, (*PACKAGED, "file", "module"), weights), ()
 
 
-def _load_file(rest: str, random: bool = False) -> tuple[nn.Module, Preprocess]:
+def _load_file(rest: str, random: bool = False) -> _Loaded:
     """The model in a file, or one like it with random weights."""
     name, at, architecture = rest.rpartition("@")
     # A path may itself hold an @.
@@ -112,7 +119,7 @@ def _load_file(rest: str, random: bool = False) -> tuple[nn.Module, Preprocess]:
         model, size = build(found)
     if not random:
         _fill(model, state, f"{path} as {found}")
-    return model, _stored_preprocess(metadata, size, path)
+    return model, _stored_preprocess(metadata, size, path), _stored_classes(metadata, path)
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -150,3 +157,14 @@ def _stored_preprocess(metadata: Mapping[str, str], size: int, path: Path) -> Pr
         raise RecastError(
             f"cannot read size, mean or std in the metadata of {path} ({error}): save it again"
         ) from error
+
+
+def _stored_classes(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
+    """The class names in the file's metadata: ``class_names``, a JSON list."""
+    try:
+        names = json.loads(metadata.get("class_names", "[]"))
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecastError(f"cannot read class_names in the metadata of {path}: save it again")
+    return tuple(names)
