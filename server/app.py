@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from server.prepare import keep_bank, kept_start, make_heads, make_start
 from server.record.lock import hold, settle
 from server.record.registry import Registry, Run
 from server.record.resume import unfinished
+from server.record.secret import sampling_secret
 from server.rounds.plan import RoundPlan
 from server.rounds.strategy import LOOK_SECONDS, ClassesOf, FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
@@ -40,7 +41,8 @@ def main(grid: Grid, context: Context) -> None:
     _log_to_the_stream()
     load_plugins()
     settings = Settings.from_mapping(context.run_config)
-    run_federation(grid, settings, run_folder(settings), LogObserver())
+    folder = run_folder(settings)
+    run_federation(grid, settings, folder, LogObserver(), secret_sampling=True)
 
 
 def _log_to_the_stream() -> None:
@@ -89,6 +91,7 @@ def run_federation(
     extra: Mapping[str, object] | None = None,
     patience: float = 30.0,
     classes_of: ClassesOf | None = None,
+    secret_sampling: bool = False,
 ) -> RunResult:
     """Learn every task of the settings over ``grid``, into the registry in ``folder``.
 
@@ -106,6 +109,8 @@ def run_federation(
         patience: seconds to wait for clients where there are none.
         classes_of: the class list of a task by its source, or ``None`` where only the clients
             know it.
+        secret_sampling: draw clients by a secret of this folder, where they are others' machines;
+            by the run's seed, which clients know, where a run is to be repeated.
 
     Raises:
         RecastError: anything the user can mend. Finished rounds stay in the registry, also when
@@ -130,6 +135,8 @@ def run_federation(
             observer.run_started(start)
             heads = make_heads(settings)
             plan = RoundPlan.of(settings, patience, start.customary_rate)
+            if secret_sampling:
+                plan = replace(plan, secret=sampling_secret(folder))
             strategy = FedRecast(
                 start, tasks, plan, registry, run, observer, heads, classes_of=classes_of
             )

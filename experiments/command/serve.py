@@ -106,7 +106,9 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
         while options.begin is not None and not options.begin.exists():
             time.sleep(0.05)
         began = time.monotonic()
-        result = run_federation(grid, settings, folder, view, classes_of=known_classes)
+        result = run_federation(
+            grid, settings, folder, view, classes_of=known_classes, secret_sampling=True
+        )
     report = summarise(result, "link", settings.seed, time.monotonic() - began)
     print_closing(report, result, settings.backbone)
     return report

@@ -26,6 +26,7 @@ class RoundPlan:
         aggregate: makes a task's next vector.
         falls: the rate falls along half a cosine over a task's rounds.
         nearest: a task may start at an earlier one's coefficients.
+        secret: decides who is drawn, where clients may not know; ``None`` for the run's seed.
     """
 
     rounds: int
@@ -39,6 +40,12 @@ class RoundPlan:
     aggregate: Aggregate = average
     falls: bool = False
     nearest: bool = False
+    secret: int | None = None
+
+    @property
+    def sampling_seed(self) -> int:
+        """What decides who is drawn."""
+        return self.hyper.seed if self.secret is None else self.secret
 
     @classmethod
     def of(cls, settings: Settings, patience: float, customary: float | None = None) -> RoundPlan:

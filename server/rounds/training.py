@@ -17,7 +17,8 @@ from server.exchange.traffic import FORGETFUL, Topic
 from server.record.tables import FinishedRound
 from server.rounds.aggregation import Contribution
 from server.rounds.checks import check_update
-from server.rounds.federation import Federation, sample
+from server.rounds.drawing import Drawing
+from server.rounds.federation import Federation
 from server.rounds.nearest import candidates, from_here, origin
 from server.rounds.state import TaskState
 
@@ -41,6 +42,8 @@ class Training:
         self._learned: Sequence[TaskState] = ()
         # The last round in which a node's update of a task counted.
         self._counted: dict[tuple[int, int], int] = {}
+        plan = federation.plan
+        self._drawing = Drawing(plan.clients_per_round, plan.sampling_seed)
         self._began = 0.0
         self._mark = 0
 
@@ -89,14 +92,18 @@ class Training:
         federation = self._federation
         if not federation.start.sent:
             return []
+        overdue = federation.collector.overdue
+        return self._drawing.draw(self._able(state), overdue, state.number, state.round + 1)
+
+    def _able(self, state: TaskState) -> list[tuple[int, int]]:
+        """The nodes that can train a task, each with the number that it goes by."""
+        federation = self._federation
         numbers = federation.roster.numbers()
-        able = [
+        return [
             (node, numbers[node])
             for node, share in federation.shares(state.number)
             if federation.heads.can_train(share)
         ]
-        plan = federation.plan
-        return sample(able, plan.clients_per_round, plan.hyper.seed, state.number, state.round + 1)
 
     def finish(self, states: Sequence[TaskState], replies: Iterable[Message]) -> int:
         """Average each task's offsets, and record all of the round before anything else happens.
@@ -152,6 +159,7 @@ class Training:
         for row in rounds:
             state = by_number[row.task]
             state.vector, state.round, state.attempts = row.coefficients, row.round, 0
+            self._drawing.forget(state.number)
             federation.observer.round_finished(state.name, state.round, row.clients, row.seconds)
 
     def _contributions(
@@ -185,7 +193,16 @@ class Training:
         return found
 
     def _missed(self, state: TaskState) -> str | None:
-        """Count a round without an update; why another try is pointless, or ``None``."""
+        """Count a round without an update; why another try is pointless, or ``None``.
+
+        What one node answers is that node's: others are asked where there are any.
+        """
+        what = f"round {state.round + 1} of task {state.name!r}"
+        asked = {node for node, task in self._asked if task == state.number}
+        if self._drawing.failed(state.number, asked, self._able(state)):
+            logger.warning("no update in %s: asking others", what)
+            return None
+        self._drawing.forget(state.number)
         state.attempts += 1
         refusals = [
             refusal
@@ -193,8 +210,8 @@ class Training:
             if refusal.task == state.name and refusal.reason != "silent"
         ]
         lasting = [refusal for refusal in refusals if refusal.reason not in _PASSING]
-        what = f"round {state.round + 1} of task {state.name!r}"
-        if not lasting and state.attempts <= RETRIES:
+        hopeless = {refusal.client for refusal in lasting} >= {str(node) for node in asked}
+        if not (lasting and hopeless) and state.attempts <= RETRIES:
             logger.warning("no update in %s: asking again", what)
             return None
         if refusals:
