@@ -19,7 +19,7 @@ from recast_core.errors import RecastError
 from recast_core.heads import Numbers, Statistics, TravellingHead, register_head
 from recast_core.heads.base import class_sums, frozen_linear
 from recast_core.methods import Method, MethodModel, register_method
-from recast_core.methods.edits import Edits, opened
+from recast_core.methods.edits import Edits, taken_apart
 from recast_core.methods.parts import ParameterPart
 from recast_core.sources import Source, register_source
 from recast_core.wire.codec import Encoded, Vector
@@ -52,7 +52,7 @@ class Biases(Method):
 
     def prepare(self, model: nn.Module) -> MethodModel:
         note("method")
-        net = opened(model)
+        net = taken_apart(model)
         edits, found = Edits(net.backbone), {}
         for name, module in net.backbone.named_modules():
             if isinstance(module, nn.BatchNorm2d):
