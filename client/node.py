@@ -115,7 +115,8 @@ class Node:
             RecastError: neither a folder nor a partition, or a setting that does not fit.
         """
         config: Mapping[str, Value] = context.node_config
-        run_config = dict(context.run_config)
+        # Settled first: another name for the backbone must not change what the run is.
+        run_config = Settings.from_mapping(context.run_config).settled().as_dict()
         for own in ("backbone", "skip-unreadable"):
             if own in config:
                 run_config[own] = config[own]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from recast_core.errors import RecastError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recast_core.wire.messages import Hyperparameters
 
 
+DEPLOYED = "digits_resnet20"
 Value = bool | int | float | str
 
 
@@ -109,14 +110,15 @@ class Settings(TrainingSettings, Adaptation):
     )
     rounds: int = setting(3, "Rounds per task.")
     head: str = setting(
-        "local",
+        "auto",
         "local or linear (stay on their client), means, ridge or shared (merged by the server), or "
-        "backbone (the deployed network's own, kept: tasks are new domains of its classes).",
+        "backbone (the deployed network's own, kept: tasks are new domains of its classes). auto: "
+        "backbone for the packaged digits_resnet20 and tasks of digits, else local.",
     )
     statistics: str = setting(
-        "frozen",
+        "auto",
         "frozen, or recompute: with head backbone, BatchNorms normalise by each client's own "
-        "images wherever that serves it better.",
+        "images wherever that serves it better. auto recomputes with head backbone.",
     )
     bits: int = setting(8, "Width of an update's numbers: 32, 16, or 8 to 1.")
     broadcast_bits: int = setting(16, "Width of a broadcast's numbers: 32, 16, or 8 to 1.")
@@ -215,14 +217,28 @@ class Settings(TrainingSettings, Adaptation):
         )
 
     @property
+    def head_kind(self) -> str:
+        """The head's kind, where ``head`` leaves it open too."""
+        if self.head != "auto":
+            return self.head
+        return "backbone" if self.backbone == DEPLOYED and _of_digits(self.tasks) else "local"
+
+    @property
     def recomputes(self) -> bool:
         """Whether BatchNorms may take statistics of a client's own images."""
-        return self.statistics == "recompute"
+        return self.statistics == "recompute" or (
+            self.statistics == "auto" and self.head_kind == "backbone"
+        )
+
+    def settled(self) -> Settings:
+        """The same with what was left open said, so that it stays if the backbone is renamed."""
+        statistics = "recompute" if self.recomputes else "frozen"
+        return replace(self, head=self.head_kind, statistics=statistics)
 
     @property
     def objective(self) -> str:
         """What clients lower: see ``recast_core.objectives``."""
-        if self.head != "backbone":
+        if self.head_kind != "backbone":
             return "split-ridge"
         return "label-free" if self.labels == 0 else "cross-entropy"
 
@@ -244,6 +260,13 @@ class Settings(TrainingSettings, Adaptation):
             customary = parse_method(self.canonical_method()).learning_rate
         told["learning_rate"] = self.learning_rate or customary
         return Hyperparameters(**told, stochastic=self.rounding == "stochastic")
+
+
+def _of_digits(tasks: str) -> bool:
+    """Whether all tasks are of the data that the packaged classifier knows."""
+    from recast_core.task_spec import parse_tasks
+
+    return all(spec.data == "digits" for spec in parse_tasks(tasks))
 
 
 _WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

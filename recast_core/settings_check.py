@@ -12,7 +12,7 @@ from recast_core.wire.codec import check_bits
 from recast_core.wire.transforms import chain
 
 CHOICES = {
-    "statistics": ("frozen", "recompute"),
+    "statistics": ("auto", "frozen", "recompute"),
     "decay": ("none", "cosine"),
     "begin": ("nearest", "bank"),
     "rounding": ("nearest", "stochastic"),
@@ -41,25 +41,21 @@ def check(settings: Settings) -> None:
     parse_quorum(settings.quorum)
     if not 0 <= settings.seed < 2**32:
         raise RecastError(f"seed is {settings.seed}: give a whole number from 0 to 4294967295")
-    head_kind(settings.head)
+    head_kind(settings.head_kind)
     for name, known in CHOICES.items():
         if (given := getattr(settings, name)) not in known:
             raise RecastError(f"unknown {name} {given!r}: choose {' or '.join(known)}")
-    if settings.recomputes and settings.head != "backbone":
+    if settings.recomputes and settings.head_kind != "backbone":
         raise RecastError(
-            f"statistics recompute and head {settings.head}: the deployed classifier says where "
-            "they help, use head backbone, or statistics frozen"
+            f"statistics recompute and head {settings.head_kind}: the deployed classifier says "
+            "where they help, use head backbone, or statistics frozen"
         )
     if settings.labels < -1:
         raise RecastError(f"labels is {settings.labels}: give a number, 0 for none or -1 for all")
-    if (
-        settings.labels == 0
-        and settings.head != "backbone"
-        and not settings.head.startswith("task:")
-    ):
+    if settings.labels == 0 and settings.head_kind != "backbone":
         raise RecastError(
-            f"labels 0 and head {settings.head}, which is fitted to labels: use head backbone or "
-            "task:NAME, which a model brings, or give labels"
+            f"labels 0 and head {settings.head_kind}, which is fitted to labels: use head "
+            "backbone, which the deployed network brings, or give labels"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
         raise RecastError(f"unknown device {settings.device!r}: choose auto, cpu or cuda")

@@ -47,11 +47,11 @@ def make_start(settings: Settings) -> Start:
 def make_heads(settings: Settings) -> Heads:
     """The kind of head that the settings name."""
     width = 0
-    if head_kind(settings.head).travels:
+    if head_kind(settings.head_kind).travels:
         backbone = load_backbone(settings.backbone)
         with torch.no_grad():
             width = taken_apart(backbone.model).features(backbone.preprocess.example(1)).shape[1]
-    return Heads(settings.head, width, settings.baseline, settings.broadcast_bits)
+    return Heads(settings.head_kind, width, settings.baseline, settings.broadcast_bits)
 
 
 def bank_path(folder: Path, sha256: bytes) -> Path:

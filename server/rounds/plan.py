@@ -70,7 +70,7 @@ class RoundPlan:
             patience=patience,
             aggregate=aggregation(settings.aggregation),
             falls=settings.decay == "cosine",
-            nearest=settings.begin == "nearest" and settings.head == "backbone",
+            nearest=settings.begin == "nearest" and settings.head_kind == "backbone",
         )
 
     def hyper_of(self, round_: int) -> Hyperparameters:
