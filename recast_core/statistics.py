@@ -92,6 +92,33 @@ def features_by(
     return torch.cat(found)
 
 
+@torch.no_grad()
+def adopt_statistics(model: nn.Module, images: Tensor) -> bool:
+    """Write the statistics of images into the BatchNorms of a plain model, layer after layer.
+
+    Args:
+        model: in evaluation mode; changed in place, and left in that mode.
+        images: float32 ``[N, 3, H, W]``, of which an even choice gives the statistics.
+
+    Returns:
+        Whether there was a BatchNorm to write into.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0
+        nn.Module.train(norm)
+    try:
+        if norms:
+            model(images[spread_choice(len(images))])
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+    return bool(norms)
+
+
 def spread_choice(count: int, images: int = STATISTICS_IMAGES) -> Tensor:
     """Which of ``count`` images give the statistics: int64, at most ``images``, evenly spread."""
     if count <= images:

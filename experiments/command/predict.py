@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from experiments.command.console import stdout
+from experiments.command.deployed import deploy, keeps_head
 from experiments.command.run_folder import learned, opened
 from experiments.command.sight import Sight
 from experiments.command.tasks_export import fit_head
@@ -79,6 +80,10 @@ def _attached(task: str, run: Path | None, data: str, skip_unreadable: bool) -> 
     with opened(run) as (registry, found):
         model = learned(registry, found, task)
     source = data or model.task.source
+    if keeps_head(found.config):
+        kept = deploy(model, found.config, source, skip_unreadable=skip_unreadable)
+        sight = kept.sight or Sight()
+        return Classifier(kept.model, model.backbone.preprocess, kept.classes, sight)
     if not source:
         raise RecastError(
             f"task {task!r} was learned from the clients' own folders: name images to fit its head "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from client.data import Dataset, load_dataset, parse_task
 from client.data.arrays import Labels
 from client.data.class_ids import map_labels
+from experiments.command.deployed import Deployed, deploy, keeps_head
 from experiments.command.run_folder import Learned, learned, opened
 from experiments.command.sight import Sight
 from recast_core.backbones.architectures import (
@@ -51,13 +52,38 @@ class FittedHead:
     sight: Sight
 
 
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What goes into the file.
+
+    Attributes:
+        state: of the plain model; without its classifier where nobody knows one.
+        architecture: that builds it.
+        head: ``backbone`` (kept), ``ridge`` (fitted here) or ``none``.
+        classes: the names of its classes, empty where nobody knows them.
+        accuracy: on the data's own test images, a fraction.
+        said: about the classifier, for a person.
+        sight: how the images were made ready; ``None`` without data.
+    """
+
+    state: Mapping[str, Tensor]
+    architecture: str
+    head: str
+    classes: tuple[str, ...]
+    accuracy: float | None
+    said: str
+    sight: Sight | None = None
+
+
 def export(
     name: str, output: Path, data: str, run: Path | None, *, skip_unreadable: bool = False
 ) -> dict[str, Any]:
     """Write the merged model of a task to ``output`` and return what it is as JSON values.
 
-    The heads of a federation stay with its clients, so the classifier is a ridge head fitted here
-    on the images of ``data``; without them the file holds the model up to its features.
+    A run that kept the deployed classifier gives a whole model, with BatchNorm statistics of
+    ``data`` where its clients recomputed them. The heads of another federation stay with its
+    clients, so the classifier is a ridge head fitted here on the images of ``data``; without them
+    the file holds the model up to its features.
 
     Raises:
         RecastError: no such run or task, data that cannot be used, or another suffix.
@@ -74,49 +100,62 @@ def export(
         "size": str(model.backbone.preprocess.size),
         "mean": ",".join(map(str, model.backbone.preprocess.mean)),
         "std": ",".join(map(str, model.backbone.preprocess.std)),
-        "head": "none",
         "head_name": model.backbone.head,
     }
-    about |= _sight_of(model.task.source).write()
-    if model.classes:
-        about["classes"] = json.dumps(model.classes)
-    accuracy = None
-    if data:
-        fitted = fit_head(model, data, skip_unreadable=skip_unreadable)
-        accuracy = fitted.accuracy
-        about |= {"head": "ridge", "classes": json.dumps(fitted.classes)} | fitted.sight.write()
-        library = TaskLibrary(model.bank)
-        vector = model.net.coefficients.sent()
-        library.add(name, vector, fitted.head, fitted.classes)
-        state = _state(library.export(model.net, name))
+    if keeps_head(found.config):
+        content = _kept(deploy(model, found.config, data, skip_unreadable=skip_unreadable), model)
+    elif data:
+        content = _fitted(model, data, skip_unreadable=skip_unreadable)
     else:
-        # The classifier that the backbone came with knows other classes: it is left out below, and
-        # kept until then because it shows which architecture this is.
-        state = _state(model.net.merge())
-    about["architecture"] = architecture(model.backbone.spec, state)
-    if not data:
-        prefix = f"{model.backbone.head}."
-        state = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
-    write_atomically(output, safetensors.torch.save(state, about))
-    report = {
+        content = _features(model)
+    about |= (content.sight or _sight_of(model.task.source)).write()
+    about |= {"head": content.head, "architecture": content.architecture}
+    if content.classes:
+        about["classes"] = json.dumps(content.classes)
+    write_atomically(output, safetensors.torch.save(dict(content.state), about))
+    size = output.stat().st_size
+    print(f"{output}: {size:,} bytes, {content.architecture}")
+    print(content.said + (f": {content.accuracy:.1%} of {data}'s test images" if data else ""))
+    return {
         "path": str(output),
-        "bytes": output.stat().st_size,
-        "architecture": about["architecture"],
-        "head": about["head"],
-        "classes": list(fitted.classes) if data else None,
-        "test_accuracy": accuracy,
+        "bytes": size,
+        "architecture": content.architecture,
+        "head": content.head,
+        "classes": list(content.classes) if content.head != "none" else None,
+        "test_accuracy": content.accuracy,
     }
-    print(f"{output}: {report['bytes']:,} bytes, {about['architecture']}")
-    if accuracy is None:
-        print(
-            "no classifier: clients keep their heads to themselves, so this is the model up to its "
-            "features; give --data DATA to fit a ridge head on it"
-        )
-    else:
-        print(
-            f"ridge head of {len(fitted.classes)} classes: {accuracy:.1%} of {data}'s test images"
-        )
-    return report
+
+
+def _kept(found: Deployed, model: Learned) -> _Content:
+    state = _state(found.model)
+    said = f"the deployed classifier of {len(found.classes)} classes"
+    if found.recomputed:
+        said += ", BatchNorm statistics of the data's images"
+    built = architecture(model.backbone.spec, state)
+    return _Content(state, built, "backbone", found.classes, found.accuracy, said, found.sight)
+
+
+def _fitted(model: Learned, data: str, *, skip_unreadable: bool) -> _Content:
+    fitted = fit_head(model, data, skip_unreadable=skip_unreadable)
+    library = TaskLibrary(model.bank)
+    library.add(model.task.name, model.net.coefficients.sent(), fitted.head, fitted.classes)
+    state = _state(library.export(model.net, model.task.name))
+    said = f"ridge head of {len(fitted.classes)} classes"
+    built = architecture(model.backbone.spec, state)
+    return _Content(state, built, "ridge", fitted.classes, fitted.accuracy, said, fitted.sight)
+
+
+def _features(model: Learned) -> _Content:
+    # The classifier that the backbone came with knows other classes: it is left out, and kept
+    # until then because it shows which architecture this is.
+    state = _state(model.net.merge())
+    built, prefix = architecture(model.backbone.spec, state), f"{model.backbone.head}."
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    said = (
+        "no classifier: clients keep their heads to themselves, so this is the model up to its "
+        "features; give --data DATA to fit a ridge head on it"
+    )
+    return _Content(state, built, "none", model.classes, None, said)
 
 
 @torch.no_grad()
