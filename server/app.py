@@ -13,6 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from protos import recast_v1_pb2 as pb
+from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.plugins import load_plugins
 from recast_core.settings import Settings
@@ -134,6 +135,8 @@ def run_federation(
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
             heads = make_heads(settings)
+            if heads.stay:
+                classes_of = _deployed_classes(settings) or classes_of
             plan = RoundPlan.of(settings, patience, start.customary_rate)
             if secret_sampling:
                 plan = replace(plan, secret=sampling_secret(folder))
@@ -149,6 +152,18 @@ def run_federation(
                 raise
             _end(strategy, grid, finished=True)
     return RunResult(folder, run, start)
+
+
+def _deployed_classes(settings: Settings) -> ClassesOf | None:
+    """The classes of the kept classifier, which every task then has, where its file names them."""
+    names = load_backbone(settings.backbone).classes
+    if not names:
+        logger.warning(
+            "%s does not name its classes: class ids are taken as the data's own",
+            settings.backbone,
+        )
+        return None
+    return lambda source: names
 
 
 def registry_path(folder: Path) -> Path:

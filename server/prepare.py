@@ -19,6 +19,9 @@ from recast_core.settings import Settings
 from recast_core.start import Start
 from server.rounds.gathering import Heads
 
+# In place of a packaged bank: one that is made of the backbone.
+OWN_BANK = "none"
+
 
 def make_bank(settings: Settings) -> TemplateBank:
     """The bank that the settings describe, made or read.
@@ -27,7 +30,7 @@ def make_bank(settings: Settings) -> TemplateBank:
         RecastError: no such bank, or one of another backbone.
     """
     backbone = load_backbone(settings.backbone).model
-    if not settings.bank:
+    if settings.bank in ("", OWN_BANK):
         return mimic(backbone, settings.recast())
     bank = load_bank(settings.bank)
     # Refuses a bank of another backbone now, where every client would later.

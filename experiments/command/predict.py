@@ -21,18 +21,22 @@ from recast_core.backbones import Preprocess, load_backbone
 from recast_core.backbones.files import read_state
 from recast_core.errors import RecastError
 
+_LOGIT = "score: a logit of the deployed classifier"
+
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A model that takes images ``[N, 3, size, size]`` to scores ``[N, C]``.
 
-    ``sight`` says what became of the images that its head was fitted on.
+    ``sight`` says what became of the images that its head was fitted on, ``caption`` what a score
+    is.
     """
 
     model: nn.Module
     preprocess: Preprocess
     classes: tuple[str, ...]
     sight: Sight = field(default_factory=Sight)
+    caption: str = "score: of a ridge head, near 1 for a sure class"
 
 
 def predict(
@@ -66,7 +70,7 @@ def predict(
         {"image": str(path), "class": classifier.classes[int(index)], "score": float(score)}
         for path, score, index in zip(images, best.values, best.indices, strict=True)
     ]
-    table = Table(caption="score: of a ridge head, near 1 for a sure class", min_width=50)
+    table = Table(caption=classifier.caption, min_width=50)
     table.add_column("image")
     table.add_column("class")
     table.add_column("score", justify="right")
@@ -83,7 +87,7 @@ def _attached(task: str, run: Path | None, data: str, skip_unreadable: bool) -> 
     if keeps_head(found.config):
         kept = deploy(model, found.config, source, skip_unreadable=skip_unreadable)
         sight = kept.sight or Sight()
-        return Classifier(kept.model, model.backbone.preprocess, kept.classes, sight)
+        return Classifier(kept.model, model.backbone.preprocess, kept.classes, sight, _LOGIT)
     if not source:
         raise RecastError(
             f"task {task!r} was learned from the clients' own folders: name images to fit its head "
@@ -104,7 +108,8 @@ def _exported(path: Path) -> Classifier:
     sight = Sight.read(about, path)
     if ":" not in about["architecture"]:
         backbone = load_backbone(f"file:{path}@{about['architecture']}")
-        return Classifier(backbone.model, backbone.preprocess, classes, sight)
+        caption = _LOGIT if about["head"] == "backbone" else Classifier.caption
+        return Classifier(backbone.model, backbone.preprocess, classes, sight, caption)
     kind, _, name = about["architecture"].partition(":")
     if kind != "torchvision":
         raise RecastError(f"{path} is for a model of your own ({about['backbone']}): load it there")

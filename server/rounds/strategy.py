@@ -323,7 +323,14 @@ class FedRecast(Strategy):
                 "no client is ready: start clients, and look for refusals in the log above"
             )
         if required:
-            raise RecastError(_UNLEARNABLE.format(name=required[0].name))
+            raise RecastError(self._unlearnable(required[0].name))
+
+    def _unlearnable(self, task: str) -> str:
+        """Why nobody can learn a task, in the words of the first client that said so."""
+        for refusal in self._federation.ledger.refusals_since():
+            if refusal.task == task and refusal.reason == "classes":
+                return f"no client can learn task {task!r}: {refusal.detail}"
+        return _UNLEARNABLE.format(name=task)
 
     def _agree(self, grid: Grid, states: Sequence[TaskState]) -> None:
         """Have the clients agree on what class ids mean, where that is not known by now."""

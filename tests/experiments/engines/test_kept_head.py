@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from client.app import app
@@ -164,3 +164,29 @@ def test_a_registry_from_before_is_completed_when_it_is_opened(kept: Make, tmp_p
         assert len(registry.accuracies(1)) == 3
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA user_version").fetchone() != (2,)
+
+
+def test_classes_are_the_deployed_networks_by_name(
+    kept: Make, deployed: Path, digits_file: Path, tmp_path: Path
+) -> None:
+    """A client's file lists the classes in another order: its labels are mapped, not averaged."""
+    named = tmp_path / "named.safetensors"
+    save_file(load_file(deployed), named, {"size": str(SIZE), "class_names": '["c0", "c1", "c2"]'})
+    arrays = dict(np.load(digits_file))
+    turned = {"classes": arrays["classes"][::-1]}
+    turned |= {name: 2 - arrays[name] for name in ("y_train", "y_test")}
+    other = tmp_path / "turned.npz"
+    np.savez(other, **(arrays | turned))
+    backbone = f"file:{named}"
+    found = [
+        summarise(
+            learn(kept(backbone=backbone, tasks=f"a=npz:{data}"), tmp_path / name), "folded", 0, 1.0
+        )["tasks"][0]
+        for name, data in (("one", digits_file), ("other", other))
+    ]
+    assert found[0]["deployed_accuracy"] == found[1]["deployed_accuracy"] > 0.9
+    assert found[0]["accuracy"] == found[1]["accuracy"]
+    strange = tmp_path / "strange.npz"
+    np.savez(strange, **(arrays | {"classes": np.array(["c0", "c1", "dog"])}))
+    with pytest.raises(RecastError, match="dog"):
+        learn(kept(backbone=backbone, tasks=f"a=npz:{strange}"), tmp_path / "strange")
