@@ -13,7 +13,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from protos import recast_v1_pb2 as pb
-from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.plugins import load_plugins
 from recast_core.settings import Settings
@@ -28,8 +27,9 @@ from server.record.lock import hold, settle
 from server.record.registry import Registry, Run
 from server.record.resume import unfinished
 from server.record.secret import sampling_secret
+from server.rounds.gathering import ClassesOf
 from server.rounds.plan import RoundPlan
-from server.rounds.strategy import LOOK_SECONDS, ClassesOf, FedRecast
+from server.rounds.strategy import LOOK_SECONDS, FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
 logger = logging.getLogger("recast.server")
@@ -118,10 +118,7 @@ def run_federation(
             the run is interrupted.
     """
     config = settings.as_dict() | dict(extra or {})
-    tasks = [
-        pb.Task(id=number, name=spec.name, source=str(spec))
-        for number, spec in enumerate(parse_tasks(settings.tasks), start=1)
-    ]
+    tasks = _tasks(settings)
     RoundPlan.of(settings, patience)  # refuses what cannot be, before a file is written
     path = registry_path(folder)
     fresh = None if path.exists() else make_start(settings)
@@ -134,15 +131,11 @@ def run_federation(
             _check_length(grid, start, settings.bits)
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
-            heads = make_heads(settings)
-            if heads.stay:
-                classes_of = _deployed_classes(settings) or classes_of
+            heads = make_heads(settings, classes_of)
             plan = RoundPlan.of(settings, patience, start.customary_rate)
             if secret_sampling:
                 plan = replace(plan, secret=sampling_secret(folder))
-            strategy = FedRecast(
-                start, tasks, plan, registry, run, observer, heads, classes_of=classes_of
-            )
+            strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)
             except BaseException as error:
@@ -154,16 +147,11 @@ def run_federation(
     return RunResult(folder, run, start)
 
 
-def _deployed_classes(settings: Settings) -> ClassesOf | None:
-    """The classes of the kept classifier, which every task then has, where its file names them."""
-    names = load_backbone(settings.backbone).classes
-    if not names:
-        logger.warning(
-            "%s does not name its classes: class ids are taken as the data's own",
-            settings.backbone,
-        )
-        return None
-    return lambda source: names
+def _tasks(settings: Settings) -> list[pb.Task]:
+    return [
+        pb.Task(id=number, name=spec.name, source=str(spec))
+        for number, spec in enumerate(parse_tasks(settings.tasks), start=1)
+    ]
 
 
 def registry_path(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -17,8 +18,9 @@ from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.settings import Settings
 from recast_core.start import Start
-from server.rounds.gathering import Heads
+from server.rounds.gathering import ClassesOf, Heads
 
+logger = logging.getLogger("recast.server")
 # In place of a packaged bank: one that is made of the backbone.
 OWN_BANK = "none"
 
@@ -47,14 +49,29 @@ def make_start(settings: Settings) -> Start:
     return method_learner(method, loaded.model, loaded.preprocess, torch.device("cpu")).start
 
 
-def make_heads(settings: Settings) -> Heads:
-    """The kind of head that the settings name."""
+def make_heads(settings: Settings, classes_of: ClassesOf | None) -> Heads:
+    """The kind of head that the settings name; see ``Heads`` for ``classes_of``."""
     width = 0
     if head_kind(settings.head_kind).travels:
         backbone = load_backbone(settings.backbone)
         with torch.no_grad():
             width = taken_apart(backbone.model).features(backbone.preprocess.example(1)).shape[1]
-    return Heads(settings.head_kind, width, settings.baseline, settings.broadcast_bits)
+    names, bits = classes_of, settings.broadcast_bits
+    if head_kind(settings.head_kind).kept:
+        names = _deployed_classes(settings) or classes_of
+    return Heads(settings.head_kind, width, settings.baseline, bits, names)
+
+
+def _deployed_classes(settings: Settings) -> ClassesOf | None:
+    """The classes of the kept classifier, which every task then has, where its file names them."""
+    names = load_backbone(settings.backbone).classes
+    if not names:
+        logger.warning(
+            "%s does not name its classes: class ids are taken as the data's own",
+            settings.backbone,
+        )
+        return None
+    return lambda source: names
 
 
 def bank_path(folder: Path, sha256: bytes) -> Path:

@@ -57,15 +57,10 @@ def simulate(
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
-    _check_engine(engine, clients)
-    if fleet is not None and engine == "ray":
-        raise RecastError("a fleet on engine ray: use --engine folded or sequential")
-    if (bf16 or compiled) and engine != "folded":
-        raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
+    _check_engine(engine, clients, fleet, fast=bf16 or compiled)
     tasks = _check_data(settings, clients)
     for name in ("flwr", "recast.client"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    folder = run_folder(settings)
     extra = {
         "clients": clients,
         "bf16": bf16 or None,
@@ -80,7 +75,7 @@ def simulate(
             return run_federation(
                 grid,
                 settings,
-                folder,
+                run_folder(settings),
                 observer,
                 extra=extra,
                 patience=0.0,
@@ -120,7 +115,7 @@ def _grid(
             yield SequentialGrid(clients, client_app, settings, caches, answered)
 
 
-def _check_engine(engine: str, clients: int) -> None:
+def _check_engine(engine: str, clients: int, fleet: Fleet | None, *, fast: bool) -> None:
     if clients < 1:
         raise RecastError(f"{clients} clients: give at least 1")
     if engine not in ENGINES:
@@ -129,6 +124,10 @@ def _check_engine(engine: str, clients: int) -> None:
         raise RecastError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}{hint}")
     if engine == "ray":
         check_ray()
+    if fleet is not None and engine == "ray":
+        raise RecastError("a fleet on engine ray: use --engine folded or sequential")
+    if fast and engine != "folded":
+        raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
 
 
 def _check_data(settings: Settings, clients: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
+from recast_core.classes import Names
 from recast_core.errors import RecastError
 from recast_core.heads import HeadKind, Statistics, head_kind
 from recast_core.start import Start
@@ -22,6 +23,7 @@ from server.rounds.checks import check_head
 from server.rounds.state import TaskState
 
 logger = logging.getLogger("recast.server")
+ClassesOf = Callable[[str], Names | None]
 Nodes = Mapping[int, Mapping[int, Share]]
 
 
@@ -66,12 +68,15 @@ class Heads:
         baseline: also make a head on the backbone as it came, so that what the coefficients add
             can be told. Its bytes are counted as ``metrics``: nothing but the report needs them.
         bits: of a broadcast's coefficients.
+        classes_of: the class list of a task by its source; its answer, or itself, is ``None`` where
+            only the clients know it.
     """
 
     kind: str = "local"
     width: int = 0
     baseline: bool = True
     bits: int = BROADCAST_BITS
+    classes_of: ClassesOf | None = None
     _merged: dict[tuple[int, bool], bytes] = field(default_factory=dict)
 
     @property

@@ -28,7 +28,6 @@ from server.rounds.state import TaskState
 from server.rounds.training import RETRIES, Training
 
 LOOK_SECONDS = 1.0
-ClassesOf = Callable[[str], Names | None]
 _UNLEARNABLE = (
     "no client has two classes of training images for task {name!r}: use fewer clients, a less "
     "skewed partition, or data folders that hold the task"
@@ -54,8 +53,6 @@ class FedRecast(Strategy):
         run: int,
         observer: Observer,
         heads: Heads | None = None,
-        *,
-        classes_of: ClassesOf | None = None,
     ) -> None:
         """Prepare to learn ``tasks`` in their order.
 
@@ -68,12 +65,9 @@ class FedRecast(Strategy):
             run: its id.
             observer: is told of every round.
             heads: how tasks' heads are made; ``None`` for heads that stay on their clients.
-            classes_of: the class list of a task by its source, or ``None`` where only the clients
-                know it.
         """
         self.states: dict[int, TaskState] = {}
         self.plan = plan
-        self._classes_of = classes_of
         known = {task.name for task in registry.tasks(run)}
         for task in tasks:
             if task.name not in known:
@@ -139,7 +133,8 @@ class FedRecast(Strategy):
             )
             self.states[task.number] = state
             state.classes = classes.get(task.number, ())
-            if not state.classes and self._classes_of and (names := self._classes_of(task.source)):
+            names_of = federation.heads.classes_of
+            if not state.classes and names_of and (names := names_of(task.source)):
                 self._name(state, names)
         federation.roster.announce(
             [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks],
