@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recast_core.bank import TemplateBank
 
-PACKAGED: tuple[str, ...] = ()
+PACKAGED = ("digits_resnet20",)
 
 
 def load_bank(text: str) -> TemplateBank:
