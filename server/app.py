@@ -23,6 +23,7 @@ from server.exchange.carried import Ending
 from server.exchange.observer import LogObserver, Observer
 from server.exchange.traffic import Limited
 from server.prepare import keep_bank, kept_start, make_heads, make_start
+from server.record.farewell import farewell_given, owe_farewell, owed_farewell
 from server.record.lock import hold, settle
 from server.record.registry import Registry, Run
 from server.record.resume import unfinished
@@ -144,7 +145,26 @@ def run_federation(
                 registry.finish_run(run, "interrupted" if stopped else "failed")
                 raise
             _end(strategy, grid, finished=True)
+            farewell_given(folder)
     return RunResult(folder, run, start)
+
+
+def ended_untold(settings: Settings, folder: Path) -> RunResult | None:
+    """The run in ``folder`` that ended when its server died before it could tell its clients.
+
+    Raises:
+        RecastError: its registry or its bank cannot be read.
+    """
+    owed, path = owed_farewell(folder), registry_path(folder)
+    if owed is None or not path.exists():
+        return None
+    with Registry(path) as registry:
+        last = registry.last_run()
+        if last is None or last.id != owed or last.status != "finished":
+            return None
+        if last.config.get("tasks") != settings.tasks:
+            return None
+        return RunResult(folder, owed, kept_start(folder, last.bank_sha256, settings))
 
 
 def _tasks(settings: Settings) -> list[pb.Task]:
@@ -212,6 +232,8 @@ def _learn(
         strategy.record_rest(grid)
         if keep_running and _another_task(strategy, grid, registry, run):
             continue
+        if isinstance(grid, Ending):
+            owe_farewell(registry.path.parent, run)
         if registry.finish_with(run, len(strategy.states)):
             break
     if strategy.unlearned():

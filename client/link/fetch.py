@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,16 @@ async def fetch(channel: grpc.aio.Channel, part: PartFile, sha256: bytes, name: 
     if part.offset < part.size:
         request = link.FetchRequest(sha256=sha256, offset=part.offset, name=name)
         method: Any = channel.unary_stream(f"/{SERVICE}/{FETCH}")
-        call: AsyncIterable[bytes] = method(request.SerializeToString())
+        call: Any = method(request.SerializeToString())
         room = part.size - part.offset
-        async for raw in call:
-            content = link.Chunk.FromString(raw).content
-            room -= len(content)
-            if room < 0:
-                break
-            part.append(content)
+        try:
+            async for raw in call:
+                content = link.Chunk.FromString(raw).content
+                room -= len(content)
+                if room < 0:
+                    break
+                part.append(content)
+        finally:
+            # The server would wait for ever for a disk that is full.
+            call.cancel()
     return part.finish()

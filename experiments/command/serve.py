@@ -20,13 +20,16 @@ from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.settings import Settings, Value
 from recast_core.task_spec import parse_tasks
-from server.app import run_federation, run_folder
+from server.app import RunResult, ended_untold, run_federation, run_folder
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
+from server.record.farewell import farewell_given
 
 logger = logging.getLogger("recast.link")
 # These speak of the server's own machine.
 _PRIVATE = {"run-dir", "device"}
+# A client that has been cut off looks for the server again within two minutes.
+FAREWELL_SECONDS = 150.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
         logger.warning("labels is for simulated clients: these have the labels that their data has")
     signal.signal(signal.SIGTERM, _stop)
     folder = run_folder(settings)
+    ended = ended_untold(settings, folder)
     with ExitStack() as stack:
         stack.enter_context(server_identity())
         grid = stack.enter_context(
@@ -100,6 +104,13 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
         )
         if options.metrics is not None:
             stack.enter_context(serve_metrics(options.metrics, grid.sessions))
+        if ended is not None:
+            text = "listening at %s to tell clients that run %d is finished"
+            logger.info(text, grid.address, ended.run)
+            told = grid.bid_farewell(options.clients, FAREWELL_SECONDS)
+            farewell_given(folder)
+            logger.info("run %d is finished: %d clients have been told", ended.run, told)
+            return _close(settings, ended, 0.0)
         view = stack.enter_context(LinkView(grid.sessions, plain=options.json_log))
         logger.info("listening at %s, waiting for %d clients", grid.address, options.clients)
         grid.wait_for_clients(options.clients)
@@ -109,7 +120,12 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
         result = run_federation(
             grid, settings, folder, view, classes_of=known_classes, secret_sampling=True
         )
-    report = summarise(result, "link", settings.seed, time.monotonic() - began)
+    return _close(settings, result, time.monotonic() - began)
+
+
+def _close(settings: Settings, result: RunResult, seconds: float) -> dict[str, Any]:
+    """Print the closing table of a run and return its report."""
+    report = summarise(result, "link", settings.seed, seconds)
     print_closing(report, result, settings.backbone)
     return report
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic, code, 
 
 # A list of a few thousand names; a reply that was not asked for one is shorter.
 _LONGEST_LIST = 1 << 20
+
+logger = logging.getLogger("recast.server")
+LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -229,6 +234,18 @@ class Roster:
         limit = _LONGEST_LIST if wanted else 0
         answers = self._ask(grid, bodies, "hello", limit) if bodies else []
         return {answer.node: answer.body.hello for answer in answers}
+
+    def await_nodes(self, grid: Grid, wanted: Collection[str], seconds: float) -> None:
+        """Greet who is there until all of ``wanted`` are ready, or some seconds have passed."""
+        ends = time.monotonic() + seconds
+        while True:
+            self.refresh(grid)
+            away = len(set(wanted) - {str(node) for node in self._shares})
+            left = ends - time.monotonic()
+            if not away or left <= 0:
+                return
+            logger.info("waiting for %d clients that have taken part", away)
+            time.sleep(min(LOOK_SECONDS, left))
 
     def _deliver(self, grid: Grid, nodes: Sequence[int]) -> set[int]:
         if not self._content:

@@ -114,6 +114,16 @@ class LinkGrid(OwnGrid):
             self.sessions.wait_until_empty(FAREWELL_SECONDS)
         self._listener.close(grace=1.0 if finished else 0.0)
 
+    def bid_farewell(self, count: int, seconds: float) -> int:
+        """Tell whoever comes that the run is finished.
+
+        Returns:
+            How many have been told, after ``count`` of them or some seconds.
+        """
+        self.sessions.dismiss(link.Dismissal.REASON_FINISHED)
+        self.sessions.wait_until_told(count, seconds)
+        return len(self.sessions.all())
+
     def wait_for_clients(self, count: int) -> None:
         """Return when ``count`` clients are connected."""
         self.sessions.wait_for_clients(count)

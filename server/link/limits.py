@@ -33,4 +33,4 @@ def strays() -> Bucket:
 
 def downloads(size: int) -> Bucket:
     """Bytes of one body: a download that is cut goes on where it was, so that few come twice."""
-    return Bucket(rate=size / 600, burst=2 * size + 16 * CHUNK)
+    return Bucket(rate=size / 120, burst=4 * size + 64 * CHUNK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -121,8 +120,11 @@ class Servicer:
             why = "away" if stream.dismissal is None else _ADVICE[stream.dismissal]
             hush.log(logging.INFO, name, "client %s: stream ended (%s)", name, why)
 
-    async def fetch(self, raw: bytes, context: Context[bytes, bytes]) -> AsyncIterator[bytes]:
-        """The rest of a body, in chunks."""
+    async def fetch(self, raw: bytes, context: Context[bytes, bytes]) -> None:
+        """The rest of a body, in chunks.
+
+        No generator: of one whose peer goes away nobody would run the end, which frees the slot.
+        """
         name = "?"
         try:
             request = link.FetchRequest.FromString(raw)
@@ -154,8 +156,8 @@ class Servicer:
                 content = body[offset : offset + CHUNK]
                 chunk = link.Chunk(content=content).SerializeToString()
                 session.down += len(chunk)
+                await context.write(chunk)
                 end += len(content)
-                yield chunk
         except (DeniedError, RefusedFrameError) as error:
             await self._refuse(context, name, error)
         finally:

@@ -51,6 +51,7 @@ class Sessions:
         self._open: dict[str, tuple[Session, int]] = {}
         self._answers: dict[str, Answer] = {}
         self._carried: list[Carried] = []
+        self._over: link.Dismissal.Reason | None = None
 
     def join(
         self,
@@ -82,7 +83,7 @@ class Sessions:
                 old.wake()
             known = join.session == self.session_id
             received = min(join.received, session.last) if known else 0
-            stream = session.stream = Stream(received, wake, cut)
+            stream = session.stream = Stream(received, wake, cut, self._over)
             session.serial, session.expelled = serial, False
             session.instance, session.attempt = join.instance, join.attempt
             welcome = link.Welcome(
@@ -279,12 +280,20 @@ class Sessions:
         ]
 
     def dismiss(self, reason: link.Dismissal.Reason) -> None:
-        """End every stream."""
+        """End every stream, also those that are yet to come."""
         with self.changed:
+            self._over = reason
             for session in self._by_node.values():
                 if session.stream is not None:
                     session.stream.dismissal = reason
                     session.stream.wake()
+
+    def wait_until_told(self, count: int, seconds: float) -> None:
+        """Return when ``count`` clients have come and gone, or after ``seconds``."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: sum(one.stream is None for one in self._by_node.values()) >= count, seconds
+            )
 
     def wait_until_empty(self, seconds: float) -> None:
         """Return when no client is connected, or after ``seconds``."""

@@ -9,7 +9,7 @@ from recast_core.settings import Settings
 from server.record.registry import Registry, Run
 
 # Settings that do not decide what is learned from what.
-FREE = frozenset({"run-dir", "device", "deadline", "quorum", "keep-running"})
+FREE = frozenset({"run-dir", "device", "deadline", "quorum", "max-lag", "keep-running"})
 
 
 def unfinished(registry: Registry, config: Mapping[str, object]) -> Run | None:

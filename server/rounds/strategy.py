@@ -173,7 +173,7 @@ class FedRecast(Strategy):
                 arrays, metrics = self.aggregate_train(server_round, replies)
                 result.arrays, result.train_metrics_clientapp[server_round] = arrays, metrics
             elif self._unevaluated():  # of a server that was killed before it came to that
-                self._federation.roster.refresh(grid)
+                self._await_return(grid)
             messages = list(self.configure_evaluate(server_round, arrays, config, grid))
             found = self.aggregate_evaluate(server_round, self._measure(grid, messages))
             if found is not None:
@@ -289,6 +289,14 @@ class FedRecast(Strategy):
 
     def _unevaluated(self) -> list[TaskState]:
         return [s for s in self.states.values() if s.round >= self.plan.rounds and not s.evaluated]
+
+    def _await_return(self, grid: Grid) -> None:
+        """Give those who took part time to find the server again: accuracy is over all of them."""
+        made, asked = self._federation, {state.number for state in self._unevaluated()}
+        took_part = {
+            share.client for share in made.registry.shares(made.run) if share.task in asked
+        }
+        made.roster.await_nodes(grid, took_part, min(self.plan.deadline, 5 * self.plan.patience))
 
     def _await_clients(self, grid: Grid) -> None:
         """Greet who is there, and wait for a while where that is not enough to go on.

@@ -242,12 +242,12 @@ class Federation:
         self._stack.callback(client.stop)
         return client
 
-    def take_part(self, name: str, data: Path, number: int) -> Client:
+    def take_part(self, name: str, data: Path, number: int, port: int | None = None) -> Client:
         """Join with the product's own ClientApp and a folder of data."""
         keys = ClientKeys.load(self.certs, name) if self.tls else None
         cache = self.folder / name
         config = {"data-dir": str(data), "cache-dir": str(cache), "client-number": number}
-        client = Client(self.port, name, cache, keys, app=app, config=config)
+        client = Client(port or self.port, name, cache, keys, app=app, config=config)
         self._stack.callback(client.stop)
         return client
 

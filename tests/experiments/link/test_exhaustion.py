@@ -23,7 +23,7 @@ from flwr.app import Message
 from client.link import ClientKeys
 from protos import link_v1_pb2 as link
 from protos.content import to_content
-from protos.link import FETCH, MAX_JOIN, SERVICE, TALK
+from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK
 from server.link import doorkeeper, grid
 from server.link.doorkeeper import FILES, raise_file_limit
 from server.link.identity import node_id
@@ -197,7 +197,7 @@ def test_a_body_is_not_sent_again_and_again(
             code = error.code()
             break
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert 2 * len(body) <= fetched < 4 * len(body)
+    assert 4 * len(body) <= fetched < 5 * len(body) + 64 * CHUNK
     assert here.grid.sessions.refused["too-many-fetches"] == 1
 
 

@@ -6,7 +6,7 @@ import datetime
 import errno
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from client.link.fetch import PartFile
 from experiments.command import certs
 from protos import link_v1_pb2 as link
 from protos.content import from_content, to_content
-from protos.link import SERVICE, TALK, out_of_date
+from protos.link import FETCH, SERVICE, TALK, out_of_date
 from recast_core.errors import RecastError
 from server.exchange.observer import LogObserver
 from server.exchange.traffic import Traffic
@@ -57,6 +57,62 @@ def test_a_full_disk_is_said_at_once_and_the_download_goes_on_when_there_is_room
     assert one.asked[-1] == ("query.bank", LARGE)
     assert here.grid.sessions.get("one").down < len(LARGE) + 200_000
     assert one.events.count("connected") == two.events.count("connected") == 1
+
+
+def test_a_disk_that_was_full_many_times_leaves_no_slot_taken_and_heals(
+    federation: Callable[..., Federation],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., None],
+) -> None:
+    here = federation(tls=False)
+    one = here.join("one", lambda _, body: b"ok")
+    here.grid.wait_for_clients(1)
+    full = [True]
+
+    def append(part: PartFile, content: bytes) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(part, content)
+
+    real = PartFile.append
+    monkeypatch.setattr(PartFile, "append", append)
+    for _ in range(6):
+        (refused,) = here.ask(LARGE, type_="query.bank")
+        assert "make room on that disk" in refused
+        session = here.grid.sessions.get("one")
+        wait_until(lambda session=session: session.fetching == 0, 3)
+    full[0] = False
+    assert here.ask(LARGE, type_="query.bank") == [b"ok"]
+    assert not here.grid.sessions.refused
+    assert one.events.count("connected") == 1
+
+
+def test_a_download_whose_client_goes_away_frees_its_slot(
+    federation: Callable[..., Federation], wait_until: Callable[..., None]
+) -> None:
+    here, leave = federation(tls=False), threading.Event()
+    body = bytes(8_000_000)
+
+    def saying() -> Iterator[bytes]:
+        join = link.Join(instance=1, attempt=1, name="one")
+        yield link.FromClient(join=join).SerializeToString()
+        leave.wait(20)
+
+    with grpc.insecure_channel(f"localhost:{here.port}") as channel:
+        stream = channel.stream_stream(f"/{SERVICE}/{TALK}")(saying())
+        here.grid.wait_for_clients(1)
+        here.grid.push_messages([Message(to_content(body), node_id("one"), "query.bank")])
+        session = here.grid.sessions.get("one")
+        request = link.FetchRequest(sha256=hashlib.sha256(body).digest(), name="one")
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        for _ in range(4):
+            with grpc.insecure_channel(f"localhost:{here.port}", options) as another:
+                method = another.unary_stream(f"/{SERVICE}/{FETCH}")
+                next(method(request.SerializeToString()))
+                assert session.fetching == 1
+            wait_until(lambda: session.fetching == 0, 3)
+        leave.set()
+        stream.cancel()
 
 
 def test_what_a_clients_application_says_is_one_line_that_can_be_seen(

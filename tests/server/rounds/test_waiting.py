@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -128,3 +130,30 @@ def test_a_quorum_closes_greeting_and_evaluation_too(federation: Make) -> None:
     assert clients(made) == [3, 3]
     assert [entry.clients for entry in made.registry.accuracies(made.run)] == [2]
     assert made.clock.now < 10
+
+
+def test_after_a_restart_the_evaluation_waits_for_those_who_took_part(federation: Make) -> None:
+    made = federation(nodes=3, rounds=2, deadline=5.0)
+    for member in made.grid.nodes.values():
+        member.delay = delay(evaluate=NEVER)
+    made.go()
+    assert made.registry.accuracies(made.run) == []
+    again = federation(nodes=3, rounds=2, deadline=5.0, run=made.run, patience=4.0)
+    late = again.grid.nodes.pop(3)
+    threading.Timer(0.5, lambda: again.grid.nodes.update({3: late})).start()
+    again.go()
+    assert [entry.clients for entry in made.registry.accuracies(made.run)] == [3]
+
+
+def test_after_a_restart_nobody_waits_for_ever_for_who_does_not_come_back(
+    federation: Make,
+) -> None:
+    made = federation(nodes=3, rounds=1, deadline=5.0)
+    for member in made.grid.nodes.values():
+        member.delay = delay(evaluate=NEVER)
+    made.go()
+    again = federation(nodes=2, rounds=1, deadline=5.0, run=made.run, patience=0.1)
+    began = time.monotonic()
+    again.go()
+    assert [entry.clients for entry in made.registry.accuracies(made.run)] == [2]
+    assert time.monotonic() - began < 5
