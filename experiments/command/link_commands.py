@@ -40,7 +40,7 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 @_keepalive
 @_json_log
 @click.option("--metrics", type=int, help="Serve Prometheus metrics at this port of 127.0.0.1.")
-@click.option("--begin", type=click.Path(path_type=Path), hidden=True)
+@click.option("--wait-for", type=click.Path(path_type=Path), hidden=True)
 @options.settings
 @options.json_file
 @click.pass_context
@@ -57,7 +57,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 
     path = values.pop("json_path", None)
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
-    own |= {"keepalive", "json_log", "metrics", "begin"}
+    own |= {"keepalive", "json_log", "metrics", "wait_for"}
     link = LinkOptions(**{name: values.pop(name) for name in own & values.keys()})
     report(path, lambda: run(Settings.from_mapping(values), link))
 

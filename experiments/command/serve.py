@@ -46,7 +46,7 @@ class LinkOptions:
         keepalive: seconds of silence before the link is probed.
         json_log: log JSON objects.
         metrics: port of Prometheus metrics, ``None`` for none.
-        begin: the run begins when this file exists, and not before.
+        wait_for: the run begins when this file exists, and not before.
     """
 
     listen: str
@@ -58,7 +58,7 @@ class LinkOptions:
     keepalive: float
     json_log: bool
     metrics: int | None = None
-    begin: Path | None = None
+    wait_for: Path | None = None
 
     def keys(self) -> ServerKeys | None:
         """The server's keys, ``None`` without TLS.
@@ -114,7 +114,7 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
         view = stack.enter_context(LinkView(grid.sessions, plain=options.json_log))
         logger.info("listening at %s, waiting for %d clients", grid.address, options.clients)
         grid.wait_for_clients(options.clients)
-        while options.begin is not None and not options.begin.exists():
+        while options.wait_for is not None and not options.wait_for.exists():
             time.sleep(0.05)
         began = time.monotonic()
         result = run_federation(

@@ -57,7 +57,7 @@ class LinkDeployment:
             certs.init(self._certificates, ["localhost"], names, force=False)
         command = [
             "serve", "--listen", f"{LOOPBACK}:{self._port}", "--clients", str(clients),
-            "--begin", str(self._begin), *self._security(), *_options(settings),
+            "--wait-for", str(self._begin), *self._security(), *_options(settings),
         ]  # fmt: skip
         self._server = self._start("server", command)
         self._server.wait_for("listening at", SECONDS_TO_START)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -50,9 +51,21 @@ def test_a_command_that_makes_a_bank_alone_takes_what_describes_one() -> None:
     assert "--epochs" not in text
 
 
-def test_an_option_that_is_not_given_is_left_to_the_settings() -> None:
-    import click
+def test_no_command_has_two_options_of_one_name() -> None:
+    from experiments.command.cli import recast
 
+    def look(command: click.Command, path: str) -> None:
+        names = [p.name for p in command.params]
+        flags = [flag for p in command.params for flag in (*p.opts, *p.secondary_opts)]
+        assert len(set(names)) == len(names), path
+        assert len(set(flags)) == len(flags), path
+        for name, inner in getattr(command, "commands", {}).items():
+            look(inner, f"{path} {name}")
+
+    look(recast, "recast")
+
+
+def test_an_option_that_is_not_given_is_left_to_the_settings() -> None:
     from experiments.command import options
 
     seen: dict[str, object] = {}
