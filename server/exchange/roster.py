@@ -18,6 +18,7 @@ from recast_core.text import plain
 from recast_core.wire.messages import bank_ref
 from server.exchange.class_lists import ClassLists, by_hash, names_in
 from server.exchange.collect import Collector
+from server.exchange.deliveries import Deliveries
 from server.exchange.observer import Observer
 from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic, code, is_answer
 
@@ -75,6 +76,7 @@ class Roster:
         self._collector = collector
         self._observer = observer
         self._lists = ClassLists()
+        self._deliveries = Deliveries()
         self._shares: dict[int, dict[int, Share]] = {}
         self._numbers: dict[int, int] = {}
         self._said: set[tuple[int, int, str]] = set()
@@ -116,6 +118,7 @@ class Roster:
         silent = set().union(
             *(self._collector.waiting(MESSAGE_TYPES[k]) for k in ("hello", "bank"))
         )
+        silent |= {node for node in present if self._deliveries.barred(node)}
         new = [node for node in present if node not in self._shares and node not in silent]
         if not new:
             return
@@ -253,6 +256,7 @@ class Roster:
                 detail = "its backbone or version gives the method another start"
                 self._traffic.refuse(node, Topic(), "wrong-bank", detail)
             return set()
+        nodes = [node for node in nodes if self._may_have_it_again(node)]
         if not nodes:
             return set()
         reference = bank_ref(self._start, len(self._content))
@@ -261,11 +265,19 @@ class Roster:
         for answer in self._ask(grid, dict.fromkeys(nodes, body), "bank"):
             if answer.body.bank.bank == self._start.prefix:
                 stored.add(answer.node)
+                self._deliveries.stored(answer.node)
             else:
                 self._traffic.refuse(
                     answer.node, Topic(), "wrong-bank", "the receipt names another bank"
                 )
         return stored
+
+    def _may_have_it_again(self, node: int) -> bool:
+        pause = self._deliveries.pause(node)
+        if pause:
+            detail = f"it has confirmed the bank twice and lacks it again: asked in {pause:.0f} s"
+            self._traffic.refuse(node, Topic(), "bank-again", detail)
+        return not pause
 
     def _ask(
         self, grid: Grid, bodies: Mapping[int, pb.ToClient], expected: str, limit: int = 0

@@ -213,6 +213,23 @@ def test_a_node_that_forgot_is_greeted_again(federation: Make, reason: str) -> N
     assert made.reasons() == {reason.lower().replace("_", "-"): 1}
 
 
+def test_a_node_that_says_in_each_round_that_it_lost_the_bank_is_sent_it_twice(
+    federation: Make,
+) -> None:
+    def forgetful(question: pb.ToClient, right: pb.ToServer) -> object:
+        if question.WhichOneof("body") == "train":
+            made.grid.nodes[2].holds = False
+            return refusal(pb.Refusal.REASON_BANK_MISSING)
+        return right
+
+    made = federation(nodes=2, scripts={2: forgetful}, rounds=10)
+    made.go()
+    assert made.grid.nodes[2].kinds().count("bank") == 2
+    assert made.grid.nodes[2].kinds().count("hello") <= 3
+    assert [entry.clients for entry in made.registry.rounds(made.run, 1)] == [1] * 10
+    assert made.reasons() == {"bank-missing": 2, "bank-again": 1}
+
+
 def test_a_node_that_refuses_for_another_reason_is_not_greeted_again(federation: Make) -> None:
     failing = on("train", lambda right: refusal(pb.Refusal.REASON_FAILED))
     made = federation(nodes=2, scripts={2: failing}, rounds=3)
