@@ -102,9 +102,15 @@ def fit(
         raise RecastError(
             f"fit has no option {min(unknown)!r}: choose {', '.join(sorted(_OPTIONS))}"
         )
+    recipe = recipe or Recipe()
+    if recipe.batch < 4:
+        raise RecastError(
+            f"batch is {recipe.batch}: a step teaches nothing with fewer than 4 images, of which "
+            "one half is scored by the other"
+        )
     with training(net):
         x, y = fit_inputs(net, images, labels, classes)
-        return _fit(net, x, y, classes, recipe or Recipe(), seed, options)
+        return _fit(net, x, y, classes, recipe, seed, options)
 
 
 def _fit(

@@ -11,6 +11,9 @@ from recast_core.targets import patterns_of
 from recast_core.wire.codec import check_bits
 from recast_core.wire.transforms import chain
 
+# Images of a step, by the objective: below this no step teaches anything. Of a half of a batch that
+# has two classes the other half must have one; of equal batches of up to 4 one has at least 3.
+LEAST_BATCH = {"split-ridge": 4, "label-free": 2, "cross-entropy": 1}
 CHOICES = {
     "statistics": ("auto", "frozen", "recompute"),
     "decay": ("none", "cosine"),
@@ -28,6 +31,11 @@ def check(settings: Settings) -> None:
     for name in ("rounds", "epochs", "batch", "parallel_tasks"):
         if getattr(settings, name) < 1:
             raise RecastError(f"{name} is {getattr(settings, name)}: give at least 1")
+    if settings.batch < (least := LEAST_BATCH[settings.objective]):
+        raise RecastError(
+            f"batch is {settings.batch}: a step teaches nothing with fewer than {least} images, of "
+            "which one half is scored by the other"
+        )
     if not 0 <= settings.learning_rate < float("inf"):
         raise RecastError(f"learning_rate is {settings.learning_rate}: give a number of 0 or more")
     if settings.clients_per_round < 0:

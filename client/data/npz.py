@@ -16,7 +16,15 @@ from recast_core.classes import class_name
 from recast_core.errors import RecastError
 
 _Arrays = dict[str, npt.NDArray[Any]]
+_KEYS = "keys of the file"
 _SPLIT = ("x_train", "y_train", "x_test", "y_test")
+# The keys of MedMNIST's files, which name no classes and hold labels as [N, 1].
+_MEDMNIST = {
+    "train_images": "x_train",
+    "train_labels": "y_train",
+    "test_images": "x_test",
+    "test_labels": "y_test",
+}
 _FLAGGED = ("x", "y", "is_test")
 # What a file may call the groups of its images: in general, of Omniglot, of GTSRB.
 _GROUPS = ("group", "drawer", "track")
@@ -47,7 +55,7 @@ def load_npz(
     Raises:
         RecastError: absent, unreadable or misshapen file; the message names the array.
     """
-    arrays = _read(path)
+    arrays = _as_ours(_read(path), path)
     names = _class_names(arrays, path, classes)
     if "is_test" in arrays and "x_train" not in arrays:
         arrays = _unflag(arrays, path)
@@ -90,7 +98,7 @@ def npz_classes(path: Path) -> tuple[str, ...]:
     Raises:
         RecastError: an absent or unreadable file, or one without names.
     """
-    return _class_names(_read(path, {"classes"}), path, None)
+    return _class_names(_as_ours(_read(path, {"classes", *_MEDMNIST}), path), path, None)
 
 
 def _groups(arrays: _Arrays, path: Path, part: str, count: int) -> Groups | None:
@@ -105,9 +113,10 @@ def _read(path: Path, only: Collection[str] = ()) -> _Arrays:
         raise RecastError(f"no file {path}: check the path after npz:")
     try:
         with np.load(path, allow_pickle=False) as file:
-            wanted = {*_SPLIT, *_FLAGGED, "classes", *_GROUPS}
+            wanted = {*_SPLIT, *_FLAGGED, "classes", *_GROUPS, *_MEDMNIST}
             wanted |= {f"{kind}_{part}" for kind in _GROUPS for part in ("train", "test")}
-            return {key: file[key] for key in file.files if key in (only or wanted)}
+            found = {key: file[key] for key in file.files if key in (only or wanted)}
+            return found | {_KEYS: np.array(sorted(file.files))}
     # AttributeError, TypeError: np.load gives an array, not an archive, for a .npy file.
     except (
         OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError,
@@ -119,11 +128,32 @@ def _read(path: Path, only: Collection[str] = ()) -> _Arrays:
         ) from error
 
 
+def _as_ours(arrays: _Arrays, path: Path) -> _Arrays:
+    """Arrays under our keys: MedMNIST's renamed, with ids for names, and labels [N, 1] as [N]."""
+    found = {_MEDMNIST.get(key, key): array for key, array in arrays.items()}
+    for key in ("y_train", "y_test", "y"):
+        if key in found and found[key].ndim == 2 and found[key].shape[1] == 1:
+            found[key] = found[key][:, 0]
+    if "train_labels" in arrays and "classes" not in found:
+        labels = [found[key] for key in ("y_train", "y_test") if key in found]
+        if all(part.ndim == 1 and part.dtype.kind in "iu" and len(part) for part in labels):
+            count = 1 + max(int(part.max()) for part in labels)
+            found["classes"] = np.array([str(label) for label in range(count)])
+        else:
+            raise RecastError(
+                f"train_labels in {path} are no class ids, one per image: they have shape "
+                f"{list(labels[0].shape)}"
+            )
+    return found
+
+
 def _require(arrays: _Arrays, path: Path, keys: Sequence[str]) -> None:
     missing = [key for key in keys if key not in arrays]
     if missing:
+        held = ", ".join(arrays[_KEYS].tolist()) or "no arrays"
         raise RecastError(
-            f"{path} lacks {', '.join(missing)}: store {', '.join((*_SPLIT, 'classes'))}"
+            f"{path} lacks {', '.join(missing)}: store {', '.join((*_SPLIT, 'classes'))} (it has "
+            f"{held})"
         )
 
 

@@ -113,7 +113,7 @@ class ProgressObserver:
 
     def refused(self, client: str, reason: str, detail: str) -> None:
         """Warn of what was left out; a simulated fleet's losses are the closing table's."""
-        if reason in LOST.values():
+        if reason in LOST.values() or (reason == "no-data" and "share" in detail):
             return
         self._line(f"client {client} left out ({reason}): {detail}")
 
@@ -177,6 +177,8 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
         style="dim",
         highlight=False,
     )
+    for task, count in report.get("without_images", {}).items():
+        console.print(f"{task}: {count} clients have no training images and took no part")
     bank = report["bank"]
     console.print(
         f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "

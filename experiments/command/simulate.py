@@ -31,6 +31,7 @@ from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.app import RunResult, run_federation, run_folder
 from server.flower import server_identity
+from server.record.resume import DATA
 
 ENGINES = ("folded", "sequential", "ray")
 
@@ -58,7 +59,7 @@ def simulate(
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
     _check_engine(engine, clients, fleet, fast=bf16 or compiled)
-    tasks = _check_data(settings, clients)
+    digests = _check_data(settings, clients)
     for name in ("flwr", "recast.client"):
         logging.getLogger(name).setLevel(logging.ERROR)
     extra = {
@@ -66,10 +67,11 @@ def simulate(
         "bf16": bf16 or None,
         "compile": compiled or None,
         "fleet": asdict(fleet) if fleet else None,
+        DATA: digests,
     }
     began = time.monotonic()
     around: FleetGrid | None = None
-    with ProgressObserver(tasks) as observer:
+    with ProgressObserver(len(digests)) as observer:
 
         def federation(grid: Grid) -> RunResult:
             return run_federation(
@@ -130,12 +132,13 @@ def _check_engine(engine: str, clients: int, fleet: Fleet | None, *, fast: bool)
         raise RecastError(f"--bf16 and --compile on engine {engine}: use --engine folded")
 
 
-def _check_data(settings: Settings, clients: int) -> int:
-    """Find out before anything is written what clients would find out; how many tasks there are."""
+def _check_data(settings: Settings, clients: int) -> dict[str, str]:
+    """Find out before anything is written what clients would find out; each task's digest."""
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
     pick_device(settings.device)
     size = load_backbone(settings.backbone).preprocess.size
+    digests = {}
     for task in tasks:
         data = load_dataset(task, size, skip_unreadable=settings.skip_unreadable)
         if len(np.unique(data.y_train)) < 2:
@@ -143,4 +146,5 @@ def _check_data(settings: Settings, clients: int) -> int:
                 f"task {task} has images of one class only: name at least two classes"
             )
         partition(data, 0, clients, scheme=settings.partition, seed=settings.seed)
-    return len(tasks)
+        digests[task.name] = data.digest()
+    return digests

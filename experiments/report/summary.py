@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -24,11 +25,13 @@ def summarise(result: RunResult, engine: str, seed: int, seconds: float) -> dict
     with Registry(result.registry) as registry:
         tasks = _tasks(registry, result)
         changes = _changes(registry, result.run)
+        absent = _without_images(registry, result.run)
         spent = [
             round_.seconds
             for task in registry.tasks(result.run)
             for round_ in registry.rounds(result.run, task.number)
         ]
+    beside = {"without_images": absent} if absent else {}
     return {
         "bank": {
             "sha256": start.sha256.hex(),
@@ -42,6 +45,7 @@ def summarise(result: RunResult, engine: str, seed: int, seconds: float) -> dict
         "seed": seed,
         "seconds": seconds,
         "round_seconds": fmean(spent) if spent else 0.0,
+        **beside,
     }
 
 
@@ -93,6 +97,15 @@ def _beside(baselines: Mapping[str, float]) -> dict[str, Any]:
         "zero_byte_accuracy": max(baselines.values()),
         "baselines": dict(baselines),
     }
+
+
+def _without_images(registry: Registry, run: int) -> dict[str, int]:
+    """How many clients have no training images of a task, where there are any."""
+    clients: defaultdict[str, set[str]] = defaultdict(set)
+    for refusal in registry.refusals(run):
+        if refusal.reason == "no-data" and refusal.task is not None:
+            clients[refusal.task].add(refusal.client)
+    return {task: len(found) for task, found in clients.items()}
 
 
 def _changes(registry: Registry, run: int) -> list[float]:

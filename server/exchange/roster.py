@@ -79,7 +79,7 @@ class Roster:
         self._deliveries = Deliveries()
         self._shares: dict[int, dict[int, Share]] = {}
         self._numbers: dict[int, int] = {}
-        self._said: set[tuple[int, int, str]] = set()
+        self._lacks: dict[int, dict[int, str]] = {}
 
     @property
     def nodes(self) -> Mapping[int, Mapping[int, Share]]:
@@ -95,6 +95,10 @@ class Roster:
         for number, names in classes.items():
             self._lists.fix(number, names)
         self._shares.clear()
+
+    def lacking(self, task: int) -> list[str]:
+        """Why nodes take no part in a task, a reason each."""
+        return list(self._lacks.get(task, {}).values())
 
     def numbers(self) -> dict[int, int]:
         """What each ready node goes by on any grid: the number that it gave, where that is its own.
@@ -211,9 +215,9 @@ class Roster:
     def _leave_out(self, node: int, task: int, reason: str, detail: str) -> None:
         """Refuse a node for one task, once however often it says so."""
         self._shares[node].pop(task, None)
-        key = node, task, plain(f"{reason}: {detail}")
-        if key not in self._said:
-            self._said.add(key)
+        said, lacks = plain(f"{reason}: {detail}"), self._lacks.setdefault(task, {})
+        if lacks.get(node) != said:
+            lacks[node] = said
             self._traffic.refuse(node, self._topic(task), reason, detail)
 
     def _topic(self, task: int) -> Topic:

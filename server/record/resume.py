@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.record.registry import Registry, Run
+from server.record.tables import ShareEntry
 
 # Settings that do not decide what is learned from what.
-FREE = frozenset({"run-dir", "device", "deadline", "quorum", "max-lag", "keep-running"})
+FREE = frozenset({"run-dir", "device", "deadline", "quorum", "max-lag", "keep-running", "data"})
+# What a run's config says of the images of each task, where the server's machine has them.
+DATA = "data"
 
 
 def unfinished(registry: Registry, config: Mapping[str, object]) -> Run | None:
@@ -25,6 +28,8 @@ def unfinished(registry: Registry, config: Mapping[str, object]) -> Run | None:
         return None
     # A run of before a setting was there had what is the default now.
     default = Settings().as_dict()
+    if DATA in run.config and DATA in config:
+        _check_data(registry, run, run.config[DATA], config[DATA])
     pairs = {
         name: tuple(one.get(name, default.get(name)) for one in (run.config, config))
         for name in sorted(run.config.keys() | config.keys())
@@ -41,3 +46,30 @@ def unfinished(registry: Registry, config: Mapping[str, object]) -> Run | None:
         f"{old!r}, not {new!r}: give the same settings to continue "
         "it, or another --run-dir"
     )
+
+
+def _check_data(registry: Registry, run: Run, old: object, new: object) -> None:
+    """Refuse to go on with other images than the finished rounds were learned from."""
+    if not isinstance(old, dict) or not isinstance(new, dict) or registry.latest(run.id) is None:
+        return
+    changed = sorted(task for task in old.keys() & new.keys() if old[task] != new[task])
+    if changed:
+        raise RecastError(
+            f"run {run.id} in {registry.path.parent} is not finished and the data of task "
+            f"{changed[0]!r} have changed since: restore them, or name another --run-dir"
+        )
+
+
+def changed_shares(
+    before: Iterable[ShareEntry], task: int, found: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    """Lines on clients that announce other counts of a task's images than they did before."""
+    told = {
+        row.client: (row.train_examples, row.test_examples) for row in before if row.task == task
+    }
+    return [
+        f"client {client} has {now[0]} training and {now[1]} test images of it now, and had "
+        f"{told[client][0]} and {told[client][1]}"
+        for client, now in sorted(found.items())
+        if client in told and told[client] != now
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
@@ -20,6 +21,7 @@ from server.exchange.roster import Roster, agreed_classes
 from server.exchange.traffic import Traffic, is_answer
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from server.record.resume import changed_shares
 from server.rounds.evaluation import Evaluating
 from server.rounds.federation import Federation
 from server.rounds.gathering import Heads
@@ -27,10 +29,11 @@ from server.rounds.plan import RoundPlan
 from server.rounds.state import TaskState
 from server.rounds.training import RETRIES, Training
 
+logger = logging.getLogger("recast.server")
 LOOK_SECONDS = 1.0
 _UNLEARNABLE = (
-    "no client has two classes of training images for task {name!r}: use fewer clients, a less "
-    "skewed partition, or data folders that hold the task"
+    "no client has two classes of training images for task {name!r}{said}: use fewer clients, a "
+    "less skewed partition, or data folders that hold the task"
 )
 
 
@@ -326,14 +329,16 @@ class FedRecast(Strategy):
                 "no client is ready: start clients, and look for refusals in the log above"
             )
         if required:
-            raise RecastError(self._unlearnable(required[0].name))
+            raise RecastError(self._unlearnable(required[0]))
 
-    def _unlearnable(self, task: str) -> str:
-        """Why nobody can learn a task, in the words of the first client that said so."""
+    def _unlearnable(self, state: TaskState) -> str:
+        """Why nobody can learn a task, in the words of a client that said so."""
         for refusal in self._federation.ledger.refusals_since():
-            if refusal.task == task and refusal.reason == "classes":
-                return f"no client can learn task {task!r}: {refusal.detail}"
-        return _UNLEARNABLE.format(name=task)
+            if refusal.task == state.name and refusal.reason == "classes":
+                return f"no client can learn task {state.name!r}: {refusal.detail}"
+        lacks = self._federation.roster.lacking(state.number)
+        said = f" ({len(lacks)} take no part, the last said: {lacks[-1]})" if lacks else ""
+        return _UNLEARNABLE.format(name=state.name, said=said)
 
     def _agree(self, grid: Grid, states: Sequence[TaskState]) -> None:
         """Have the clients agree on what class ids mean, where that is not known by now."""
@@ -354,6 +359,9 @@ class FedRecast(Strategy):
                 node: (share.train_examples, share.test_examples) for node, share in shares.items()
             }
             if found and self._described.get(state.number) != found:
+                before = federation.registry.shares(federation.run)
+                for line in changed_shares(before, state.number, found):
+                    logger.warning("the data of task %s have changed: %s", state.name, line)
                 classes = len(state.classes) or agreed_classes(shares.values())
                 federation.registry.describe_task(federation.run, state.number, classes, found)
                 self._described[state.number] = found

@@ -133,6 +133,14 @@ class Training:
             except RefusedError as refused:
                 lost.append((state, f"{refused}; lower the learning rate"))
                 continue
+            if contributions and not any(one.offsets.any() for one in contributions):
+                logger.warning(
+                    "round %d of task %s moved nothing: its %d clients have too few images of a "
+                    "class to train on some and judge by others",
+                    state.round + 1,
+                    state.name,
+                    len(contributions),
+                )
             examples = sum(contribution.examples for contribution in contributions)
             rounds.append(
                 FinishedRound(

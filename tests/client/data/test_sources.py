@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.data import folder_task_data, load_dataset, parse_task
+from client.data import folder_task_data, known_classes, load_dataset, parse_task
 from recast_core.errors import RecastError
 
 _SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -109,6 +109,55 @@ def test_misshapen_npz_is_refused_in_one_line(
         load_dataset(parse_task(f"npz:{tmp_path / 't.npz'}"), 32)
     assert remedy.lower() in str(error.value).lower()
     assert "\n" not in str(error.value)
+
+
+def _medmnist(path: Path, **changed: Any) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for part, count in (("train", 12), ("val", 3), ("test", 6)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+        arrays[f"{part}_labels"] = (np.arange(count, dtype=np.uint8) % 3)[:, None]
+    np.savez(path, **(arrays | changed))
+
+
+def test_medmnists_files_are_read_with_ids_for_names(tmp_path: Path) -> None:
+    _medmnist(tmp_path / "m.npz")
+    data = load_dataset(parse_task(f"npz:{tmp_path / 'm.npz'}"), 4)
+    assert (len(data.x_train), len(data.x_test), data.classes) == (12, 6, ("0", "1", "2"))
+    assert data.y_train.tolist() == [0, 1, 2] * 4
+    assert known_classes(f"npz:{tmp_path / 'm.npz'}") == ("0", "1", "2")
+    share = folder_task_data(tmp_path, "m", 4)
+    assert share is not None
+    assert share.class_names == ("0", "1", "2")
+    _medmnist(tmp_path / "many.npz", train_labels=np.zeros((12, 14), np.uint8))
+    with pytest.raises(RecastError, match=r"no class ids, one per image.*\[12, 14\]"):
+        load_dataset(parse_task(f"npz:{tmp_path / 'many.npz'}"), 4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (["x_train", "y_train", "x_test", "y_test"], "lacks classes"),  # as Keras stores MNIST
+        (["images", "labels"], "images, labels"),
+        (["X", "y"], "X, y"),
+        (["arr_0", "arr_1"], "arr_0, arr_1"),
+        ([], "no arrays"),
+    ],
+)
+def test_a_file_of_other_keys_is_told_which_it_has(
+    tmp_path: Path, keys: list[str], named: str
+) -> None:
+    np.savez(tmp_path / "t.npz", **{key: np.zeros((2, 4, 4), np.uint8) for key in keys})
+    with pytest.raises(RecastError) as error:
+        load_dataset(parse_task(f"npz:{tmp_path / 't.npz'}"), 4)
+    assert named in str(error.value)
+    assert all(key in str(error.value) for key in keys)
+
+
+def test_labels_of_one_column_are_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", **_arrays(y_train=np.arange(12)[:, None] % 3))
+    data = load_dataset(parse_task(f"npz:{tmp_path / 't.npz'}"), 4)
+    assert data.y_train.tolist() == [0, 1, 2] * 4
 
 
 def test_absent_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
