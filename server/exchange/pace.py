@@ -11,7 +11,7 @@ from statistics import median
 LEAST_SECONDS = 20.0
 # The same where nobody has answered yet, but others have been asked the same before. A greeting is
 # repeated without harm; a round that nobody answers may be the network's doing.
-LEAST_ALONE = {"query.hello": 5.0, "query.bank": 5.0}
+LEAST_ALONE = {"query.hello": 3.0, "query.bank": 5.0}
 LEAST_ALONE_OTHERWISE = 120.0
 REMEMBERED = 64
 

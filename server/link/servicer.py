@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from server.link.bodies import Bodies
 from server.link.identity import DeniedError, certified
 from server.link.limits import (
     FETCHES_AT_ONCE,
+    SECONDS_OF_PENANCE,
     SECONDS_TO_JOIN,
     SECONDS_TO_LEAVE,
     SECONDS_TO_LOOK,
@@ -62,17 +64,19 @@ class Servicer:
         name = "?"
         try:
             serial: int | None = None
-            if self._certificates:
-                # Before a byte is read of what it sends.
-                name, serial = self._who(context, "")
-            with self.turnstile.talking(name if self._certificates else peer.host):
+            with ExitStack() as held:
+                if self._certificates:
+                    # Before a byte is read of what it sends.
+                    name, serial = self._who(context, "")
+                    held.enter_context(self.turnstile.talking(name))
                 with self.turnstile.joining(peer.host):
                     raw = await asyncio.wait_for(context.read(), SECONDS_TO_JOIN)
                 join = _first(raw)
                 if not self._certificates:
                     name, _ = self._who(context, join.name)
-                with self.turnstile.inside(peer):
-                    await self._serve(name, serial, join, context)
+                    held.enter_context(self.turnstile.talking(name))
+                held.enter_context(self.turnstile.inside(peer))
+                await self._serve(name, serial, join, context)
         except TimeoutError:
             await self._refuse(context, name, RefusedFrameError("silent", "no Join came"))
         except (DeniedError, RefusedFrameError) as error:
@@ -267,6 +271,9 @@ class Servicer:
                 if error.retry
                 else grpc.StatusCode.INVALID_ARGUMENT
             )
+        if reason == "too-many-joins":
+            # Whoever hurries is slowed down: each join costs a TLS greeting.
+            await asyncio.sleep(SECONDS_OF_PENANCE)
         known = None if name == "?" else name
         self._sessions.refuse(known, reason, f"{error} (from {context.peer()})")
         await context.abort(code, str(error))

@@ -24,7 +24,7 @@ from client.link import ClientKeys
 from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK
-from server.link import doorkeeper, grid
+from server.link import doorkeeper, grid, servicer
 from server.link.doorkeeper import FILES, raise_file_limit
 from server.link.identity import node_id
 from server.link.limits import TALKS_AT_ONCE
@@ -146,6 +146,34 @@ def test_one_certificate_has_some_streams_at_once_and_no_more(
         one.close()
     here.join("one")
     here.grid.wait_for_clients(2)
+
+
+def test_many_clients_of_one_machine_are_no_crowd(
+    federation: Callable[..., Federation],
+) -> None:
+    here = federation(tls=False)
+    names = [f"edge-{number}" for number in range(12)]
+    for name in names:
+        here.join(name)
+    here.grid.wait_for_clients(12)
+    assert here.ask(b"abc", *names) == [b"cba"] * 12
+    assert not here.grid.sessions.refused
+
+
+def test_who_joins_all_the_time_waits_to_be_told_that_it_is_too_often(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(servicer, "SECONDS_OF_PENANCE", 0.5)
+    here = federation()
+    keys = ClientKeys.load(here.certs, "one")
+    for number in range(1, 21):
+        here.grid.sessions.join("one", 1, link.Join(instance=number), lambda: None)
+    began = time.monotonic()
+    late = talk(here, keys, JOIN)
+    wait_until(lambda: late.code is not None)
+    assert time.monotonic() - began > 0.5
+    assert late.code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_first_frame_is_a_join_and_no_larger_than_one(
