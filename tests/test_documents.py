@@ -32,7 +32,11 @@ ADDED = {
     "recast simulate --engine ray": f"{_SHORT} {_TINY} --tasks digits",
     "recast simulate --clients 50": f"--clients 4 --rounds 1 --epochs 1 {_TINY}",
     "recast serve": "--listen 127.0.0.1:9441 --rounds 1 --epochs 1",
-    "recast mimic": "",
+    "recast bank": (
+        "--data digits[:5%] --holdout '' --shifts fog,gauss --sources 2 --epochs 1 --sections 2 "
+        "--directions 2"
+    ),
+    "recast simulate --backbone digits": _SHORT,
     "python -m experiments.studies.task_vector_banks": "--donors digits@0-1",
     "python -m experiments.studies.comparison": (
         "--clients 2 --rounds 1 --seeds 0 --tasks digits@0-2 --only 'head only, local'"
