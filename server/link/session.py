@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 
 from protos import link_v1_pb2 as link
 from server.exchange.hush import Bucket
+from server.exchange.observer import LOST
 from server.link.identity import DeniedError
 from server.link.limits import joins, strays
+
+REVOKED = next(code for code, reason in LOST.items() if reason == "revoked")
 
 
 class RefusedFrameError(ValueError):
@@ -113,3 +116,8 @@ class Answer:
     body: bytes | None
     error: str = ""
     code: int = 1
+
+    @classmethod
+    def revoked(cls, session: Session) -> Answer:
+        """What is answered for a client that is no longer heard."""
+        return cls(session.node, None, f"the certificate of {session.name} is revoked", REVOKED)

@@ -20,7 +20,6 @@ from protos.link import MAX_FRAME
 from recast_core.text import plain
 from server.exchange.carried import Carried
 from server.exchange.hush import Hush
-from server.exchange.observer import LOST
 from server.link.identity import node_id
 from server.link.limits import MAX_CLIENTS
 from server.link.session import Answer, Open, Refused, RefusedFrameError, Session, Stream
@@ -28,7 +27,6 @@ from server.link.session import Answer, Open, Refused, RefusedFrameError, Sessio
 logger = logging.getLogger("recast.link")
 # Between two rounds of the server, however busy somebody makes it.
 KEPT_REFUSALS = 256
-REVOKED = next(code for code, reason in LOST.items() if reason == "revoked")
 
 
 class Sessions:
@@ -133,7 +131,7 @@ class Sessions:
             if session is None:
                 return
             if session.expelled:
-                self._answers[key] = _revoked(session)
+                self._answers[key] = Answer.revoked(session)
                 return
             session.last += 1
             session.open[session.last] = Open(key, frame_of(session.last))
@@ -167,7 +165,7 @@ class Sessions:
             session.expelled = True
             for entry in session.open.values():
                 del self._open[entry.key]
-                self._answers[entry.key] = _revoked(session)
+                self._answers[entry.key] = Answer.revoked(session)
             session.open.clear()
             self.changed.notify_all()
 
@@ -301,7 +299,3 @@ class Sessions:
             self.changed.wait_for(
                 lambda: all(session.stream is None for session in self._by_node.values()), seconds
             )
-
-
-def _revoked(session: Session) -> Answer:
-    return Answer(session.node, None, f"the certificate of {session.name} is revoked", REVOKED)
