@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 DEPLOYED = "digits_resnet20"
+# One LoRaWAN frame at DR0, and what an update has besides its numbers, at the most.
+FRAME, OVERHEAD = 51, 23
 Value = bool | int | float | str
 
 
@@ -120,7 +122,11 @@ class Settings(TrainingSettings, Adaptation):
         "frozen, or recompute: with head backbone, BatchNorms normalise by each client's own "
         "images wherever that serves it better. auto recomputes with head backbone.",
     )
-    bits: int = setting(8, "Width of an update's numbers: 32, 16, or 8 to 1.")
+    bits: int = setting(
+        0,
+        "Width of an update's numbers: 32, 16, or 8 to 1. 0 is 8, or down to 4 where an "
+        "update then fits one LoRaWAN frame of 51 bytes.",
+    )
     broadcast_bits: int = setting(16, "Width of a broadcast's numbers: 32, 16, or 8 to 1.")
     rounding: str = setting("nearest", "nearest or stochastic: of an update's numbers.")
     error_feedback: bool = setting(
@@ -242,11 +248,16 @@ class Settings(TrainingSettings, Adaptation):
             return "split-ridge"
         return "label-free" if self.labels == 0 else "cross-entropy"
 
-    def hyperparameters(self, customary: float | None = None) -> Hyperparameters:
+    def width(self, numbers: int) -> int:
+        """Bits of each of an update's ``numbers``, where ``bits`` leaves it open too."""
+        return self.bits or fitting_width(numbers)
+
+    def hyperparameters(self, customary: float | None = None, numbers: int = 0) -> Hyperparameters:
         """The part that a broadcast carries: the fields of both, by name.
 
         Args:
             customary: the rate where none is set; the method's where ``None``.
+            numbers: of an update.
         """
         from recast_core.methods import parse_method
         from recast_core.wire.messages import Hyperparameters
@@ -258,8 +269,16 @@ class Settings(TrainingSettings, Adaptation):
         }
         if customary is None:
             customary = parse_method(self.canonical_method()).learning_rate
-        told["learning_rate"] = self.learning_rate or customary
+        told |= {"learning_rate": self.learning_rate or customary, "bits": self.width(numbers)}
         return Hyperparameters(**told, stochastic=self.rounding == "stochastic")
+
+
+def fitting_width(numbers: int) -> int:
+    """8 bits, or the most of 7 to 4 in which so many numbers fit a frame of ``FRAME`` bytes."""
+    for bits in (8, 7, 6, 5, 4):
+        if OVERHEAD + -(-numbers * bits // 8) <= FRAME:
+            return bits
+    return 8
 
 
 def _of_digits(tasks: str) -> bool:

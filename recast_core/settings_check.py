@@ -68,7 +68,8 @@ def check(settings: Settings) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
         raise RecastError(f"unknown device {settings.device!r}: choose auto, cpu or cuda")
     chain(settings.transforms)
-    check_bits(settings.bits)
+    if settings.bits:
+        check_bits(settings.bits)
     check_bits(settings.broadcast_bits)
     if settings.canonical_method() != "recast" and settings.bank:
         raise RecastError(f"method {settings.method} has no bank: leave --bank out")

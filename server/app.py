@@ -129,11 +129,14 @@ def run_federation(
         with Registry(path) as registry:
             settle(registry)
             previous, start = _start(registry, settings, config, fresh)
-            _check_length(grid, start, settings.bits)
+            _check_length(grid, start, settings.width(start.sent))
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
-            heads = make_heads(settings, classes_of)
-            plan = RoundPlan.of(settings, patience, start.customary_rate)
+            known = classes_of
+            if settings.head_kind == "backbone":
+                known = _deployed_classes(settings) or classes_of
+            heads = make_heads(settings, known)
+            plan = RoundPlan.of(settings, patience, start)
             if secret_sampling:
                 plan = replace(plan, secret=sampling_secret(folder))
             strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)

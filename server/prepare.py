@@ -9,7 +9,7 @@ import torch
 
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
-from recast_core.banks import load_bank
+from recast_core.banks import PACKAGED, load_bank
 from recast_core.files import write_atomically
 from recast_core.heads import head_kind
 from recast_core.learner import method_learner
@@ -32,6 +32,9 @@ def make_bank(settings: Settings) -> TemplateBank:
         RecastError: no such bank, or one of another backbone.
     """
     backbone = load_backbone(settings.backbone).model
+    packaged = settings.head_kind == "backbone" and settings.backbone in PACKAGED
+    if settings.bank == "" and packaged:
+        return load_bank(settings.backbone)
     if settings.bank in ("", OWN_BANK):
         return mimic(backbone, settings.recast())
     bank = load_bank(settings.bank)

@@ -66,9 +66,9 @@ def settings(command: Command) -> Command:
 
 bits = click.option(
     "--bits",
-    default=Settings.bits,
+    default=8,
     show_default=True,
-    help=Settings.__dataclass_fields__["bits"].metadata["help"],
+    help="Width of an update's numbers: 32, 16, or 8 to 1.",
 )
 preset = click.option(
     "--preset",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from recast_core.settings import Settings, parse_quorum
+from recast_core.start import Start
 from recast_core.wire.messages import Hyperparameters
 from server.rounds.aggregation import Aggregate, aggregation, average
 
@@ -48,20 +49,21 @@ class RoundPlan:
         return self.hyper.seed if self.secret is None else self.secret
 
     @classmethod
-    def of(cls, settings: Settings, patience: float, customary: float | None = None) -> RoundPlan:
+    def of(cls, settings: Settings, patience: float, start: Start | None = None) -> RoundPlan:
         """The plan that the settings describe.
 
         Args:
             settings: of the run.
             patience: see the class.
-            customary: the rate where none is set; the method's where ``None``.
+            start: decides rate and width where the settings leave them open.
 
         Raises:
             RecastError: no such aggregation.
         """
+        rate, numbers = (start.customary_rate, start.sent) if start else (None, 0)
         return cls(
             rounds=settings.rounds,
-            hyper=settings.hyperparameters(customary),
+            hyper=settings.hyperparameters(rate, numbers),
             parallel=settings.parallel_tasks,
             clients_per_round=settings.clients_per_round,
             quorum=parse_quorum(settings.quorum),
