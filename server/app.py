@@ -132,10 +132,7 @@ def run_federation(
             _check_length(grid, start, settings.width(start.sent))
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
-            known = classes_of
-            if settings.head_kind == "backbone":
-                known = _deployed_classes(settings) or classes_of
-            heads = make_heads(settings, known)
+            heads = make_heads(settings, classes_of)
             plan = RoundPlan.of(settings, patience, start)
             if secret_sampling:
                 plan = replace(plan, secret=sampling_secret(folder))
