@@ -25,7 +25,12 @@ class Alone(Engine[Learner, OwnData]):
 
     def features(self, looks: Sequence[Look[Learner, OwnData]]) -> Iterable[Tensor]:
         """See ``Engine``."""
-        return [one.model.features(one.data.images, one.vector) for one in looks]
+        return [
+            one.model.features(
+                one.data.images, one.vector, one.data.all_images if one.local else None
+            )
+            for one in looks
+        ]
 
     def examine(self, exams: Sequence[Exam[Learner, OwnData]]) -> Iterable[int]:
         """See ``Engine``."""

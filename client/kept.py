@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.turn import D, Exam, Guess, Holdings, M, Work
+from client.turn import D, Exam, Guess, Holdings, Look, M, Work
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.heads import head_kind, right_answers
 from recast_core.objectives import collapsed, outputs_of
 from recast_core.statistics import spread_choice
 from recast_core.wire.codec import Vector
@@ -20,6 +21,8 @@ from recast_core.wire.codec import Vector
 ENOUGH_LABELS = 16
 # So many images say which earlier task is nearest.
 FEW = 64
+# Of the labelled images, to see whether a head of the client's own would be better.
+FOLDS = 5
 
 
 def check_classes(model: M, data: D) -> None:
@@ -120,30 +123,53 @@ def check_diversity(
 def examine(
     me: Holdings[M, D], model: M, data: D, task: pb.Task, vector: Vector | None
 ) -> Generator[Work[M, D], Any, dict[str, int]]:
-    """Right answers of the kept classifier, and of everything that costs no byte.
+    """Right answers with the vector, and of everything that costs no byte.
+
+    A client answers with the deployed classifier, or with a head of its own on the same features
+    where that is right more often on labelled images held out of it: that costs no byte either.
+    The start's features decide, since those with the vector have seen these images.
 
     Returns:
-        ``correct``, ``head_only_correct`` (the same without the vector), ``deployed_correct`` (the
-        network as it came), ``local_head_correct`` (a head fitted here on the network as it came).
+        ``correct``; ``head_only_correct`` (the deployed classifier without the vector),
+        ``deployed_correct`` (the network as it came), ``local_head_correct`` (a head fitted here
+        without the vector), ``chosen_correct`` (either head without the vector, as chosen here).
     """
     check_classes(model, data)
     local: bool = yield from own_statistics_help(me, model, data, task)
     deployed: int = yield Exam(model, data, None, "backbone", b"")
-    head_only = deployed
+    kept = deployed
     if local:
-        head_only = yield Exam(model, data, None, "backbone", b"", local)
-    fitted = head_only
+        kept = yield Exam(model, data, None, "backbone", b"", local)
+    fitted = kept
     if data.local_classes > 1:
         fitted = yield Exam(model, data, None, "local", b"", local)
-    correct = head_only
+    own: bool = yield from _own_head_is_better(model, data, local)
+    correct = chosen = fitted if own else kept
     if vector is not None:
-        correct = yield Exam(model, data, vector, "backbone", b"", local)
+        correct = yield Exam(model, data, vector, "local" if own else "backbone", b"", local)
     return {
         "correct": correct,
-        "head_only_correct": head_only,
+        "head_only_correct": kept,
         "deployed_correct": deployed,
         "local_head_correct": fitted,
+        "chosen_correct": chosen,
     }
+
+
+def _own_head_is_better(model: M, data: D, local: bool) -> Generator[Work[M, D], Any, bool]:
+    """Whether a local head is right more often than the deployed one, in five folds."""
+    if len(data.labels) < ENOUGH_LABELS or data.local_classes < 2:
+        return False
+    features: Tensor = yield Look(model, data, None, local)
+    labels = data.labels.to(features.device)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    own = 0
+    for judge in order.to(features.device).chunk(FOLDS):
+        learn = torch.ones_like(labels, dtype=torch.bool)
+        learn[judge] = False
+        head = head_kind("local").fit(features[learn], labels[learn], data.classes)
+        own += right_answers(head, features[judge], labels[judge])
+    return own > right_answers(model.head, features, labels)
 
 
 def _labels(data: D) -> Tensor:

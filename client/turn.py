@@ -151,16 +151,22 @@ class Lesson(Generic[M, D]):
 
 @dataclass(frozen=True, eq=False)
 class Look(Generic[M, D]):
-    """Work: features ``[N, d]`` of the training images; with the start's vector where ``None``."""
+    """Work: features ``[N, d]`` of the labelled training images.
+
+    Attributes:
+        vector: the start's where ``None``.
+        local: BatchNorms use statistics of the client's training images.
+    """
 
     model: M
     data: D
     vector: Vector | None
+    local: bool = False
 
     @property
     def alike(self) -> Hashable:
         """See ``Lesson``."""
-        return Look
+        return Look, self.vector is None, self.local
 
 
 @dataclass(frozen=True, eq=False)

@@ -198,7 +198,7 @@ class Update(_message.Message):
     def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., started: _Optional[int] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct", "deployed_correct", "local_head_correct")
+    __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct", "deployed_correct", "local_head_correct", "chosen_correct")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +207,7 @@ class Evaluation(_message.Message):
     HEAD_ONLY_CORRECT_FIELD_NUMBER: _ClassVar[int]
     DEPLOYED_CORRECT_FIELD_NUMBER: _ClassVar[int]
     LOCAL_HEAD_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_CORRECT_FIELD_NUMBER: _ClassVar[int]
     bank: int
     task: int
     round: int
@@ -215,7 +216,8 @@ class Evaluation(_message.Message):
     head_only_correct: int
     deployed_correct: int
     local_head_correct: int
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., correct: _Optional[int] = ..., head_only_correct: _Optional[int] = ..., deployed_correct: _Optional[int] = ..., local_head_correct: _Optional[int] = ...) -> None: ...
+    chosen_correct: int
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., correct: _Optional[int] = ..., head_only_correct: _Optional[int] = ..., deployed_correct: _Optional[int] = ..., local_head_correct: _Optional[int] = ..., chosen_correct: _Optional[int] = ...) -> None: ...
 
 class HeadStatistics(_message.Message):
     __slots__ = ("bank", "task", "round", "content")

@@ -51,7 +51,9 @@ class Adaptation:
     """What of the backbone is adapted, and by which method."""
 
     backbone: str = setting(
-        "glyph_resnet20", "glyph_resnet20, a torchvision NAME:WEIGHTS, or file:PATH."
+        DEPLOYED,
+        "digits_resnet20 (a classifier of digits), glyph_resnet20 (it saw letters), a torchvision "
+        "NAME:WEIGHTS, file:PATH or module:FACTORY.",
     )
     target: str = setting(
         "conv", "attn, mlp, attn+mlp, conv, or module-name patterns with commas.", bank=True
@@ -98,8 +100,11 @@ class Settings(TrainingSettings, Adaptation):
     learning_rate: float = setting(
         0.0, "Of what trains; 0 is the method's customary rate, 2e-2 for recast."
     )
+    epochs: int = setting(4, "Local passes per round.")
     decay: str = setting(
-        "none", "none or cosine: how the learning rate falls over a task's rounds."
+        "auto",
+        "none or cosine: how the learning rate falls over a task's rounds. auto is cosine with "
+        "head backbone, else none.",
     )
     begin: str = setting(
         "nearest",
@@ -107,10 +112,10 @@ class Settings(TrainingSettings, Adaptation):
         "each client's images best, or at the bank's start.",
     )
     tasks: str = setting(
-        "digits digits+inverted digits+rotated",
+        "impulse=digits[50%:]+impulse:4 motion=digits[50%:]+motion:4 fog=digits[50%:]+fog:5",
         'DATA specifications, learned in this order, e.g. "digits npz:flowers.npz".',
     )
-    rounds: int = setting(3, "Rounds per task.")
+    rounds: int = setting(6, "Rounds per task.")
     head: str = setting(
         "auto",
         "local or linear (stay on their client), means, ridge or shared (merged by the server), or "
@@ -236,10 +241,16 @@ class Settings(TrainingSettings, Adaptation):
             self.statistics == "auto" and self.head_kind == "backbone"
         )
 
+    @property
+    def falls(self) -> bool:
+        """Whether the learning rate falls over a task's rounds."""
+        return self.decay == "cosine" or (self.decay == "auto" and self.head_kind == "backbone")
+
     def settled(self) -> Settings:
         """The same with what was left open said, so that it stays if the backbone is renamed."""
         statistics = "recompute" if self.recomputes else "frozen"
-        return replace(self, head=self.head_kind, statistics=statistics)
+        decay = "cosine" if self.falls else "none"
+        return replace(self, head=self.head_kind, statistics=statistics, decay=decay)
 
     @property
     def objective(self) -> str:

@@ -16,7 +16,7 @@ from recast_core.wire.transforms import chain
 LEAST_BATCH = {"split-ridge": 4, "label-free": 2, "cross-entropy": 1}
 CHOICES = {
     "statistics": ("auto", "frozen", "recompute"),
-    "decay": ("none", "cosine"),
+    "decay": ("auto", "none", "cosine"),
     "begin": ("nearest", "bank"),
     "rounding": ("nearest", "stochastic"),
 }

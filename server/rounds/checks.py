@@ -70,7 +70,7 @@ def check_evaluation(
     if found.round != round_:
         raise RefusedError("stale-round", f"of round {found.round}")
     counts = (found.correct, found.head_only_correct, found.deployed_correct)
-    if max(*counts, found.local_head_correct) > found.examples:
+    if max(*counts, found.local_head_correct, found.chosen_correct) > found.examples:
         raise RefusedError("malformed", "more correct than examples")
     if found.examples > share.test_examples:
         raise RefusedError("too-many-examples", f"{found.examples}")

@@ -89,6 +89,7 @@ class Evaluating:
             "deployed": sum(answer.deployed_correct for answer in told),
             "statistics": sum(answer.head_only_correct for answer in told),
             "local head": sum(answer.local_head_correct for answer in told),
+            "either head": sum(answer.chosen_correct for answer in told),
         }
         return {name: correct / examples for name, correct in sums.items()}
 

@@ -71,7 +71,7 @@ class RoundPlan:
             max_lag=settings.max_lag,
             patience=patience,
             aggregate=aggregation(settings.aggregation),
-            falls=settings.decay == "cosine",
+            falls=settings.falls,
             nearest=settings.begin == "nearest" and settings.head_kind == "backbone",
         )
 

@@ -100,7 +100,7 @@ def test_every_training_setting_travels_and_no_field_of_the_message_is_forgotten
     assert {field.name for field in fields(Recipe)} <= sent
     settings = Settings(
         epochs=7, batch=5, learning_rate=0.25, bits=3, seed=9, rounding="stochastic",
-        error_feedback=True,
+        error_feedback=True, head="local",
     )  # fmt: skip
     told = settings.hyperparameters()
     for name, value in {

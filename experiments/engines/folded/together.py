@@ -63,6 +63,14 @@ class Together(Engine[FoldedModel, NodeRows]):
     def features(self, looks: Sequence[Look[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
         """See ``Engine``."""
         with self._timed("evaluating"):
+            if looks[0].local:
+                return [
+                    one.model.features_by(
+                        one.data.task, one.data.learn, _vector(one.model, one.vector),
+                        one.data.all_rows,
+                    )
+                    for one in looks
+                ]  # fmt: skip
             table = _table(looks)
         return (_at(table, one.data.learn) for one in looks)
 
