@@ -66,6 +66,8 @@ class RecastBatchNorm2d(TargetLayer):
     def _by_rows(self, x: Tensor, counted: Tensor, local: Tensor | None) -> Tensor:
         """Normalise each client's block by those of its rows that count."""
         weight, bias = self.optional("weight"), self.optional("bias")
+        if self.statistics is not None and self.statistics.whole:
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.original.eps)
         if counted.dim() == 1:
             return self._normalised(x, counted, weight, bias, local)
         rows = split_clients(x, len(counted))

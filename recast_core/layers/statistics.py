@@ -20,22 +20,27 @@ class BatchStatistics:
     Attributes:
         counted: float32 ``[J, R]`` or ``[R]``, 1 for each row that counts; ``None`` is off.
         local: bool ``[J]``, which clients use their own; all where ``None``.
+        whole: all rows are one client's and count, so that the fused kernel can do it: a GPU takes
+            half the time then, and cannot be asked whether they do.
     """
 
     def __init__(self) -> None:
         self.counted: Tensor | None = None
         self.local: Tensor | None = None
+        self.whole = False
 
     @contextmanager
-    def of(self, counted: Tensor | None, local: Tensor | None = None) -> Iterator[None]:
+    def of(
+        self, counted: Tensor | None, local: Tensor | None = None, *, whole: bool = False
+    ) -> Iterator[None]:
         """Normalise by the rows that count within the block; ``None`` leaves all as it is."""
-        before = self.counted, self.local
+        before = self.counted, self.local, self.whole
         if counted is not None:
-            self.counted, self.local = counted, local
+            self.counted, self.local, self.whole = counted, local, whole
         try:
             yield
         finally:
-            self.counted, self.local = before
+            self.counted, self.local, self.whole = before
 
 
 def moments(rows: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:

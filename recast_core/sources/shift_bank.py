@@ -140,7 +140,10 @@ def _units(names: Sequence[str], key: Callable[[str], str]) -> tuple[list[list[s
 
 
 def principal_directions(
-    differences: Sequence[Mapping[str, Tensor]], sections: Sequence[Sequence[str]], count: int
+    differences: Sequence[Mapping[str, Tensor]],
+    sections: Sequence[Sequence[str]],
+    count: int,
+    device: torch.device | None = None,
 ) -> Directions:
     """The directions along which source networks differ most from the deployed one.
 
@@ -154,6 +157,7 @@ def principal_directions(
         differences: for each source, by tensor name, float ``[*shape]``.
         sections: names of the tensors of each.
         count: n.
+        device: where the sums are taken; the CPU where ``None``.
 
     Raises:
         RecastError: more directions than sources, a source that lacks a tensor or has another
@@ -168,22 +172,25 @@ def principal_directions(
     stacks: dict[str, Tensor] = {}
     spread = torch.zeros(len(sections), count, dtype=torch.float64)
     for index, names in enumerate(sections):
-        gram = torch.zeros(sources, sources, dtype=torch.float64)
+        gram = torch.zeros(sources, sources, dtype=torch.float64, device=device)
         for name in names:
-            for part in _rows(differences, name).split(_PART, dim=1):
+            for part in _rows(differences, name, device).split(_PART, dim=1):
                 wide = part.double()
                 gram += wide @ wide.T
-        values, vectors = torch.linalg.eigh(gram)
+        values, vectors = torch.linalg.eigh(gram.cpu())
         leading = vectors.flip(1)[:, :count]
         leading = leading * torch.where(leading.sum(0) < 0, -1.0, 1.0) / math.sqrt(sources)
         spread[index] = (values.flip(0)[:count].clamp_min(0) / sources).sqrt()
         for name in names:
             shape = differences[0][name].shape
-            stacks[name] = (leading.T.float() @ _rows(differences, name)).view(count, *shape)
+            mixed = leading.T.float().to(gram.device) @ _rows(differences, name, device)
+            stacks[name] = mixed.view(count, *shape).cpu()
     return Directions(tuple(map(tuple, sections)), stacks, spread)
 
 
-def _rows(differences: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+def _rows(
+    differences: Sequence[Mapping[str, Tensor]], name: str, device: torch.device | None
+) -> Tensor:
     """A tensor's differences as float32 ``[S, P]``."""
     rows = []
     for index, source in enumerate(differences):
@@ -192,7 +199,7 @@ def _rows(differences: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
                 f"source {index} has no tensor {name} of the others' shape: give networks "
                 "fine-tuned from one backbone"
             )
-        rows.append(source[name].detach().cpu().float().reshape(-1))
+        rows.append(source[name].detach().to(device or "cpu").float().reshape(-1))
     stacked = torch.stack(rows)
     if not bool(torch.isfinite(stacked).all()):
         raise RecastError(f"{name} of a source holds NaN or infinity: leave out what diverged")

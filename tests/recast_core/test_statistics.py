@@ -68,6 +68,16 @@ def test_a_client_that_keeps_the_frozen_statistics_gets_them_beside_one_that_doe
     torch.testing.assert_close(found[5:], trained_mode(layer, x[5:]), rtol=1e-4, atol=1e-5)
 
 
+def test_rows_that_are_known_to_count_all_are_normalised_alike_by_the_fused_kernel() -> None:
+    layer = norm()
+    x = 2 * torch.randn(6, 3, 4, 4) - 1
+    with switch(layer).of(torch.ones(6)):
+        expected = layer(x)
+    with switch(layer).of(torch.ones(6), whole=True):
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+    assert not switch(layer).whole
+
+
 def test_outside_the_block_nothing_has_changed() -> None:
     layer = norm()
     x = torch.randn(4, 3, 4, 4)

@@ -1,0 +1,242 @@
+"""Rounds of a federation without a transport: the product's messages, averages and falling rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.kept import own_statistics_help
+from experiments.studies.shift_fleet import Share
+from experiments.studies.shift_learners import Learner
+from recast_core.heads import right_answers
+from recast_core.recipe import Recipe
+from recast_core.start import Start
+from recast_core.wire.messages import (
+    Hyperparameters,
+    from_broadcast,
+    from_update,
+    snap,
+    to_broadcast,
+    to_update,
+    update_of,
+)
+from recast_core.wire.rounding import client_seed
+from recast_core.wire.transforms import round_update
+from server.rounds.aggregation import Contribution, average
+from server.rounds.plan import RoundPlan
+
+# More numbers than this stay on the device: their messages are sized, not sent.
+MANY = 1_000_000
+_BETAS, _TINY = (0.9, 0.99), 1e-6
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a federation goes on.
+
+    Attributes:
+        rounds: how many.
+        epochs: local passes in each.
+        batch: images a step.
+        rate: of the first round; it falls along half a cosine over the rounds.
+        bits: of an update's numbers.
+        label_free: there are no labels.
+        server_rate: of Adam at the server (Reddi et al., ICLR 2021); 0 averages.
+        alone: nobody sends anything; each client goes on from where it was.
+    """
+
+    rounds: int = 10
+    epochs: int = 2
+    batch: int = 64
+    rate: float = 0.1
+    bits: int = 8
+    label_free: bool = False
+    server_rate: float = 0.0
+    alone: bool = False
+
+    @property
+    def plan(self) -> RoundPlan:
+        """As the product's server has it."""
+        objective = "label-free" if self.label_free else "cross-entropy"
+        hyper = Hyperparameters(
+            self.epochs, self.batch, self.rate, objective=objective, bits=self.bits
+        )
+        return RoundPlan(self.rounds, hyper, falls=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a federation ended with.
+
+    Attributes:
+        vectors: of each client: one and the same, but for those that were alone.
+        update_bytes: of the longest serialised update; 0 where nothing is sent.
+        up: serialised updates of a client over all rounds, bytes.
+        down: serialised broadcasts, likewise.
+    """
+
+    vectors: Sequence[Tensor]
+    update_bytes: int
+    up: int
+    down: int
+
+
+def federate(learner: Learner, shares: Sequence[Share], terms: Terms, seed: int) -> Outcome:
+    """Learn a domain together, or each client alone."""
+    taking = [i for i, s in enumerate(shares) if terms.label_free or len(s.labels)]
+    told = [shares[i] for i in taking]
+    examples = [len(s.every) if terms.label_free else len(s.labels) for s in told]
+    start = learner.start
+    vector = start.initial_vector
+    own: list[Tensor] = [vector] * len(told)
+    post = _Large(start, terms) if start.sent > MANY else _Post(start, terms)
+    for round_ in range(1, terms.rounds + 1):
+        hyper = terms.plan.hyper_of(round_)
+        recipe = Recipe(hyper.epochs, hyper.batch, hyper.learning_rate, objective=hyper.objective)
+        seeds = [client_seed(seed, 1, round_, i) for i in taking]
+        if terms.alone:
+            own = learner.train(told, recipe, own, seeds)
+            continue
+        before = post.broadcast(vector, hyper, round_)
+        trained = learner.train(told, recipe, [before] * len(told), seeds)
+        vector = post.merge(before, trained, examples, hyper, round_)
+    if terms.alone:
+        everyone: list[Tensor] = [start.initial_vector] * len(shares)
+        for place, found in zip(taking, own, strict=True):
+            everyone[place] = found
+        return Outcome(everyone, 0, 0, 0)
+    return Outcome([vector] * len(shares), post.longest, post.up, post.down)
+
+
+def accuracy(
+    learner: Learner, shares: Sequence[Share], vectors: Sequence[Tensor], *, frozen: bool = False
+) -> float:
+    """Right answers of all clients by all their judging images; ``frozen`` statistics or not."""
+    right = total = 0
+    for share, vector in zip(shares, vectors, strict=True):
+        if not len(share.judge):
+            continue
+        by = share.every if share.local and not frozen else None
+        features = learner.features(share.judge, vector, by)
+        with torch.no_grad():
+            right += right_answers(learner.head, features, share.judge_labels)
+        total += len(share.judge)
+    return right / max(total, 1)
+
+
+def with_statistics(learner: Learner, shares: Sequence[Share]) -> list[Share]:
+    """Who normalises by its own images: the client's own rule, asked of each."""
+    return [replace(share, local=_helped(learner, share)) for share in shares]
+
+
+@torch.no_grad()
+def _helped(learner: Learner, share: Share) -> bool:
+    if not learner.by_images:
+        return False
+    every = share.every
+    labelled = torch.arange(len(every)) < len(share.learn)
+    me: Any = SimpleNamespace(settings=SimpleNamespace(recomputes=True), notes={})
+    data: Any = SimpleNamespace(labelled=labelled, labels=share.labels)
+    task: Any = SimpleNamespace(id=1, name="")
+    turn = own_statistics_help(me, cast(Any, learner), data, task)
+    start = learner.start.initial_vector
+    try:
+        guess: Any = next(turn)
+        while True:
+            by = None if guess.by is None else every[guess.by]
+            features = learner.features(every[guess.wanted], start, by)
+            guess = turn.send(learner.head(features).cpu())
+    except StopIteration as end:
+        return bool(end.value)
+
+
+class _Post:
+    """Messages as the product writes and reads them, and their sizes."""
+
+    def __init__(self, start: Start, terms: Terms) -> None:
+        self._start, self._terms = start, terms
+        self.longest = self.up = self.down = 0
+        self._momenta = (torch.zeros(()), torch.zeros(()))
+
+    def broadcast(self, vector: Tensor, hyper: Hyperparameters, round_: int) -> Tensor:
+        """The vector as it arrives."""
+        message = to_broadcast(self._start, 1, round_, vector.numpy(), hyper)
+        self.down += message.ByteSize()
+        return torch.from_numpy(from_broadcast(self._start, message))
+
+    def merge(
+        self,
+        before: Tensor,
+        trained: Sequence[Tensor],
+        examples: Sequence[int],
+        hyper: Hyperparameters,
+        round_: int,
+    ) -> Tensor:
+        """The next vector, of what the updates said."""
+        told = to_broadcast(self._start, 1, round_, before.numpy(), None)
+        said, longest = [], 0
+        for found, count in zip(trained, examples, strict=True):
+            offsets = (found.cpu() - before).numpy()
+            encoded = round_update(offsets, None, told, hyper, 0)
+            update = update_of(self._start, 1, round_, count, encoded)
+            longest = max(longest, update.ByteSize())
+            said.append(Contribution(from_update(self._start, update, hyper.bits), count))
+        self.longest = max(self.longest, longest)
+        self.up += longest
+        after = torch.from_numpy(average(before.numpy(), said))
+        return torch.from_numpy(snap(self._start, self._moved(before, after).numpy()))
+
+    def _moved(self, before: Tensor, after: Tensor) -> Tensor:
+        """By the average itself, or by Adam along it."""
+        rate = self._terms.server_rate
+        if not rate:
+            return after
+        step = after - before
+        first, second = self._momenta
+        first = _BETAS[0] * first + (1 - _BETAS[0]) * step
+        second = _BETAS[1] * second + (1 - _BETAS[1]) * step.square()
+        self._momenta = first, second
+        return before + rate * first / (second.sqrt() + _TINY)
+
+
+class _Large(_Post):
+    """Vectors that stay on the device, in float32; an update is serialised once, to be sized."""
+
+    def __init__(self, start: Start, terms: Terms) -> None:
+        super().__init__(start, terms)
+        zeros = np.zeros(start.sent, np.float32)
+        self.longest = to_update(start, 1, 1, 1000, zeros, 32).ByteSize()
+
+    def broadcast(self, vector: Tensor, hyper: Hyperparameters, round_: int) -> Tensor:
+        """See ``_Post``; the first round's vector is the start, which everybody has."""
+        told = to_broadcast(self._start, 1, round_, self._start.initial_vector.numpy(), hyper)
+        self.down += told.ByteSize() + (4 * self._start.sent if round_ > 1 else 0)
+        return vector
+
+    def merge(
+        self,
+        before: Tensor,
+        trained: Sequence[Tensor],
+        examples: Sequence[int],
+        hyper: Hyperparameters,
+        round_: int,
+    ) -> Tensor:
+        """See ``_Post``."""
+        self.up += self.longest
+        mean = torch.zeros_like(trained[0])
+        for found, count in zip(trained, examples, strict=True):
+            mean += found * (count / sum(examples))
+        return self._moved(before.to(mean.device), mean)
+
+
+def with_rate(terms: Terms, rate: float) -> Terms:
+    """The same at another rate: the server's where there is one."""
+    if terms.server_rate:
+        return replace(terms, server_rate=rate)
+    return replace(terms, rate=rate)
