@@ -39,7 +39,9 @@ def unpack(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, str], d
         length = int.from_bytes(content[:8], "little")
         text = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get(_HEADER)
         parts = None if text is None else json.loads(text)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise RecastError(
             f"{name} is no bank or is corrupt ({str(error).splitlines()[0][:80]}): make it again "
             "with `recast mimic`, or delete it so that it is fetched again"

@@ -47,7 +47,7 @@ class LinkMemory:
             return cls(path, int(found["session"]), dict(found["settings"]), state)
         except FileNotFoundError:
             return cls(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             logger.warning("%s is damaged and starts anew: %s", path, error)
             return cls(path)
 

@@ -163,7 +163,7 @@ def _stored_classes(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
     """The class names in the file's metadata: ``class_names``, a JSON list."""
     try:
         names = json.loads(metadata.get("class_names", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RecastError(f"cannot read class_names in the metadata of {path}: save it again")

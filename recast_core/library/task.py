@@ -83,7 +83,7 @@ class SavedTask:
             kept = header["format"], str(header["name"]), str(header["bank"])
             classes = header["classes"]
             parts = tensors["coefficients"], tensors["weight"], tensors["bias"]
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RecastError(
                 f"{source} is no task or is corrupt: delete it, and learn or export the task again"
             ) from error

@@ -95,7 +95,7 @@ class SourceFolder:
                 differences = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             losses = Losses(float(told["first"]), float(told["last"]))
             return SourceNetwork(str(told["name"]), losses, differences)
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError):
             return None
 
     def save(self, index: int, source: SourceNetwork) -> None:

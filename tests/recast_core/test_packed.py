@@ -237,3 +237,11 @@ def test_content_of_another_length_is_refused() -> None:
     for content in (whole.content[:-1], whole.content + b"\0", b""):
         with pytest.raises(RecastError, match="bytes"):
             replace(whole, content=content)
+
+
+@pytest.mark.parametrize("depth", [5_000, 100_000])
+def test_a_header_nested_beyond_all_depth_is_one_line(depth: int) -> None:
+    tensors = safetensors.torch.load(packed_bank().to_bytes())
+    nested = safetensors.torch.save(tensors, {"recast.bank": "[" * depth + "]" * depth})
+    with pytest.raises(RecastError, match=r"^\w+ is no bank or is corrupt [^\n]*$"):
+        TemplateBank.from_bytes(nested)

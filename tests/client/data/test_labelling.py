@@ -133,4 +133,4 @@ def test_a_data_set_that_a_task_names_may_not_lack_labels(tmp_path: Path) -> Non
 def test_settings_refuse_labels_that_no_head_could_use() -> None:
     for labels, said in ((-2, "-1 for all"), (0, "use head backbone")):
         with pytest.raises(RecastError, match=said):
-            Settings(labels=labels)
+            Settings(labels=labels, head="local")
