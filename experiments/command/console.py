@@ -104,10 +104,10 @@ class ProgressObserver:
             pace = f"{updates / max(seconds, 1e-9):.1f} clients/s, {_peak_mib():.0f} MiB"
             self._line(f"{task} round {round_}: {updates} updates, {seconds:.1f} s ({pace})")
 
-    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
+    def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Say how well the task went."""
         self._line(
-            f"{task}: accuracy {100 * accuracy:.1f} %, head only {_percent(head_only)}, "
+            f"{task}: accuracy {100 * accuracy:.1f} %, without updates {_percent(without)}, "
             f"on {clients} clients"
         )
 

@@ -59,11 +59,11 @@ class LinkView(LogObserver):
         """Remember what is going on."""
         self._now = f"{task}: round {round_} of {rounds}, {clients} clients"
 
-    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
+    def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Remember the last accuracy."""
-        super().evaluated(task, accuracy, head_only, clients)
-        beside = "not measured" if head_only is None else f"{100 * head_only:.1f} %"
-        self._last = f"last: {task} {100 * accuracy:.1f} % (head only {beside})"
+        super().evaluated(task, accuracy, without, clients)
+        beside = "not measured" if without is None else f"{100 * without:.1f} %"
+        self._last = f"last: {task} {100 * accuracy:.1f} % (without updates {beside})"
 
     def render(self) -> Group:
         """The table as it is now: those connected first, as many as fit."""

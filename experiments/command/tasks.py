@@ -9,12 +9,26 @@ from rich.table import Table
 
 from experiments.command.console import stdout
 from experiments.command.run_folder import find_task, opened
+from experiments.report.baselines import beside
 from recast_core.classes import some
 from recast_core.task_spec import parse_task
 from server.record import control
 from server.record.ledger import Ledger
 from server.record.lock import is_held
 from server.record.registry import Accuracy, Registry, Run, Task
+
+_FITTED = {"accuracy": "accuracy", "head only": "head_only_accuracy"}
+_KEPT = {
+    "as deployed": "deployed_accuracy",
+    "best zero-byte": "zero_byte_accuracy",
+    "accuracy": "accuracy",
+}
+_BASELINES = {
+    "deployed": "as deployed",
+    "statistics": "own statistics where they help",
+    "local head": "a head of each client's own",
+    "either head": "the better head of each client",
+}
 
 
 def list_tasks(run: Path | None) -> dict[str, Any]:
@@ -26,7 +40,9 @@ def list_tasks(run: Path | None) -> dict[str, Any]:
         }
     about = report["run"]
     table = Table(title=f"run {about['id']} in {about['folder']}: {about['status']}")
-    for name in ("task", "data", "status", "rounds", "clients", "accuracy", "head only"):
+    kept = any("zero_byte_accuracy" in task for task in report["tasks"])
+    measures = _KEPT if kept else _FITTED
+    for name in ("task", "data", "status", "rounds", "clients", *measures):
         table.add_column(name, justify="left" if name in ("task", "data", "status") else "right")
     for task in report["tasks"]:
         table.add_row(
@@ -35,8 +51,7 @@ def list_tasks(run: Path | None) -> dict[str, Any]:
             task["status"],
             f"{task['rounds']}/{task['planned']}",
             str(task["clients"]),
-            _percent(task["accuracy"]),
-            _percent(task["head_only_accuracy"]),
+            *(_percent(task.get(name)) for name in measures.values()),
         )
     stdout().print(table)
     return report
@@ -142,6 +157,7 @@ def _task(registry: Registry, run: Run, task: Task) -> dict[str, Any]:
         "examples": task.examples,
         "accuracy": own[0].accuracy if own else None,
         "head_only_accuracy": own[0].head_only_accuracy if own else None,
+        **beside(registry.baselines(run.id).get(task.number, {})),
     }
 
 
@@ -158,10 +174,14 @@ def _print_task(report: dict[str, Any]) -> None:
         ("message bytes down", f"{report['bytes']['message_down']:,}"),
     ):
         table.add_row(label, value)
+    kept = "zero_byte_accuracy" in report
+    for name, title in _BASELINES.items() if kept else ():
+        if name in report["baselines"]:
+            table.add_row(title, _percent(report["baselines"][name]))
     for entry in report["evaluations"]:
+        head_only = "" if kept else f" (head only {_percent(entry['head_only_accuracy'])})"
         table.add_row(
-            f"accuracy after {entry['after_task']}",
-            f"{_percent(entry['accuracy'])} (head only {_percent(entry['head_only_accuracy'])})",
+            f"accuracy after {entry['after_task']}", _percent(entry["accuracy"]) + head_only
         )
     stdout().print(table)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from datetime import datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import distinct, func, select
 
 from experiments.engines.radio import RADIOS
+from experiments.report.baselines import beside
+from experiments.report.repetition import reproduce
 from recast_core.errors import RecastError
-from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry, Run
 from server.record.tables import LedgerEntry, Refusal
@@ -20,7 +20,6 @@ from server.record.tables import LedgerEntry, Refusal
 REGISTRY = "registry.sqlite"
 # The frames that a plot has room to mark.
 MARKED = ("lorawan-dr0", "sms", "lorawan-dr5", "iridium-sbd")
-_OWN_NAMES = {"recast", "recast.exe", "cli.py"}
 
 
 def find_registry(run: Path | None) -> Path:
@@ -111,38 +110,6 @@ def _run(entry: Run, path: Path, runs: int) -> dict[str, Any]:
     }
 
 
-def reproduce(command: str, config: dict[str, Any]) -> tuple[str, bool]:
-    """The command that repeats a run, and whether it is the recorded one.
-
-    Only a command line of ``recast`` itself is repeated as recorded. Another process's, such as
-    that of Flower's ServerApp, repeats nothing by itself and may hold addresses and tokens: the
-    settings are then written as ``flwr run`` takes them.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = []
-    if words and PurePath(words[0]).name in _OWN_NAMES:
-        return shlex.join(["recast", *words[1:]]), True
-    defaults = Settings().as_dict()
-    changed = {name: value for name, value in config.items() if defaults.get(name) != value}
-    if not changed:
-        return "flwr run .", False
-    return shlex.join(["flwr", "run", ".", "--run-config", _toml(changed)]), False
-
-
-def _toml(values: dict[str, Any]) -> str:
-    def literal(value: Any) -> str:
-        if isinstance(value, bool):
-            return str(value).lower()
-        if not isinstance(value, str):
-            return str(value)
-        # Flower reads no escapes, so a text with one kind of quotes stands in the other.
-        return f"'{value}'" if '"' in value else f'"{value}"'
-
-    return " ".join(f"{name}={literal(value)}" for name, value in values.items())
-
-
 def _bank(registry: Registry, entry: Run, folder: Path) -> dict[str, Any]:
     """The bank; its size is that of the file, or of what was sent if the file is gone."""
     digits = entry.bank_sha256.hex()
@@ -171,6 +138,7 @@ def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
     longest = Ledger(registry).longest(entry.id, kind="coefficients", direction="up")
     accuracies = registry.accuracies(entry.id)
     names = registry.class_lists(entry.id)
+    baselines = registry.baselines(entry.id)
     found = []
     for task in registry.tasks(entry.id):
         rounds = registry.rounds(entry.id, task.number)
@@ -191,6 +159,7 @@ def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
                 "last_accuracy": last.accuracy if last else None,
                 "change": last.accuracy - first.accuracy if first and last else None,
                 "update_bytes": longest.get(task.name),
+                **beside(baselines.get(task.number, {})),
             }
         )
     return found
@@ -208,6 +177,7 @@ def _accuracy(registry: Registry, run: int, names: dict[int, str]) -> list[dict[
     )
     position = {(entry.task, entry.round): place for place, entry in enumerate(recorded, start=1)}
     last = {entry.task: place for place, entry in enumerate(recorded, start=1)}
+    baselines = registry.baselines(run)
     points = [
         {
             "task": names[entry.task],
@@ -220,13 +190,15 @@ def _accuracy(registry: Registry, run: int, names: dict[int, str]) -> list[dict[
         if entry.accuracy is not None
     ]
     for item in registry.accuracies(run):
+        learned = item.after_task == item.task
         points.append(
             {
                 "task": names[item.task],
-                "kind": "learned" if item.after_task == item.task else "again",
+                "kind": "learned" if learned else "again",
                 "run_round": last.get(item.after_task, 0),
                 "accuracy": item.accuracy,
                 "head_only_accuracy": item.head_only_accuracy,
+                **(beside(baselines.get(item.task, {})) if learned else {}),
             }
         )
     return points

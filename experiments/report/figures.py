@@ -17,10 +17,16 @@ from experiments.report.plots import (
 )
 
 CELL_HEIGHT = 38
+# What stands beside an accuracy, and its title; the last is drawn.
+_FITTED = {"head_only_accuracy": "head only"}
+_KEPT = {"deployed_accuracy": "as deployed", "zero_byte_accuracy": "best zero-byte"}
 
 
 def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
-    """Accuracy of each task against the rounds of the run, and its head alone as hollow points."""
+    """Accuracy of each task against the rounds of the run, and what sends nothing as hollow points.
+
+    That is the head alone; of a kept classifier the best of all that sends nothing.
+    """
     rows = data["accuracy"]
     if not rows:
         return None
@@ -38,16 +44,19 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
         "y": accuracy_axis("accuracy"),
         "color": colour,
     }
+    kept = any("zero_byte_accuracy" in row for row in rows)
+    beside = _KEPT if kept else _FITTED
+    lower = next(reversed(beside))
     tooltip = [
         tip("task", "task"),
         tip("run_round", "rounds so far", type="quantitative"),
         tip("accuracy", "accuracy", type="quantitative", **PERCENT),
-        tip("head_only_accuracy", "head only", type="quantitative", **PERCENT),
+        *(tip(name, title, type="quantitative", **PERCENT) for name, title in beside.items()),
         tip("when", "evaluated"),
     ]
     when = {"round": "after this round", "learned": "after its last round", "again": "again later"}
     values = [dict(row) | {"when": when[row["kind"]]} for row in rows]
-    head_only = [row for row in values if row["head_only_accuracy"] is not None]
+    learned = [row for row in values if row.get(lower) is not None and row["kind"] == "learned"]
     layers: list[dict[str, Any]] = [
         {"mark": {"type": "line", "strokeWidth": 2}, "encoding": where},
         {
@@ -55,9 +64,8 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
             "encoding": where | {"tooltip": tooltip},
         },
     ]
-    if head_only:
-        hollow = where | {"y": accuracy_axis("head_only_accuracy"), "tooltip": tooltip}
-        learned = [row for row in head_only if row["kind"] == "learned"]
+    if learned:
+        hollow = where | {"y": accuracy_axis(lower), "tooltip": tooltip}
         layers.append(
             {
                 "data": {"values": learned},
@@ -67,8 +75,9 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
         )
     names = ", ".join(colours)
     legend = [LegendEntry(name, value) for name, value in colours.items()]
-    if head_only:
-        legend.append(LegendEntry("head only, no coefficients", "var(--muted)", "hollow"))
+    if learned:
+        title = f"{beside[lower]}, no coefficients"
+        legend.append(LegendEntry(title, "var(--muted)", "hollow"))
     return Figure(
         "accuracy",
         make_spec({"layer": layers, "height": 300}, values),

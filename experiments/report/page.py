@@ -65,6 +65,7 @@ def render(data: Mapping[str, Any], points: Sequence[Point]) -> str:
         hashes=[_hash(script) for script in scripts],
         wire=any(row["layer"] == "wire" for row in data["bytes"]),
         totals=_totals(data),
+        kept=any("zero_byte_accuracy" in task for task in data["tasks"]),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from experiments.report.baselines import beside
 from server.app import RunResult
 from server.record.ledger import Ledger
 from server.record.registry import Registry
@@ -82,21 +82,10 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
                     for layer in ("payload", "message")
                     for direction in ("up", "down")
                 },
-                **_beside(baselines.get(task.number, {})),
+                **beside(baselines.get(task.number, {})),
             }
         )
     return tasks
-
-
-def _beside(baselines: Mapping[str, float]) -> dict[str, Any]:
-    """What sends nothing, where the classifier was kept; nothing for another head."""
-    if not baselines:
-        return {}
-    return {
-        "deployed_accuracy": baselines.get("deployed"),
-        "zero_byte_accuracy": max(baselines.values()),
-        "baselines": dict(baselines),
-    }
 
 
 def _without_images(registry: Registry, run: int) -> dict[str, int]:

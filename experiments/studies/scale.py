@@ -152,7 +152,7 @@ class _Watch:
         spent = getattr(self.grid, "time", None)
         self.training.append(0.0 if spent is None else spent.training)
 
-    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
+    def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """See ``server.exchange.observer.Observer``."""
 
     def refused(self, client: str, reason: str, detail: str) -> None:

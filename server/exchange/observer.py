@@ -31,8 +31,11 @@ class Observer(Protocol):
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """A round is aggregated and in the registry."""
 
-    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
-        """A task was evaluated; accuracies are fractions, ``None`` where not measured."""
+    def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
+        """A task was evaluated; accuracies are fractions.
+
+        ``without`` is the best that was measured without an update, ``None`` where nothing was.
+        """
 
     def refused(self, client: str, reason: str, detail: str) -> None:
         """A client, or its answer, is left out."""
@@ -60,13 +63,13 @@ class LogObserver:
         """Log a finished round."""
         logger.info("task %s round %d: %d updates, %.1f s", task, round_, updates, seconds)
 
-    def evaluated(self, task: str, accuracy: float, head_only: float | None, clients: int) -> None:
+    def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Log accuracies in percent."""
         logger.info(
-            "task %s: accuracy %.2f %%, head only %s (%d clients)",
+            "task %s: accuracy %.2f %%, without updates %s (%d clients)",
             task,
             100 * accuracy,
-            "not measured" if head_only is None else f"{100 * head_only:.2f} %",
+            "not measured" if without is None else f"{100 * without:.2f} %",
             clients,
         )
 

@@ -76,9 +76,8 @@ class Evaluating:
         )
         names = {state.number: state.name for state in states}
         for row in rows if after is None else []:
-            federation.observer.evaluated(
-                names[row.task], row.accuracy, row.head_only_accuracy, row.clients
-            )
+            without = max(row.baselines.values(), default=row.head_only_accuracy)
+            federation.observer.evaluated(names[row.task], row.accuracy, without, row.clients)
         return {row.task: row.accuracy for row in rows}
 
     def _baselines(self, told: Sequence[pb.Evaluation], examples: int) -> dict[str, float]:

@@ -26,6 +26,7 @@ from recast_core.backbones.files import read_state
 from recast_core.fitting import features_of
 from recast_core.settings import Settings
 from server.record.registry import Registry
+from server.record.tables import Measured
 
 if TYPE_CHECKING:
     from conftest import Simulated
@@ -81,6 +82,26 @@ def test_show_has_the_rounds_the_bytes_and_the_coefficients(
     with Registry(simulated.folder / "registry.sqlite") as registry:
         wanted = registry.coefficients(1, 2)
     assert np.array_equal(np.float32(found["coefficients"]), wanted)
+
+
+def test_of_a_kept_head_list_and_show_say_what_sends_nothing(
+    tmp_path: Path, asked: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    baselines = {"deployed": 0.25, "statistics": 0.5, "local head": 0.625, "either head": 0.5625}
+    with Registry(tmp_path / "registry.sqlite") as registry:
+        run = registry.start_run({"head": "backbone", "rounds": 1}, bytes(32), {}, "recast")
+        registry.add_task(run, "fog")
+        told = Measured(1, 1, 0.75, 0.5, 100, 2, after_task=1, baselines=baselines)
+        registry.record_accuracies(run, [told])
+        registry.finish_run(run, "finished")
+    (task,) = asked("tasks", "list", "--run", tmp_path)["tasks"]
+    assert (task["deployed_accuracy"], task["zero_byte_accuracy"]) == (0.25, 0.625)
+    assert asked("tasks", "show", "fog", "--run", tmp_path)["baselines"] == baselines
+    for command in (["list"], ["show", "fog"]):
+        assert call("tasks", *command, "--run", tmp_path) == 0
+        printed = capfd.readouterr().out
+        assert all(text in printed for text in ("as deployed", "25.0 %", "62.5 %", "75.0 %"))
+        assert "head only" not in printed
 
 
 def test_the_newest_run_is_meant_where_none_is_named(

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from experiments.report import report
-from experiments.report.data import find_registry, report_data, reproduce
-from experiments.report.page import plotting_library
+from experiments.report.data import find_registry, report_data
+from experiments.report.figures import accuracy_figure
+from experiments.report.page import plotting_library, render
 from experiments.report.points import read_points
+from experiments.report.repetition import reproduce
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from server.record.tables import Measured
 
 if TYPE_CHECKING:
     from conftest import Simulated
@@ -58,6 +61,37 @@ def test_forgetting_is_the_largest_change_since_learning(large_run: Path) -> Non
         [a > b for a in range(6)] for b in range(6)
     ]
     assert {row["run_round"] for row in data["accuracy"]} == {5, 10, 15, 20, 25, 30}
+
+
+def test_of_a_kept_head_what_sends_nothing_stands_beside_and_gain_is_over_the_best(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "registry.sqlite"
+    baselines = {"deployed": 0.25, "statistics": 0.5, "local head": 0.625, "either head": 0.5625}
+    with Registry(path) as registry:
+        run = registry.start_run({"head": "backbone"}, bytes(32), {}, "recast simulate")
+        registry.add_task(run, "fog")
+        registry.add_task(run, "not evaluated")
+        told = Measured(1, 1, 0.75, 0.5, 100, 2, after_task=1, baselines=baselines)
+        registry.record_accuracies(run, [told])
+        registry.finish_run(run, "finished")
+    data = report_data(path)
+    first, second = data["tasks"]
+    assert (first["deployed_accuracy"], first["zero_byte_accuracy"]) == (0.25, 0.625)
+    assert first["baselines"] == baselines
+    assert "zero_byte_accuracy" not in second
+    figure = accuracy_figure(data)
+    assert figure is not None
+    hollow = figure.spec["layer"][-1]
+    assert hollow["encoding"]["y"]["field"] == "zero_byte_accuracy"
+    assert [row["zero_byte_accuracy"] for row in hollow["data"]["values"]] == [0.625]
+    assert figure.legend[-1].label == "best zero-byte, no coefficients"
+    page = render(data, [])
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index("1 fog</th>") :])[:4]
+    assert cells == ["25.0 %", "62.5 %", "75.0 %", "+12.5"]
+    head = page[page.index('<h2 id="h-tasks">') : page.index("1 fog</th>")]
+    assert "best zero-byte" in head
+    assert "head only" not in head
 
 
 def test_a_simulated_run_gives_the_command_that_repeats_it(
