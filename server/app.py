@@ -44,7 +44,9 @@ def main(grid: Grid, context: Context) -> None:
     load_plugins()
     settings = Settings.from_mapping(context.run_config)
     folder = run_folder(settings)
-    run_federation(grid, settings, folder, LogObserver(), secret_sampling=True)
+    run_federation(
+        grid, settings, folder, LogObserver(), conditions=Conditions(secret_sampling=True)
+    )
 
 
 def _log_to_the_stream() -> None:
@@ -84,6 +86,23 @@ class RunResult:
         return registry_path(self.folder)
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """Where and among whom a server works; nothing of it is a setting of the run.
+
+    Attributes:
+        patience: seconds to wait for clients where there are none.
+        classes_of: the class list of a task by its source, or ``None`` where only the clients
+            know it.
+        secret_sampling: draw clients by a secret of the run's folder, where they are others'
+            machines; by the run's seed, which clients know, where a run is to be repeated.
+    """
+
+    patience: float = 30.0
+    classes_of: ClassesOf | None = None
+    secret_sampling: bool = False
+
+
 def run_federation(
     grid: Grid,
     settings: Settings,
@@ -91,9 +110,7 @@ def run_federation(
     observer: Observer,
     *,
     extra: Mapping[str, object] | None = None,
-    patience: float = 30.0,
-    classes_of: ClassesOf | None = None,
-    secret_sampling: bool = False,
+    conditions: Conditions | None = None,
 ) -> RunResult:
     """Learn every task of the settings over ``grid``, into the registry in ``folder``.
 
@@ -108,19 +125,15 @@ def run_federation(
             digits).
         observer: is told of every round.
         extra: what decides the run beside its settings; recorded with them.
-        patience: seconds to wait for clients where there are none.
-        classes_of: the class list of a task by its source, or ``None`` where only the clients
-            know it.
-        secret_sampling: draw clients by a secret of this folder, where they are others' machines;
-            by the run's seed, which clients know, where a run is to be repeated.
+        conditions: under which the server works; the usual ones where ``None``.
 
     Raises:
         RecastError: anything the user can mend. Finished rounds stay in the registry, also when
             the run is interrupted.
     """
-    config = settings.as_dict() | dict(extra or {})
+    config, around = settings.as_dict() | dict(extra or {}), conditions or Conditions()
     tasks = _tasks(settings)
-    RoundPlan.of(settings, patience)  # refuses what cannot be, before a file is written
+    RoundPlan.of(settings, around.patience)  # refuses what cannot be, before a file is written
     path = registry_path(folder)
     fresh = None if path.exists() else make_start(settings)
     with hold(folder), interrupt_on_terminate():
@@ -132,10 +145,9 @@ def run_federation(
             _check_length(grid, start, settings.width(start.sent))
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
-            heads = make_heads(settings, classes_of)
-            plan = RoundPlan.of(settings, patience, start)
-            if secret_sampling:
-                plan = replace(plan, secret=sampling_secret(folder))
+            heads = make_heads(settings, around.classes_of)
+            secret = sampling_secret(folder) if around.secret_sampling else None
+            plan = replace(RoundPlan.of(settings, around.patience, start), secret=secret)
             strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)

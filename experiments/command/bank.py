@@ -176,7 +176,6 @@ def make_bank(
         names,
         watcher,
         kept,
-        plan.seed,
     )
     good = [source.differences for source in sources if source.differences]
     directions = principal_directions(good, sections, _count(plan.directions, len(good), watcher))
@@ -241,7 +240,7 @@ def _wanted(loaded: Backbone, planes: Tensor, shifts: Composition, seed: int, pl
     def images() -> Tensor:
         return _prepared(loaded, composed(planes, shifts, seed * 10_007 + place))
 
-    return Wanted(described(shifts), images)
+    return Wanted(described(shifts), images, seed)
 
 
 def _count(directions: int, sources: int, watcher: BankWatcher) -> int:

@@ -20,7 +20,7 @@ from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.settings import Settings, Value
 from recast_core.task_spec import parse_tasks
-from server.app import RunResult, ended_untold, run_federation, run_folder
+from server.app import Conditions, RunResult, ended_untold, run_federation, run_folder
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.record.farewell import farewell_given
@@ -118,7 +118,11 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
             time.sleep(0.05)
         began = time.monotonic()
         result = run_federation(
-            grid, settings, folder, view, classes_of=known_classes, secret_sampling=True
+            grid,
+            settings,
+            folder,
+            view,
+            conditions=Conditions(classes_of=known_classes, secret_sampling=True),
         )
     return _close(settings, result, time.monotonic() - began)
 

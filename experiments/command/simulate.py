@@ -29,7 +29,7 @@ from experiments.report.summary import summarise
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from server.app import RunResult, run_federation, run_folder
+from server.app import Conditions, RunResult, run_federation, run_folder
 from server.flower import server_identity
 from server.record.resume import DATA
 
@@ -80,8 +80,7 @@ def simulate(
                 run_folder(settings),
                 observer,
                 extra=extra,
-                patience=0.0,
-                classes_of=known_classes,
+                conditions=Conditions(patience=0.0, classes_of=known_classes),
             )
 
         if engine == "ray":

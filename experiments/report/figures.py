@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.report.plots import (
@@ -86,12 +86,11 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
     )
 
 
-def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
-    """A cell for each task, after each task that was learned: accuracy as text and shade."""
-    tasks = data["tasks"]
-    matrix = data["forgetting"]["matrix"]
-    labels = [f"{task['number']} {task['name']}" for task in tasks]
-    cells = [
+def _forgetting_cells(
+    tasks: Sequence[Mapping[str, Any]], labels: Sequence[str], matrix: Sequence[Sequence[Any]]
+) -> list[dict[str, Any]]:
+    """A cell for each task and each that was learned since; empty ones where none was measured."""
+    return [
         {"task": labels[a], "name": tasks[a]["name"], "after": tasks[b]["number"],
          "after_name": tasks[b]["name"], "accuracy": matrix[b][a],
          "text": "\u2013" if matrix[b][a] is None else f"{100 * matrix[b][a]:.1f}"}
@@ -99,6 +98,13 @@ def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
         for b in range(len(tasks))
         if b >= a or matrix[b][a] is not None
     ]  # fmt: skip
+
+
+def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
+    """A cell for each task, after each task that was learned: accuracy as text and shade."""
+    tasks = data["tasks"]
+    labels = [f"{task['number']} {task['name']}" for task in tasks]
+    cells = _forgetting_cells(tasks, labels, data["forgetting"]["matrix"])
     found = [cell["accuracy"] for cell in cells if cell["accuracy"] is not None]
     if not found:
         return None

@@ -127,37 +127,7 @@ def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure 
     room = LABEL_HEIGHT * len(lines) + 6
     y = accuracy_axis("accuracy")
     y["scale"] = y["scale"] | {"range": [TRADEOFF_HEIGHT, room]}
-    marks: list[dict[str, Any]] = [
-        *_verticals(lines, x),
-        {
-            "mark": {"type": "point", "opacity": 0.9, "strokeWidth": 1.5},
-            "encoding": {
-                "x": x,
-                "y": y,
-                "stroke": colour_scale("method", colours),
-                "fill": colour_scale("method", colours),
-                "fillOpacity": {"condition": {"test": "datum.hollow", "value": 0}, "value": 1},
-                "shape": {
-                    "field": "layer",
-                    "type": "nominal",
-                    "legend": None,
-                    "scale": {"domain": list(LAYERS), "range": list(LAYERS.values())},
-                },
-                "size": {
-                    "condition": {"test": "datum.method === 'this run'", "value": 150},
-                    "value": 80,
-                },
-                "tooltip": [
-                    tip("method", "method"),
-                    tip("task", "task"),
-                    tip("transport", "transport"),
-                    tip("layer", "layer"),
-                    tip("bytes", "bytes", type="quantitative", format=",.0f"),
-                    tip("accuracy", "accuracy", type="quantitative", **PERCENT),
-                ],
-            },
-        },
-    ]
+    marks = [*_verticals(lines, x), _tradeoff_points(x, y, colours)]
     legend = [
         LegendEntry(name, colour, "hollow" if name in hollow else "circle")
         for name, colour in colours.items()
@@ -174,6 +144,40 @@ def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure 
         f"vertical lines. Methods: {', '.join(methods)}.",
         tuple(legend),
     )
+
+
+def _tradeoff_points(
+    x: Mapping[str, Any], y: Mapping[str, Any], colours: Mapping[str, str]
+) -> dict[str, Any]:
+    """The layer of points: colour by method, shape by layer, this run larger."""
+    return {
+        "mark": {"type": "point", "opacity": 0.9, "strokeWidth": 1.5},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "stroke": colour_scale("method", colours),
+            "fill": colour_scale("method", colours),
+            "fillOpacity": {"condition": {"test": "datum.hollow", "value": 0}, "value": 1},
+            "shape": {
+                "field": "layer",
+                "type": "nominal",
+                "legend": None,
+                "scale": {"domain": list(LAYERS), "range": list(LAYERS.values())},
+            },
+            "size": {
+                "condition": {"test": "datum.method === 'this run'", "value": 150},
+                "value": 80,
+            },
+            "tooltip": [
+                tip("method", "method"),
+                tip("task", "task"),
+                tip("transport", "transport"),
+                tip("layer", "layer"),
+                tip("bytes", "bytes", type="quantitative", format=",.0f"),
+                tip("accuracy", "accuracy", type="quantitative", **PERCENT),
+            ],
+        },
+    }
 
 
 def refusals_figure(data: Mapping[str, Any]) -> Figure | None:

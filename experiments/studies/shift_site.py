@@ -152,7 +152,9 @@ class Site:
 
         def asked(place: int, shifts: Composition) -> Wanted:
             return Wanted(
-                described(shifts), lambda: self._prepared(composed(planes, shifts, place))
+                described(shifts),
+                lambda: self._prepared(composed(planes, shifts, place)),
+                plan.seed,
             )
 
         form = Everything(self.model, self.head, self.device)
@@ -164,7 +166,6 @@ class Site:
             names,
             watcher,
             SourceFolder(self._folder / "sources", settings),
-            plan.seed,
         )
         return list(zip(wanted, made, strict=True))
 

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.engines.folded import FoldedGrid
 from experiments.report.summary import summarise
 from recast_core.settings import Settings
-from server.app import run_federation
+from server.app import Conditions, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.ledger import Key, Ledger
@@ -34,7 +34,7 @@ def trial(settings: Settings, clients: int) -> dict[str, Any]:
             Path(folder),
             LogObserver(),
             extra={"clients": clients},
-            patience=0.0,
+            conditions=Conditions(patience=0.0),
         )
         report = summarise(result, "folded", settings.seed, 0.0)
         with Registry(result.registry) as registry:

@@ -30,10 +30,12 @@ class Wanted:
     Attributes:
         name: what its images underwent.
         images: makes them: float ``[N, 3, H, W]``, as the network takes them.
+        seed: of the shuffling, together with the source's number.
     """
 
     name: str
     images: Callable[[], Tensor]
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,6 @@ def fine_tune_sources(
     names: Sequence[str],
     watcher: Watcher,
     folder: SourceFolder | None = None,
-    seed: int = 0,
 ) -> list[SourceNetwork]:
     """Fine-tune a source for each of ``wanted``, or take it from ``folder``.
 
@@ -145,7 +146,6 @@ def fine_tune_sources(
         names: tensors whose differences are kept.
         watcher: is told of each.
         folder: where finished ones are kept.
-        seed: of the shuffling, together with the source's number.
 
     Raises:
         RecastError: no images, or a folder that cannot be written.
@@ -157,7 +157,7 @@ def fine_tune_sources(
         source = folder.load(index) if folder else None
         kept = source is not None and source.name == each.name
         if source is None or not kept:
-            losses = tuner.run(each.images(), labels, recipe, seed * 10_007 + index)
+            losses = tuner.run(each.images(), labels, recipe, each.seed * 10_007 + index)
             differences = {} if losses.diverged else form.differences(names)
             if any(not bool(torch.isfinite(tensor).all()) for tensor in differences.values()):
                 differences = {}

@@ -17,7 +17,7 @@ from experiments.engines.sequential import SequentialGrid
 from recast_core import RecastError
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_task
-from server.app import run_federation
+from server.app import Conditions, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.registry import Registry
@@ -78,7 +78,9 @@ def test_the_smallest_batch_that_is_taken_moves_the_coefficients(
         folder = tmp_path / str(images)
         with server_identity():
             grid = SequentialGrid(1, app, settings, folder / "caches")
-            result = run_federation(grid, settings, folder, LogObserver(), patience=0.0)
+            result = run_federation(
+                grid, settings, folder, LogObserver(), conditions=Conditions(patience=0.0)
+            )
         with Registry(result.registry) as registry:
             moved = registry.coefficients(1, 1) - result.start.initial_vector.numpy()
         assert np.abs(moved).max() > 0
@@ -92,7 +94,9 @@ def test_a_round_that_moves_nothing_is_said_to(
     load_dataset.cache_clear()
     with server_identity(), caplog.at_level(logging.WARNING, "recast.server"):
         grid = SequentialGrid(1, app, settings, tmp_path / "caches")
-        run_federation(grid, settings, tmp_path / "run", LogObserver(), patience=0.0)
+        run_federation(
+            grid, settings, tmp_path / "run", LogObserver(), conditions=Conditions(patience=0.0)
+        )
     assert "round 1 of task few moved nothing" in caplog.text
 
 

@@ -19,7 +19,7 @@ from experiments.engines.folded import FoldedGrid
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from server.app import run_federation
+from server.app import Conditions, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 
@@ -35,7 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target="layer3.*conv*", partition="iid", residual=True, bank="none", device="cpu",
     )  # fmt: skip
     with server_identity():
-        run_federation(FoldedGrid(2, settings), settings, path, LogObserver(), patience=0)
+        run_federation(
+            FoldedGrid(2, settings),
+            settings,
+            path,
+            LogObserver(),
+            conditions=Conditions(patience=0),
+        )
     return path
 
 

@@ -18,7 +18,7 @@ from experiments.command.program import program
 from experiments.engines.sequential import SequentialGrid
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from server.app import run_federation
+from server.app import Conditions, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.ledger import Ledger
@@ -87,7 +87,12 @@ def test_a_server_killed_again_and_again_ends_in_the_same_bytes(
         with server_identity():
             grid = SequentialGrid(CLIENTS, app, chosen, tmp_path / f"caches-{name}")
             run_federation(
-                grid, chosen, folder, LogObserver(), extra={"clients": CLIENTS}, patience=0
+                grid,
+                chosen,
+                folder,
+                LogObserver(),
+                extra={"clients": CLIENTS},
+                conditions=Conditions(patience=0),
             )
 
     logging.getLogger("flwr").setLevel(logging.ERROR)

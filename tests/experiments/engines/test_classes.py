@@ -20,7 +20,7 @@ from protos import recast_v1_pb2 as pb
 from protos.flower import RUN_ID
 from recast_core.classes import list_hash
 from recast_core.settings import Settings
-from server.app import run_federation
+from server.app import Conditions, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.ledger import Ledger
@@ -97,7 +97,11 @@ def learn(
     logging.getLogger("flwr").setLevel(logging.ERROR)
     with server_identity():
         run_federation(
-            grid, settings, folder, LogObserver(), patience=0.0, classes_of=lambda source: known
+            grid,
+            settings,
+            folder,
+            LogObserver(),
+            conditions=Conditions(patience=0.0, classes_of=lambda source: known),
         )
     with Registry(folder / "registry.sqlite") as registry:
         (found,) = registry.accuracies(1)

@@ -22,7 +22,7 @@ from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.backbones.preprocess import Preprocess
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from server.app import RunResult, run_federation
+from server.app import Conditions, RunResult, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.ledger import Ledger
@@ -72,7 +72,9 @@ def learn(settings: Settings, folder: Path, engine: str = "folded") -> RunResult
             grid: FoldedGrid | SequentialGrid = FoldedGrid(CLIENTS, settings)
         else:
             grid = SequentialGrid(CLIENTS, app, settings, folder / "caches")
-        return run_federation(grid, settings, folder, LogObserver(), patience=0)
+        return run_federation(
+            grid, settings, folder, LogObserver(), conditions=Conditions(patience=0)
+        )
 
 
 @pytest.mark.parametrize(

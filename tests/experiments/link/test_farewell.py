@@ -12,7 +12,7 @@ import pytest
 from experiments.command.serve import LinkOptions, for_clients, serve
 from experiments.measure.relay import free_port
 from recast_core.settings import Settings
-from server.app import ended_untold, run_federation
+from server.app import Conditions, ended_untold, run_federation
 from server.exchange.observer import LogObserver
 from server.link import LinkGrid
 from server.record.farewell import owed_farewell
@@ -48,7 +48,9 @@ def test_killed_after_the_end_was_recorded_the_next_server_says_finished_and_lea
     with monkeypatch.context() as patch:
         patch.setattr(LinkGrid, "end", dies)
         with pytest.raises(Killed):
-            run_federation(here.grid, settings, folder, LogObserver(), patience=20)
+            run_federation(
+                here.grid, settings, folder, LogObserver(), conditions=Conditions(patience=20)
+            )
     here.grid.end(finished=False)
     assert owed_farewell(folder) == 1
     assert one.ended is None

@@ -17,7 +17,7 @@ from protos import recast_v1_pb2 as pb
 from protos.link import CHUNK, FETCH, SERVICE, TALK
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
-from server.app import run_federation
+from server.app import Conditions, run_federation
 from server.exchange.observer import LogObserver
 from server.exchange.traffic import Topic, Traffic
 from server.link.identity import node_id
@@ -157,7 +157,9 @@ def test_a_client_that_joins_after_the_last_round_is_in_the_ledger(
     Registry(path).close()
     thread = threading.Thread(target=newcomer, daemon=True)
     thread.start()
-    run_federation(here.grid, settings, tmp_path / "run", LogObserver(), patience=20)
+    run_federation(
+        here.grid, settings, tmp_path / "run", LogObserver(), conditions=Conditions(patience=20)
+    )
     thread.join(30)
     assert not failed
     assert first.wait() == "finished"
