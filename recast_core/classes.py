@@ -81,6 +81,36 @@ def agreed(announced: Mapping[Names, int]) -> Names:
     return tuple(sorted(union))
 
 
+def agreed_outputs(announced: Mapping[Names, int], outputs: int) -> Names:
+    """The list of a deployed classifier that does not name its ``outputs`` classes.
+
+    An id is the place of an output, so the order is one that clients have, not one that is made,
+    and no client can add a class. Lists of that length are weighed, and the names of all, sorted,
+    as those have them who list a part each; whichever most clients can map their ids into is it.
+
+    Args:
+        announced: how many clients have each list, at least one list.
+        outputs: of the classifier.
+
+    Returns:
+        The list; all names where no list of that length can be made.
+    """
+    union = agreed(announced)
+    holders: Counter[str] = Counter()
+    for names, clients in announced.items():
+        holders.update(dict.fromkeys(set(names), clients))
+    most = sorted(set(union), key=lambda name: (-holders[name], name))[:outputs]
+    choices = {names for names in announced if len(names) == outputs}
+    choices |= {tuple(sorted(most))} if len(most) == outputs else set()
+
+    def followers(names: Names) -> int:
+        known = set(names)
+        return sum(clients for own, clients in announced.items() if known.issuperset(own))
+
+    ranked = sorted(choices, key=lambda n: (-followers(n), -announced.get(n, 0), n))
+    return ranked[0] if ranked else union
+
+
 def task_ids(own: Names, classes: Names, used: Iterable[int]) -> list[int]:
     """What each id of the list ``own`` is in the list ``classes``; -1 for a class that it lacks.
 

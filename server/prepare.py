@@ -16,6 +16,7 @@ from recast_core.learner import method_learner
 from recast_core.methods.edits import taken_apart
 from recast_core.mimicry import mimic
 from recast_core.model import attach
+from recast_core.objectives import outputs_of
 from recast_core.settings import Settings
 from recast_core.start import Start
 from server.rounds.gathering import ClassesOf, Heads
@@ -59,10 +60,12 @@ def make_heads(settings: Settings, classes_of: ClassesOf | None) -> Heads:
         backbone = load_backbone(settings.backbone)
         with torch.no_grad():
             width = taken_apart(backbone.model).features(backbone.preprocess.example(1)).shape[1]
-    names, bits = classes_of, settings.broadcast_bits
+    names, bits, outputs = classes_of, settings.broadcast_bits, 0
     if head_kind(settings.head_kind).kept:
         names = _deployed_classes(settings) or classes_of
-    return Heads(settings.head_kind, width, settings.baseline, bits, names)
+        loaded = load_backbone(settings.backbone)
+        outputs = outputs_of(loaded.model.get_submodule(loaded.head)) or 0
+    return Heads(settings.head_kind, width, settings.baseline, bits, names, outputs)
 
 
 def _deployed_classes(settings: Settings) -> ClassesOf | None:

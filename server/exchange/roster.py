@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.classes import Names, agreed
+from recast_core.classes import Names, agreed, agreed_outputs
 from recast_core.errors import RecastError
 from recast_core.start import Start
 from recast_core.text import plain
@@ -134,12 +134,12 @@ class Roster:
             self._enter(node, hellos[node])
         self._observer.joined(sum(map(bool, self._shares.values())), len(lacking))
 
-    def agree(self, grid: Grid, task: int) -> Names:
+    def agree(self, grid: Grid, task: int, outputs: int = 0) -> Names:
         """The class list of a task, agreed now by all nodes that have images of it.
 
-        It is asked for once of one node for each list that was announced; nodes with another than
-        what comes out are sent it, and map their ids by name or are refused by name. From then on
-        it stays.
+        One node for each list that was announced is asked for it; nodes with another than what
+        comes out are sent it, and map their ids by name or are refused by name. From then on it
+        stays. ``outputs`` are those of a kept classifier, 0 where there is none.
 
         Returns:
             The names in the order of their ids; none where no node has names.
@@ -155,7 +155,7 @@ class Roster:
                     self._leave_out(node, task, "classes", "no list of its class names came")
         if not lists:
             return ()
-        names = agreed(lists)
+        names = agreed_outputs(lists, outputs) if outputs else agreed(lists)
         self._lists.fix(task, names)
         own = {
             node: pb.Hello(tasks=[_as_told(task, shares[task])])

@@ -70,6 +70,7 @@ class Heads:
         bits: of a broadcast's coefficients.
         classes_of: the class list of a task by its source; its answer, or itself, is ``None`` where
             only the clients know it.
+        outputs: of a classifier that is kept; 0 of any other head.
     """
 
     kind: str = "local"
@@ -77,6 +78,7 @@ class Heads:
     baseline: bool = True
     bits: int = BROADCAST_BITS
     classes_of: ClassesOf | None = None
+    outputs: int = 0
     _merged: dict[tuple[int, bool], bytes] = field(default_factory=dict)
 
     @property

@@ -342,8 +342,10 @@ class FedRecast(Strategy):
 
     def _agree(self, grid: Grid, states: Sequence[TaskState]) -> None:
         """Have the clients agree on what class ids mean, where that is not known by now."""
+        outputs = self._federation.heads.outputs
         for state in states:
-            if not state.classes and (names := self._federation.roster.agree(grid, state.number)):
+            names = state.classes or self._federation.roster.agree(grid, state.number, outputs)
+            if names and not state.classes:
                 self._name(state, names)
 
     def _name(self, state: TaskState, names: Names) -> None:
