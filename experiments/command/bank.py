@@ -20,6 +20,7 @@ from recast_core.backbones import Backbone, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.mimicry import fingerprint
+from recast_core.packed import BITS
 from recast_core.recipe import Recipe
 from recast_core.shifts.compositions import (
     Composition,
@@ -85,6 +86,8 @@ class BankPlan:
         for name in ("sources", "sections", "directions", "rank", "epochs", "batch"):
             if getattr(self, name) < 1:
                 raise RecastError(f"{name} is {getattr(self, name)}: give at least 1")
+        if self.bits not in BITS:  # said now, not when all sources are there
+            raise RecastError(f"bits is {self.bits}: give {BITS[0]} to {BITS[-1]}")
         if not 0 < self.learning_rate < 1:
             raise RecastError(f"learning rate {self.learning_rate}: give one between 0 and 1")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from client.learners import pick_device
 from experiments.command.bank import BankPlan, MadeBank, make_bank
 from experiments.command.console import stdout
+from recast_core.errors import RecastError
 from recast_core.sources.held_out_shifts import share_of_gain
 from recast_core.sources.source_networks import SourceFolder, SourceNetwork
 
@@ -65,7 +66,12 @@ def bank(backbone: str, data: str, plan: BankPlan, output: Path, device: str) ->
 
     Sources that are finished lie in ``OUTPUT.sources`` until the bank is written, so that an
     interrupted command goes on where it was.
+
+    Raises:
+        RecastError: as ``make_bank``, or an output that is a folder.
     """
+    if output.is_dir():
+        raise RecastError(f"{output} is a folder: name a file to write the bank to")
     folder = output.with_name(f"{output.name}.sources")
     with BankBar() as bar:
         try:

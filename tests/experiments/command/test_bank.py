@@ -199,3 +199,16 @@ def test_an_interrupted_bank_keeps_its_sources_and_goes_on(
 def test_a_plan_that_cannot_be_is_refused() -> None:
     with pytest.raises(RecastError, match="epochs is 0"):
         BankPlan(epochs=0)
+    for bits in (0, 1, 9):
+        with pytest.raises(RecastError, match=f"bits is {bits}: give 2 to 8"):
+            BankPlan(bits=bits)
+
+
+def test_a_folder_for_output_is_refused_before_any_source_is_made(
+    backbone: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "banks"
+    folder.mkdir()
+    assert run("bank", backbone, "--data", data, "-o", str(folder), *QUICK) == 2
+    assert "is a folder: name a file" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["banks"]
