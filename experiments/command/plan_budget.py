@@ -280,7 +280,7 @@ def _source(about: dict[str, Any] | None) -> str:
     if about is None:
         return "nothing was measured on a backbone of this kind: the order is that of the numbers"
     labels = "all" if about["labels"] == ALL_LABELS else f"{about['labels']:,}"
-    here = "this backbone" if about["same_backbone"] else "another backbone of this kind"
+    here = "a backbone of this size and kind" if about["same_backbone"] else "another of this kind"
     return (
         f"gain: points over the best that sends nothing; study {about['study']} on "
         f"{about['backbone']} ({here}), {about['tasks']} tasks, {about['clients']} clients, "

@@ -147,6 +147,33 @@ def test_a_vector_snapped_at_another_width_arrives_as_it_is(
     assert message.bits in (0, bits)
 
 
+def test_what_a_kept_head_adds_to_messages_has_the_bytes_that_the_contract_s_page_says() -> None:
+    """docs/wire.md, "What a kept head adds"."""
+
+    def down(**more: Any) -> int:
+        body = pb.Broadcast(bank=1, task=2, round=1, head_kind=pb.HEAD_BACKBONE, **more)
+        return len(pb.ToClient(train=body).SerializeToString())
+
+    def up(**body: Any) -> int:
+        return len(pb.ToServer(**body).SerializeToString())
+
+    vector = np.linspace(-1, 1, 48, dtype=np.float32).astype("<f2").tobytes()
+    candidate = pb.Candidate(task=1, coefficients=vector)
+    added = [down(candidates=[candidate] * count) - down() for count in (1, 4)]
+    assert added == [102, 409]
+    objective = pb.Hyperparameters(objective=pb.OBJECTIVE_CROSS_ENTROPY)
+    assert len(objective.SerializeToString()) == 2
+    update = {"bank": 1, "task": 2, "round": 1, "examples": 30, "coefficients": b"x" * 24}
+    assert up(update=pb.Update(**update, started=1)) - up(update=pb.Update(**update)) == 2
+    told = {"bank": 1, "task": 2, "round": 6, "examples": 23, "correct": 13}
+    beside = {"deployed_correct": 9, "local_head_correct": 12, "chosen_correct": 12}
+    for count in range(4):
+        some = dict(list(beside.items())[:count])
+        longer = up(evaluation=pb.Evaluation(**told, **some))
+        assert longer - up(evaluation=pb.Evaluation(**told)) == 2 * count
+    assert len(pb.Task(class_hash=2**63).SerializeToString()) == 9
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"bits": 16}, {"bits": 9}, {"scale": 1.0}, {"bits": 8}, {"coefficients": b"", "bits": 8}],
