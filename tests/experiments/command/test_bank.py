@@ -211,4 +211,5 @@ def test_a_folder_for_output_is_refused_before_any_source_is_made(
     folder.mkdir()
     assert run("bank", backbone, "--data", data, "-o", str(folder), *QUICK) == 2
     assert "is a folder: name a file" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in tmp_path.iterdir()] == ["banks"]
+    assert not list(folder.iterdir())
+    assert not folder.with_name("banks.sources").exists()
