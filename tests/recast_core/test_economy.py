@@ -58,7 +58,7 @@ def test_each_client_of_a_batch_meets_its_own_weights(target: str) -> None:
         net.coefficients.load(vector)
         expected.append(net.features(part).detach())
     with torch.no_grad():
-        net.coefficients.flat = nn.Parameter(net.coefficients._spread(vectors))
+        net.coefficients.flat = nn.Parameter(net.coefficients.spread(vectors))
     found = features_of_parts(split, images).detach()
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-6)
 

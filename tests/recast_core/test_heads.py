@@ -49,7 +49,7 @@ def accuracy(head: torch.nn.Linear, features: Tensor, labels: Tensor) -> float:
     return float((head(features).argmax(1) == labels).float().mean())
 
 
-@pytest.mark.parametrize("name", head_names())
+@pytest.mark.parametrize("name", [n for n in head_names() if not head_kind(n).kept])
 def test_each_kind_separates_clusters_and_never_chooses_an_absent_class(name: str) -> None:
     kind = head_kind(name)
     features, labels = data()
