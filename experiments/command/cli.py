@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,8 @@ def measure(
 
     Example: recast measure --transports flower,link --clients 2 --rounds 3 --json bytes.json
     """
+    # What gRPC has to say of a child that goes is nothing that a user can mend.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from experiments.measure.run import Plan
     from experiments.measure.run import measure as run
     from recast_core.settings import Settings

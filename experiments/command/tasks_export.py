@@ -167,10 +167,10 @@ def fit_head(model: Learned, data: str, *, skip_unreadable: bool = False) -> Fit
     preprocess = model.backbone.preprocess
     spec = parse_task(data)
     images = load_dataset(spec, preprocess.size, skip_unreadable=skip_unreadable)
+    if len(set(images.y_train.tolist())) < 2:
+        raise RecastError(f"{data} has images of one class only: name at least two classes")
     classes, y_train, y_test = _as_learned(model.classes, images)
     labels = torch.from_numpy(y_train)
-    if len(labels.unique()) < 2:
-        raise RecastError(f"{data} has images of one class only: name at least two classes")
     features = features_of(model.net, preprocess(images.x_train))
     head = ridge_head(features, labels, len(classes))
     predicted = head(features_of(model.net, preprocess(images.x_test))).argmax(1)
