@@ -106,9 +106,9 @@ class Reader:
     def run(self, command: Command) -> None:
         if any(command.text.startswith(text) for text in self.skipped):
             return None
-        words = [word.replace("9441", str(self.port)) for word in command.words]
         fitting = [text for text in self.added if command.text.startswith(text)]
-        words += shlex.split(self.added[max(fitting, key=len)]) if fitting else []
+        added = shlex.split(self.added[max(fitting, key=len)]) if fitting else []
+        words = [word.replace("9441", str(self.port)) for word in (*command.words, *added)]
         self.ran.append(command.text)
         if words[0].endswith("pip") or words[:3] == ["python3", "-m", "venv"]:
             return _check_installation(command)
