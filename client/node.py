@@ -30,7 +30,8 @@ from client.residuals import FileStore
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.learner import Learner
-from recast_core.settings import Settings, Value
+from recast_core.setting_values import Value
+from recast_core.settings import Settings
 from recast_core.start import Start
 
 logger = logging.getLogger("recast.client")

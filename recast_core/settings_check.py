@@ -6,7 +6,8 @@ import re
 
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
-from recast_core.settings import Settings, parse_quorum
+from recast_core.setting_values import parse_quorum
+from recast_core.settings import Settings
 from recast_core.targets import patterns_of
 from recast_core.wire.codec import check_bits
 from recast_core.wire.transforms import chain

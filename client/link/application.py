@@ -17,7 +17,7 @@ from protos import link_v1_pb2 as link
 from protos.content import from_content
 from protos.flower import RUN_ID
 from protos.link import MAX_REPLY
-from recast_core.settings import Value
+from recast_core.setting_values import Value
 
 logger = logging.getLogger("recast.link")
 ClientCall = Callable[[Message, Context], Message]

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
-from recast_core.settings import Value
+from recast_core.setting_values import Value
 
 logger = logging.getLogger("recast.link")
 

@@ -16,7 +16,8 @@ from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
 from experiments.command.link_log import check_insecure, set_up
 from protos.link import is_name
 from recast_core.errors import RecastError
-from recast_core.settings import Settings, Value
+from recast_core.setting_values import Value
+from recast_core.settings import Settings
 
 logger = logging.getLogger("recast.link")
 

@@ -18,7 +18,8 @@ from experiments.command.metrics import serve_metrics
 from experiments.report.summary import summarise
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
-from recast_core.settings import Settings, Value
+from recast_core.setting_values import Value
+from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
 from server.app import Conditions, RunResult, ended_untold, run_federation, run_folder
 from server.flower import server_identity

@@ -15,7 +15,8 @@ from experiments.measure.certificates import Certificates, make_certificates, ma
 from experiments.measure.processes import Child, Processes
 from experiments.measure.relay import LOOPBACK, Relay, Relays, free_port
 from recast_core.errors import RecastError
-from recast_core.settings import Settings, Value
+from recast_core.setting_values import Value
+from recast_core.settings import Settings
 
 # From flwr 1.40 SuperNodes speak HTTP with the port that the command line uses too.
 _HTTP_FROM = (1, 40)

@@ -21,7 +21,8 @@ from experiments.command.console import stdout
 from experiments.studies.trial import tasks_of, trial
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
-from recast_core.settings import Settings, Value
+from recast_core.setting_values import Value
+from recast_core.settings import Settings
 
 Row = dict[str, Any]
 

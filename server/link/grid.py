@@ -16,7 +16,7 @@ from protos.content import from_content, to_content
 from protos.link import MAX_REPLY, MAX_STREAM_BODY, pack, refer
 from protos.link_address import Address
 from recast_core.errors import RecastError
-from recast_core.settings import Value
+from recast_core.setting_values import Value
 from server.exchange.carried import Carried
 from server.flower import OwnGrid, number
 from server.link.bodies import Bodies

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from recast_core.settings import Settings, parse_quorum
+from recast_core.setting_values import parse_quorum
+from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.wire.messages import Hyperparameters
 from server.rounds.aggregation import Aggregate, aggregation, average

@@ -21,7 +21,7 @@ from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
 from client.link.backoff import Backoff
 from experiments.command import certs
 from protos.content import from_content, to_content
-from recast_core.settings import Value
+from recast_core.setting_values import Value
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.link.identity import node_id

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from protos import recast_v1_pb2 as pb
 from recast_core import RecastError
-from recast_core.settings import Settings, parse_quorum
+from recast_core.setting_values import parse_quorum
+from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.rounds.federation import sample
 

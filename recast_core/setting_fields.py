@@ -1,0 +1,150 @@
+"""Every setting of a run: its name, default and help, in groups that a reader wants together.
+
+A setting is one field here; the command line, its help and Flower's run configuration follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recast_core.recipe import TrainingSettings, setting
+
+DEPLOYED = "digits_resnet20"
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What of the backbone is adapted, and by which method."""
+
+    backbone: str = setting(
+        DEPLOYED,
+        "digits_resnet20 (a classifier of digits), glyph_resnet20 (it saw letters), a torchvision "
+        "NAME:WEIGHTS, file:PATH or module:FACTORY.",
+    )
+    target: str = setting(
+        "conv", "attn, mlp, attn+mlp, conv, or module-name patterns with commas.", bank=True
+    )
+    groups: int = setting(0, "Groups for each kind of layer; 0 is one.", bank=True)
+    templates: int = setting(
+        0, "Templates per group; 0 is one per layer, which is exact.", bank=True
+    )
+    sets: int = setting(1, "Coefficient sets K; their mean is sent.", bank=True)
+    basis: str = setting("own", "own (the layers' own weights) or orthonormal.", bank=True)
+    residual: bool = setting(False, "Add combinations to the backbone's own weights.", bank=True)
+    source: str = setting(
+        "closed-form",
+        "closed-form, gradient, vae or seeded: where templates come from. Of seeded ones every "
+        "client makes the bank itself, from --seed.",
+    )
+    bank: str = setting(
+        "", "A bank's file or a packaged one (digits_resnet20), in place of making one."
+    )
+    method: str = setting(
+        "recast",
+        "recast, head-only, norm-affine, lora[:RANK[:TARGET]], full, ...: what trains. LoRA's "
+        "target is --target where it names none.",
+    )
+
+
+@dataclass(frozen=True)
+class Learning(TrainingSettings):
+    """What is learned, and how it goes over a task's rounds."""
+
+    learning_rate: float = setting(
+        0.0, "Of what trains; 0 is the method's customary rate, 2e-2 for recast."
+    )
+    epochs: int = setting(4, "Local passes per round.")
+    decay: str = setting(
+        "auto",
+        "none or cosine: how the learning rate falls over a task's rounds. auto is cosine with "
+        "head backbone, else none.",
+    )
+    begin: str = setting(
+        "nearest",
+        "nearest or bank: with head backbone, a task starts at the earlier task that fits a few of "
+        "each client's images best, or at the bank's start.",
+    )
+    tasks: str = setting(
+        "impulse=digits[50%:]+impulse:4 motion=digits[50%:]+motion:4 fog=digits[50%:]+fog:5",
+        'DATA specifications, learned in this order, e.g. "digits npz:flowers.npz".',
+    )
+    rounds: int = setting(6, "Rounds per task.")
+    head: str = setting(
+        "auto",
+        "local or linear (stay on their client), means, ridge or shared (merged by the server), or "
+        "backbone (the deployed network's own, kept: tasks are new domains of its classes). auto: "
+        "backbone for the packaged digits_resnet20 and tasks of digits, else local.",
+    )
+    statistics: str = setting(
+        "auto",
+        "frozen, or recompute: with head backbone, BatchNorms normalise by each client's own "
+        "images wherever that serves it better. auto recomputes with head backbone.",
+    )
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What travels, and what becomes of it."""
+
+    bits: int = setting(
+        0,
+        "Width of an update's numbers: 32, 16, or 8 to 1. 0 is 8, or down to 4 where an "
+        "update then fits one LoRaWAN frame of 51 bytes.",
+    )
+    broadcast_bits: int = setting(16, "Width of a broadcast's numbers: 32, 16, or 8 to 1.")
+    rounding: str = setting("nearest", "nearest or stochastic: of an update's numbers.")
+    error_feedback: bool = setting(
+        False, "Add to an update what rounding took from the one before."
+    )
+    transforms: str = setting(
+        "",
+        "What clients do to an update before it leaves, in this order: clip:LENGTH, or what a "
+        "plug-in registers.",
+    )
+    aggregation: str = setting("mean", "How updates become the next coefficients: mean.")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What clients have to learn from."""
+
+    partition: str = setting(
+        "dirichlet:0.5",
+        "iid, dirichlet:ALPHA, shards:CLASSES or natural: how simulated clients divide a task.",
+    )
+    labels: int = setting(
+        -1,
+        "Labelled training images of a task in the whole simulated fleet; -1 is all. Clients with "
+        "data of their own have the labels that these have.",
+    )
+    skip_unreadable: bool = setting(False, "Go on without images in folders that cannot be read.")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a run goes, and how its rounds do."""
+
+    seed: int = setting(0, "Of everything.")
+    device: str = setting("auto", "auto, cpu or cuda.")
+    run_dir: str = setting(
+        "",
+        "Where the registry goes, by default a folder of its own under runs/; an unfinished run "
+        "in it is continued.",
+    )
+    parallel_tasks: int = setting(1, "Tasks learned in the same rounds; 1 is one after another.")
+    clients_per_round: int = setting(0, "Clients that train a task in a round; 0 is all.")
+    deadline: float = setting(3600.0, "Seconds that a round, evaluation or greeting may take.")
+    quorum: str = setting(
+        "all", "Updates that close a round early: all, a count (5) or a share (0.8)."
+    )
+    max_lag: float = setting(
+        10.0,
+        "Times as long as the others that a client may take before it is no longer waited for, 20 "
+        "seconds at least; 0 for the deadline alone.",
+    )
+    keep_running: bool = setting(False, "Wait for `recast tasks add` when all tasks are learned.")
+    baseline: bool = setting(
+        True,
+        "Where heads travel, also learn one on the backbone as it came, to report what the "
+        "coefficients add.",
+    )
