@@ -41,7 +41,8 @@ class Adaptation:
     )
     method: str = setting(
         "recast",
-        "recast, head-only, norm-affine, lora[:RANK[:TARGET]], full, ...: what trains. LoRA's "
+        "recast, head-only, norm-groups[:GROUPS], norm-affine, tiny-lora[:NUMBERS[:SECTIONS]], "
+        "lora-xs[:RANK], vera[:RANK], lora[:RANK[:TARGET]], full, ...: what trains. LoRA's "
         "target is --target where it names none.",
     )
 

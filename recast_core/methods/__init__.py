@@ -17,16 +17,21 @@ from recast_core.methods.clr import Clr
 from recast_core.methods.full import Full
 from recast_core.methods.head_only import HeadOnly
 from recast_core.methods.lora import Lora
+from recast_core.methods.lora_xs import LoraXs
 from recast_core.methods.norm_affine import NormAffine
+from recast_core.methods.norm_groups import NormGroups
 from recast_core.methods.piggyback import Piggyback
 from recast_core.methods.recast import Recast
+from recast_core.methods.tiny_lora import TinyLora
 from recast_core.methods.train import train
+from recast_core.methods.vera import Vera
 
+_OWN: tuple[type[Method], ...] = (
+    Recast, HeadOnly, NormGroups, NormAffine, TinyLora, LoraXs, Vera, Lora, AdaptFormer, Piggyback,
+    Clr, Full,
+)  # fmt: skip
 # By name; ``register_method`` adds to it.
-METHODS: dict[str, type[Method]] = {
-    kind.name: kind
-    for kind in (Recast, HeadOnly, NormAffine, Lora, AdaptFormer, Piggyback, Clr, Full)
-}
+METHODS: dict[str, type[Method]] = {kind.name: kind for kind in _OWN}
 # What the command line calls some of them.
 _SHORT = {"head": "head-only", "norm": "norm-affine"}
 
@@ -84,11 +89,15 @@ __all__ = [
     "Full",
     "HeadOnly",
     "Lora",
+    "LoraXs",
     "Method",
     "MethodModel",
     "NormAffine",
+    "NormGroups",
     "Piggyback",
     "Recast",
+    "TinyLora",
+    "Vera",
     "method",
     "parse_method",
     "register_method",

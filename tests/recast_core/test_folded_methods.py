@@ -39,6 +39,12 @@ CASES = {
     "lora:2:layer?.0.conv*": resnet,
     "lora:1:attn": vit,
     "lora:1:mlp": vit,
+    "lora-xs:2:layer?.0.conv*": resnet,
+    "lora-xs:2:attn": vit,
+    "vera:4:layer?.0.conv*": resnet,
+    "tiny-lora:3:2:attn": vit,
+    "tiny-lora:3:2:layer?.0.conv*": resnet,
+    "norm-groups:2": resnet,
 }
 
 

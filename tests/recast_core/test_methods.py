@@ -25,11 +25,15 @@ from recast_core.methods import (
     Clr,
     Full,
     Lora,
+    LoraXs,
     Method,
     MethodModel,
     NormAffine,
+    NormGroups,
     Piggyback,
     Recast,
+    TinyLora,
+    Vera,
     method,
     train,
 )
@@ -65,6 +69,14 @@ ALONE: dict[str, tuple[Maker, Method]] = {
     "lora-attn": (vit, Lora(2)),
     "lora-mlp": (vit, Lora(2, "mlp")),
     "lora-conv": (resnet, Lora(2, "conv")),
+    "lora-xs-attn": (vit, LoraXs(2)),
+    "lora-xs-conv": (resnet, LoraXs(3, "conv")),
+    "vera-attn": (vit, Vera(4)),
+    "vera-conv": (resnet, Vera(4, "conv")),
+    "tiny-lora-mlp": (vit, TinyLora(3, 2, "mlp")),
+    "tiny-lora-conv": (resnet, TinyLora(4, 3, "conv")),
+    "norm-groups-vit": (vit, NormGroups(3)),
+    "norm-groups-resnet": (resnet, NormGroups(4)),
     "adaptformer": (vit, AdaptFormer(4)),
     "piggyback-vit": (vit, Piggyback()),
     "piggyback-resnet": (resnet, Piggyback()),
@@ -186,6 +198,12 @@ RESNET34_WEIGHTS = sum(
         (vit_small, Lora(4), 12 * 2 * 4 * (384 + 384)),
         (vit_small, Lora(2, "mlp"), 12 * 2 * 2 * (384 + 1536)),
         (resnet34, Lora(1, "*layer1.1.conv1"), 64 * 9 + 64),
+        (vit_small, LoraXs(4), 12 * 3 * 16),
+        (resnet34, LoraXs(2, "*layer1.1.conv?"), 2 * 4),
+        (vit_small, Vera(8, "mlp"), 12 * (1536 + 8 + 384 + 8)),
+        (vit_small, TinyLora(12, 4), 48),
+        (vit_small, NormGroups(4), 25 * 2 * 4),
+        (resnet34, NormGroups(1), 36 * 2),
         (vit_small, AdaptFormer(64), 12 * (2 * 384 * 64 + 64 + 384)),
         (vit_small, Piggyback(), VIT_SMALL_WEIGHTS),
         (resnet34, Piggyback(), RESNET34_WEIGHTS),
@@ -261,7 +279,7 @@ def test_training_lowers_the_loss_and_changes_only_what_trains(joint: bool) -> N
 
 
 def test_the_same_method_starts_the_same_on_every_client() -> None:
-    for chosen in (Lora(2), AdaptFormer(4)):
+    for chosen in (Lora(2), AdaptFormer(4), LoraXs(2), Vera(4), TinyLora(3, 2)):
         torch.manual_seed(1)
         one = chosen.prepare(vit()).sent_vector()
         torch.manual_seed(2)

@@ -1,0 +1,142 @@
+"""Frozen subspaces of a weight, the same on every client: what small cores between them move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recast_core.errors import RecastError
+from recast_core.layers import TargetLayer
+from recast_core.methods.edits import matching, original, weight_of
+from recast_core.targets import patterns_of
+
+_ITERATIONS = 2
+
+
+@dataclass(frozen=True)
+class Site:
+    """A weight that a method moves.
+
+    Attributes:
+        name: of its module, as in the backbone before attaching.
+        path: its present name.
+        tensor: the weight's name in the module.
+        shape: of the weight.
+        blocks: matrices that are stacked in its rows: 3 for packed query, key and value, else 1.
+        weight: as it is, float32 ``[blocks, rows, fan_in]``.
+    """
+
+    name: str
+    path: str
+    tensor: str
+    shape: torch.Size
+    blocks: int
+    weight: Tensor
+
+
+def weight_sites(backbone: nn.Module, target: str | tuple[str, ...], method: str) -> Iterator[Site]:
+    """The weights of target modules, in model order.
+
+    Raises:
+        RecastError: the backbone has none, or an attention without a packed weight.
+    """
+    found = matching(
+        backbone,
+        patterns_of(target),
+        (nn.MultiheadAttention, nn.Linear, nn.Conv2d),
+        f"{method} finds no target {target!r} in the backbone: choose target='conv' for a "
+        "ResNet, 'attn' or 'mlp' for a transformer",
+    )
+    for name, path, module in found:
+        plain = original(module)
+        of = weight_of(module)
+        if of is None:
+            raise RecastError(f"attention {name!r} has no packed weight: target another")
+        tensor, shape = of
+        packed = isinstance(plain, nn.MultiheadAttention) or (
+            name.endswith("qkv") and shape[0] == 3 * shape[1]
+        )
+        blocks = 3 if packed else 1
+        value = module.tensor(tensor) if isinstance(module, TargetLayer) else getattr(plain, tensor)
+        matrix = value.detach().float().reshape(blocks, shape[0] // blocks, -1)
+        yield Site(name, path, tensor, shape, blocks, matrix)
+
+
+@torch.no_grad()
+def frames(weight: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal bases of about the leading ``rank`` singular directions of each matrix.
+
+    Two steps of subspace iteration from a seeded start (Halko et al., 2011). Unlike singular
+    vectors, whose signs and, where values are close, order differ from one machine to the next,
+    these vary smoothly with the weight: coordinates mean the same on all clients.
+
+    Args:
+        weight: float32 ``[blocks, rows, fan_in]``.
+        rank: r, at most the smaller side.
+        seed: of the start.
+
+    Returns:
+        ``left`` ``[blocks, rows, r]`` and ``right`` ``[blocks, r, fan_in]``, float32.
+    """
+    wide = weight.double().cpu()
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(wide.shape[2], rank, generator=generator, dtype=torch.float64)
+    left = _orthonormal(wide @ start)
+    for _ in range(_ITERATIONS):
+        left = _orthonormal(wide @ (wide.mT @ left))
+    right = _orthonormal(wide.mT @ left)
+    return left.float(), right.mT.contiguous().float()
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    """``Q`` of the one QR factorisation whose ``R`` has a positive diagonal."""
+    q, r = torch.linalg.qr(columns)
+    oriented: Tensor = q * torch.where(
+        torch.diagonal(r, dim1=-2, dim2=-1) < 0, -1.0, 1.0
+    ).unsqueeze(-2)
+    return oriented
+
+
+class Core(nn.Module):
+    """``W -> W + s L C R`` for a frozen frame ``L, R`` and a core ``C`` that is made of numbers.
+
+    Attributes:
+        left: ``[blocks, rows, r]``, times the scale ``s`` of each block.
+        right: ``[blocks, r, fan_in]``.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, site: Site, rank: int, seed: int) -> None:
+        super().__init__()
+        left, right = frames(site.weight, rank, seed)
+        # A core of ones on the diagonal is as large as the weight is within the frame.
+        inside = left.mT @ site.weight.cpu() @ right.mT
+        scale = inside.square().sum((1, 2), keepdim=True).sqrt() / rank**0.5
+        device = site.weight.device
+        self.register_buffer("left", (left * scale).to(device))
+        self.register_buffer("right", right.to(device))
+
+    def core(self) -> Tensor:
+        """The cores ``[blocks, r, r]``."""
+        raise NotImplementedError
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Add the product; a client axis of ``weight`` is broadcast over."""
+        delta = (self.left @ self.core() @ self.right).flatten(0, 1)
+        return weight + delta.view(weight.shape[-4:] if weight.dim() > 3 else weight.shape[-2:])
+
+
+def checked_rank(site: Site, rank: int, method: str) -> int:
+    """``rank``, or the smaller side of a weight that has no more.
+
+    Raises:
+        RecastError: no rank.
+    """
+    if rank < 1:
+        raise RecastError(f"rank of {method} is {rank}: give at least 1")
+    return min(rank, site.weight.shape[1], site.weight.shape[2])
