@@ -28,9 +28,10 @@ from server.record.lock import hold, settle
 from server.record.registry import Registry, Run
 from server.record.resume import unfinished
 from server.record.secret import sampling_secret
+from server.rounds.attendance import LOOK_SECONDS
 from server.rounds.gathering import ClassesOf
 from server.rounds.plan import RoundPlan
-from server.rounds.strategy import LOOK_SECONDS, FedRecast
+from server.rounds.strategy import FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
 logger = logging.getLogger("recast.server")

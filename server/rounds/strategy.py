@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
@@ -12,29 +10,21 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from protos import recast_v1_pb2 as pb
-from recast_core.classes import Names
-from recast_core.errors import RecastError
 from recast_core.start import Start
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
-from server.exchange.roster import Roster, agreed_classes
+from server.exchange.roster import Roster
 from server.exchange.traffic import Traffic, is_answer
 from server.record.ledger import Ledger
 from server.record.registry import Registry
-from server.record.resume import changed_shares
+from server.rounds.agenda import Agenda
+from server.rounds.attendance import await_clients, await_return
 from server.rounds.evaluation import Evaluating
 from server.rounds.federation import Federation
 from server.rounds.gathering import Heads
 from server.rounds.plan import RoundPlan
 from server.rounds.state import TaskState
 from server.rounds.training import RETRIES, Training
-
-logger = logging.getLogger("recast.server")
-LOOK_SECONDS = 1.0
-_UNLEARNABLE = (
-    "no client has two classes of training images for task {name!r}{said}: use fewer clients, a "
-    "less skewed partition, or data folders that hold the task"
-)
 
 
 class FedRecast(Strategy):
@@ -69,7 +59,6 @@ class FedRecast(Strategy):
             observer: is told of every round.
             heads: how tasks' heads are made; ``None`` for heads that stay on their clients.
         """
-        self.states: dict[int, TaskState] = {}
         self.plan = plan
         known = {task.name for task in registry.tasks(run)}
         for task in tasks:
@@ -92,56 +81,19 @@ class FedRecast(Strategy):
         )
         self._training = Training(self._federation, expendable=len(tasks))
         self._evaluating = Evaluating(self._federation)
-        self._required = len(tasks)
-        self._described: dict[int, dict[str, tuple[int, int]]] = {}
+        self._agenda = Agenda(self._federation, required=len(tasks))
+        self.states = self._agenda.states
         self._training_now: list[TaskState] = []
         self._finishing: list[TaskState] = []
-        self.read_tasks()
 
     def active(self, server_round: int) -> list[TaskState]:
         """The tasks of a round: the first that have rounds left and a client to learn them."""
-        able = [
-            state for state in self._unfinished() if self._federation.is_learnable(state.number)
-        ]
-        return able[: self.plan.parallel]
+        return self._agenda.active()
 
     def rounds_left(self) -> int:
         """An upper bound of the rounds that the present tasks still take, retries included."""
-        return (RETRIES + 1) * sum(self.plan.rounds - state.round for state in self._unfinished())
-
-    def read_tasks(self) -> None:
-        """Take up tasks that are new in the registry; every node is greeted with the whole list."""
-        federation = self._federation
-        tasks = federation.registry.tasks(federation.run)
-        if len(tasks) == len(self.states):
-            return
-        evaluated = {
-            entry.task
-            for entry in federation.registry.accuracies(federation.run)
-            if entry.task == entry.after_task and entry.round >= self.plan.rounds
-        }
-        finished = federation.registry.last_rounds(federation.run)
-        classes = federation.registry.class_lists(federation.run)
-        for task in tasks:
-            if task.number in self.states:
-                continue
-            vector, round_ = (
-                federation.start.initial_vector.numpy().copy(),
-                finished.get(task.number, 0),
-            )
-            if round_:
-                vector = federation.registry.coefficients(federation.run, task.number, round_)
-            state = TaskState(
-                task.number, task.name, vector, round_, evaluated=task.number in evaluated
-            )
-            self.states[task.number] = state
-            state.classes = classes.get(task.number, ())
-            names_of = federation.heads.classes_of
-            if not state.classes and names_of and (names := names_of(task.source)):
-                self._name(state, names)
-        federation.roster.announce(
-            [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks],
-            {state.number: state.classes for state in self.states.values() if state.classes},
+        return (RETRIES + 1) * sum(
+            self.plan.rounds - state.round for state in self._agenda.unfinished()
         )
 
     def start(
@@ -175,8 +127,8 @@ class FedRecast(Strategy):
                 )
                 arrays, metrics = self.aggregate_train(server_round, replies)
                 result.arrays, result.train_metrics_clientapp[server_round] = arrays, metrics
-            elif self._unevaluated():  # of a server that was killed before it came to that
-                self._await_return(grid)
+            elif self._agenda.unevaluated():  # of a server that was killed before it came to that
+                await_return(grid, self._federation, self._agenda)
             messages = list(self.configure_evaluate(server_round, arrays, config, grid))
             found = self.aggregate_evaluate(server_round, self._measure(grid, messages))
             if found is not None:
@@ -197,13 +149,13 @@ class FedRecast(Strategy):
         Raises:
             RecastError: no node is there, or none has data for a task.
         """
-        self.read_tasks()
+        self._agenda.read()
         self._training_now = []
-        if not self._unfinished():
+        if not self._agenda.unfinished():
             return []
-        self._await_clients(grid)
-        self._agree(grid, self.active(server_round))
-        self._describe()
+        await_clients(grid, self._federation, self._agenda)
+        self._agenda.agree(grid, self.active(server_round))
+        self._agenda.describe()
         self._training_now = self.active(server_round)
         return self._training.questions(self._training_now, list(self.states.values()))
 
@@ -218,8 +170,8 @@ class FedRecast(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """An evaluation of each task that has had its last round and none yet."""
-        self._finishing = self._unevaluated()
-        self._agree(grid, self._finishing)
+        self._finishing = self._agenda.unevaluated()
+        self._agenda.agree(grid, self._finishing)
         return self._evaluating.questions(grid, self._finishing)
 
     def aggregate_evaluate(
@@ -253,7 +205,7 @@ class FedRecast(Strategy):
         for state in earlier:
             if (state.number, last.number) in done:
                 continue
-            self._agree(grid, [state])
+            self._agenda.agree(grid, [state])
             replies = self._measure(grid, self._evaluating.questions(grid, [state]))
             self._evaluating.finish([state], replies, after=last)
 
@@ -263,8 +215,8 @@ class FedRecast(Strategy):
 
     def ready(self, grid: Grid) -> bool:
         """Whether there is something to learn and somebody to learn it, without waiting."""
-        self.read_tasks()
-        if self._unfinished():
+        self._agenda.read()
+        if self._agenda.unfinished():
             self._federation.roster.refresh(grid)
         return bool(self.active(0))
 
@@ -286,84 +238,3 @@ class FedRecast(Strategy):
         return self._federation.collector.ask(
             grid, messages, lambda reply: is_answer(reply, "evaluation"), hurry=False
         )
-
-    def _unfinished(self) -> list[TaskState]:
-        return [s for s in self.states.values() if s.round < self.plan.rounds and not s.given_up]
-
-    def _unevaluated(self) -> list[TaskState]:
-        return [s for s in self.states.values() if s.round >= self.plan.rounds and not s.evaluated]
-
-    def _await_return(self, grid: Grid) -> None:
-        """Give those who took part time to find the server again: accuracy is over all of them."""
-        made, asked = self._federation, {state.number for state in self._unevaluated()}
-        took_part = {
-            share.client for share in made.registry.shares(made.run) if share.task in asked
-        }
-        made.roster.await_nodes(grid, took_part, min(self.plan.deadline, 5 * self.plan.patience))
-
-    def _await_clients(self, grid: Grid) -> None:
-        """Greet who is there, and wait for a while where that is not enough to go on.
-
-        Before the first round every task that must be learned needs a client, so that a mistake
-        shows before anyone's time is spent; later one task is enough.
-
-        Raises:
-            RecastError: nobody came.
-        """
-        ends = time.monotonic() + self.plan.patience
-        while True:
-            self._federation.roster.refresh(grid)
-            required = [
-                state
-                for state in self._unfinished()
-                if state.number <= self._required
-                and not self._federation.is_learnable(state.number)
-            ]
-            if self.active(0) if self._described else not required:
-                return
-            if time.monotonic() >= ends:
-                break
-            time.sleep(LOOK_SECONDS)
-        if required and not self._federation.roster.nodes:
-            raise RecastError(
-                "no client is ready: start clients, and look for refusals in the log above"
-            )
-        if required:
-            raise RecastError(self._unlearnable(required[0]))
-
-    def _unlearnable(self, state: TaskState) -> str:
-        """Why nobody can learn a task, in the words of a client that said so."""
-        for refusal in self._federation.ledger.refusals_since():
-            if refusal.task == state.name and refusal.reason == "classes":
-                return f"no client can learn task {state.name!r}: {refusal.detail}"
-        lacks = self._federation.roster.lacking(state.number)
-        said = f" ({len(lacks)} take no part, the last said: {lacks[-1]})" if lacks else ""
-        return _UNLEARNABLE.format(name=state.name, said=said)
-
-    def _agree(self, grid: Grid, states: Sequence[TaskState]) -> None:
-        """Have the clients agree on what class ids mean, where that is not known by now."""
-        outputs = self._federation.heads.outputs
-        for state in states:
-            names = state.classes or self._federation.roster.agree(grid, state.number, outputs)
-            if names and not state.classes:
-                self._name(state, names)
-
-    def _name(self, state: TaskState, names: Names) -> None:
-        state.classes = names
-        self._federation.registry.name_classes(self._federation.run, state.number, names)
-
-    def _describe(self) -> None:
-        """Enter what clients have of each task in the registry."""
-        federation = self._federation
-        for state in self._unfinished():
-            shares = {str(node): share for node, share in federation.shares(state.number)}
-            found = {
-                node: (share.train_examples, share.test_examples) for node, share in shares.items()
-            }
-            if found and self._described.get(state.number) != found:
-                before = federation.registry.shares(federation.run)
-                for line in changed_shares(before, state.number, found):
-                    logger.warning("the data of task %s have changed: %s", state.name, line)
-                classes = len(state.classes) or agreed_classes(shares.values())
-                federation.registry.describe_task(federation.run, state.number, classes, found)
-                self._described[state.number] = found

@@ -1,0 +1,64 @@
+"""Waiting for clients before a round, and why there may be none."""
+
+from __future__ import annotations
+
+import time
+
+from flwr.serverapp import Grid
+
+from recast_core.errors import RecastError
+from server.rounds.agenda import Agenda
+from server.rounds.federation import Federation
+from server.rounds.state import TaskState
+
+LOOK_SECONDS = 1.0
+_UNLEARNABLE = (
+    "no client has two classes of training images for task {name!r}{said}: use fewer clients, a "
+    "less skewed partition, or data folders that hold the task"
+)
+
+
+def await_return(grid: Grid, federation: Federation, agenda: Agenda) -> None:
+    """Give those who took part time to find the server again: accuracy is over all of them."""
+    asked = {state.number for state in agenda.unevaluated()}
+    took_part = {
+        share.client for share in federation.registry.shares(federation.run) if share.task in asked
+    }
+    plan = federation.plan
+    federation.roster.await_nodes(grid, took_part, min(plan.deadline, 5 * plan.patience))
+
+
+def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
+    """Greet who is there, and wait for a while where that is not enough to go on.
+
+    Before the first round every task that must be learned needs a client, so that a mistake
+    shows before anyone's time is spent; later one task is enough.
+
+    Raises:
+        RecastError: nobody came.
+    """
+    ends = time.monotonic() + federation.plan.patience
+    while True:
+        federation.roster.refresh(grid)
+        lacking = agenda.unlearnable()
+        if agenda.active() if agenda.began else not lacking:
+            return
+        if time.monotonic() >= ends:
+            break
+        time.sleep(LOOK_SECONDS)
+    if lacking and not federation.roster.nodes:
+        raise RecastError(
+            "no client is ready: start clients, and look for refusals in the log above"
+        )
+    if lacking:
+        raise RecastError(_why_unlearnable(federation, lacking[0]))
+
+
+def _why_unlearnable(federation: Federation, state: TaskState) -> str:
+    """Why nobody can learn a task, in the words of a client that said so."""
+    for refusal in federation.ledger.refusals_since():
+        if refusal.task == state.name and refusal.reason == "classes":
+            return f"no client can learn task {state.name!r}: {refusal.detail}"
+    lacks = federation.roster.lacking(state.number)
+    said = f" ({len(lacks)} take no part, the last said: {lacks[-1]})" if lacks else ""
+    return _UNLEARNABLE.format(name=state.name, said=said)
