@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sized
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +9,8 @@ from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from client import kept
-from client.learners import own_start
+from client.asked import Asked, UnpreparedError, refusal
+from client.greeting import greet, store_bank
 from client.residuals import Residuals
 from client.turn import D, Exam, Holdings, Lesson, Look, M, Turn
 from protos import recast_v1_pb2 as pb
@@ -20,91 +18,14 @@ from recast_core.classes import list_hash
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
 from recast_core.start import Start
-from recast_core.text import plain
 from recast_core.wire.codec import CodecError, Vector
 from recast_core.wire.head_bytes import kind_of, pack_statistics
 from recast_core.wire.messages import (
-    Hyperparameters,
     RefusedError,
-    from_broadcast,
-    hyperparameters,
     update_of,
 )
 from recast_core.wire.rounding import client_seed
 from recast_core.wire.transforms import round_update
-
-logger = logging.getLogger("recast.client")
-
-
-class Asked:
-    """A message of the server, read once however many clients it went to."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._read: tuple[Start, Vector] | None = None
-
-    @cached_property
-    def request(self) -> pb.ToClient:
-        """The message.
-
-        Raises:
-            DecodeError: bytes that are none of ours.
-        """
-        return pb.ToClient.FromString(self._content)
-
-    @cached_property
-    def tasks(self) -> dict[int, pb.Task]:
-        """The tasks of a hello, by number."""
-        return {task.id: task for task in self.request.hello.tasks}
-
-    @cached_property
-    def broadcast(self) -> pb.Broadcast | None:
-        """What a message that trains, evaluates or asks for a head is about."""
-        kind = self.request.WhichOneof("body")
-        found = getattr(self.request, kind) if kind in ("train", "head", "evaluate") else None
-        return found if isinstance(found, pb.Broadcast) else None
-
-    @cached_property
-    def hyper(self) -> Hyperparameters:
-        """What to train with.
-
-        Raises:
-            RefusedError: nothing can be trained with that.
-        """
-        return hyperparameters(self.request.train)
-
-    def vector(self, start: Start) -> Vector:
-        """The vector ``[D]`` that the broadcast stands for; do not write into it.
-
-        Raises:
-            RefusedError: as ``from_broadcast``.
-        """
-        if self._read is None or self._read[0] is not start:
-            assert self.broadcast is not None
-            self._read = start, from_broadcast(start, self.broadcast)
-        return self._read[1]
-
-    def candidates(self, start: Start) -> dict[int, Vector]:
-        """Where else the task may start: vectors ``[D]`` by the task that each is of.
-
-        Raises:
-            RefusedError: as ``from_broadcast``.
-        """
-        assert self.broadcast is not None
-        found = {}
-        for one in self.broadcast.candidates:
-            told = pb.Broadcast(bank=self.broadcast.bank, bits=self.broadcast.bits)
-            told.scale, told.coefficients = one.scale, one.coefficients
-            found[one.task] = from_broadcast(start, told)
-        return found
-
-
-class UnpreparedError(RefusedError):
-    """A refusal with its code of the wire."""
-
-    def __init__(self, code: pb.Refusal.Reason, detail: str) -> None:
-        super().__init__(pb.Refusal.Reason.Name(code), detail)
-        self.code = code
 
 
 def answer(asked: Asked, me: Holdings[M, D]) -> Turn[M, D]:
@@ -114,9 +35,9 @@ def answer(asked: Asked, me: Holdings[M, D]) -> Turn[M, D]:
         request, broadcast = asked.request, asked.broadcast
         match request.WhichOneof("body"):
             case "hello":
-                return _hello(asked, request.hello, me)
+                return greet(asked, request.hello, me)
             case "bank":
-                return _store_bank(request.bank, me)
+                return store_bank(request.bank, me)
             case "train":
                 return (yield from _train(asked, request.train, me))
             case "head":
@@ -135,94 +56,6 @@ def answer(asked: Asked, me: Holdings[M, D]) -> Turn[M, D]:
         return refusal(pb.Refusal.REASON_MALFORMED, str(error), broadcast)
     except RecastError as error:
         return refusal(pb.Refusal.REASON_FAILED, str(error), broadcast)
-
-
-def refusal(
-    reason: pb.Refusal.Reason, detail: str, broadcast: pb.Broadcast | None = None
-) -> pb.ToServer:
-    """Why this client takes no part."""
-    logger.warning("%s", detail)
-    message = pb.Refusal(reason=reason, detail=detail[:200])
-    if broadcast is not None:
-        message.task, message.round = broadcast.task, broadcast.round
-    return pb.ToServer(refusal=message)
-
-
-def _hello(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToServer:
-    """Which bank and which data this client has."""
-    reply = pb.Hello(holds_bank=_has_bank(request, me), client=me.number + 1)
-    for task in request.tasks:
-        try:
-            data = me.data(task)
-        except RecastError as error:
-            logger.error("no data for task %s: %s", task.name, error)
-            reason = pb.Refusal.REASON_CLASSES if task.classes else pb.Refusal.REASON_FAILED
-            reply.lacks.add(task=task.id, reason=reason, detail=plain(str(error)))
-            continue
-        learns_from: Sized = ()
-        if data is not None:
-            label_free = me.settings.objective == "label-free"
-            learns_from = data.labelled if label_free else data.labels
-        if data is None or not len(learns_from):
-            detail = plain(me.lacks(task))
-            reply.lacks.add(task=task.id, reason=pb.Refusal.REASON_NO_DATA, detail=detail)
-            continue
-        reply.tasks.add(
-            task=task.id,
-            train_examples=len(learns_from),
-            test_examples=data.test_examples,
-            classes=data.classes,
-            local_classes=data.local_classes,
-            class_hash=list_hash(data.class_names),
-            class_names=data.class_names if task.wants_classes else (),
-        )
-    me.remember(_with_hashes(asked.tasks, reply))
-    return pb.ToServer(hello=reply)
-
-
-def _with_hashes(tasks: Mapping[int, pb.Task], reply: pb.Hello) -> Mapping[int, pb.Task]:
-    """The tasks to remember, each with the hash of the list that this client's ids count in."""
-    own = {told.task: told.class_hash for told in reply.tasks}
-    if all(tasks[number].class_hash == found for number, found in own.items()):
-        return tasks  # shared by all clients that were told the same
-    made = {}
-    for number, task in tasks.items():
-        made[number] = pb.Task()
-        made[number].CopyFrom(task)
-        made[number].class_hash = own.get(number, task.class_hash)
-    return made
-
-
-def _has_bank(request: pb.HelloRequest, me: Holdings[M, D]) -> bool:
-    """Whether the bank, or the method's start, is here or can be made here."""
-    method, sha256 = request.method, request.bank.sha256
-    if not method and me.holds(sha256):
-        return True
-    try:
-        start = own_start(me.settings, method)
-    except RecastError as error:
-        if not method:
-            raise
-        logger.error("method %s: %s", method, error)
-        return False
-    if start is None or start.sha256 != sha256:
-        if method:
-            logger.error("method %s starts elsewhere here: another backbone or version", method)
-        return False
-    me.keep(start, method)
-    return True
-
-
-def _store_bank(delivery: pb.BankDelivery, me: Holdings[M, D]) -> pb.ToServer:
-    """Keep the bank that was sent, if it is what it says."""
-    try:
-        me.store(delivery.content, delivery.bank.sha256)
-    except RecastError as error:
-        if isinstance(error.__cause__, OSError):
-            raise
-        raise UnpreparedError(pb.Refusal.REASON_BANK_MISMATCH, str(error)) from error
-    prefix = int.from_bytes(delivery.bank.sha256[:4], "big")
-    return pb.ToServer(bank=pb.BankReceipt(bank=prefix))
 
 
 def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M, D]:

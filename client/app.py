@@ -9,7 +9,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.alone import Alone
-from client.answer import Asked, answer, refusal
+from client.answer import answer
+from client.asked import Asked, refusal
 from client.node import Node
 from client.turn import take
 from protos import recast_v1_pb2 as pb

@@ -7,10 +7,8 @@ what lies below and is still open is answered again from the client's memory.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from google.protobuf.message import DecodeError
@@ -18,18 +16,13 @@ from google.protobuf.message import DecodeError
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
 from recast_core.text import plain
-from server.exchange.carried import Carried
-from server.exchange.hush import Hush
 from server.link.identity import node_id
 from server.link.limits import MAX_CLIENTS
-from server.link.session import Answer, Open, Refused, RefusedFrameError, Session, Stream
-
-logger = logging.getLogger("recast.link")
-# Between two rounds of the server, however busy somebody makes it.
-KEPT_REFUSALS = 256
+from server.link.notices import Notices
+from server.link.session import Answer, Open, RefusedFrameError, Session, Stream
 
 
-class Sessions:
+class Sessions(Notices):
     """All clients. Every method may be called from any thread."""
 
     def __init__(self, session_id: int, settings: str) -> None:
@@ -39,16 +32,13 @@ class Sessions:
             session_id: names this server process to clients; not 0.
             settings: a JSON object for clients that do not know this ``session_id`` yet.
         """
+        super().__init__()
         self.session_id = session_id
         self.changed = threading.Condition()
-        self.hush = Hush(logger)
-        self.refused: Counter[str] = Counter()
-        self._refusals: deque[Refused] = deque(maxlen=KEPT_REFUSALS)
         self._settings = settings
         self._by_node: dict[int, Session] = {}
         self._open: dict[str, tuple[Session, int]] = {}
         self._answers: dict[str, Answer] = {}
-        self._carried: list[Carried] = []
         self._over: link.Dismissal.Reason | None = None
 
     def join(
@@ -168,32 +158,6 @@ class Sessions:
                 self._answers[entry.key] = Answer.revoked(session)
             session.open.clear()
             self.changed.notify_all()
-
-    def refuse(self, client: str | None, reason: str, detail: str) -> None:
-        """Count, log and remember something that the link refused."""
-        text = "client %s refused (%s): %s"
-        self.hush.log(logging.WARNING, client or "?", text, client or "?", reason, detail)
-        with self.changed:
-            self.refused[reason] += 1
-            self._refusals.append(Refused(client, reason, detail))
-
-    def take_refusals(self) -> list[Refused]:
-        """What was refused since this was last called; the latest, where there is too much."""
-        with self.changed:
-            refusals = list(self._refusals)
-            self._refusals.clear()
-            return refusals
-
-    def carry(self, part: Carried) -> None:
-        """Remember a part of a body that has been handed over."""
-        with self.changed:
-            self._carried.append(part)
-
-    def take_carried(self) -> list[Carried]:
-        """The parts that were handed over since this was last called."""
-        with self.changed:
-            carried, self._carried = self._carried, []
-            return carried
 
     def withdraw(self, keys: Iterable[str]) -> list[str]:
         """Stop waiting for these messages; returns the names of clients that had not answered."""

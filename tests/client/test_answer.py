@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from client import learners as client_model
-from client.answer import Asked, answer
+from client.answer import answer
+from client.asked import Asked
 from client.data import load_dataset, parse_task
 from client.node import Node
 from client.turn import Lesson

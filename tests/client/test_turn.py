@@ -10,7 +10,8 @@ import pytest
 from torch import Tensor
 
 from client.alone import Alone
-from client.answer import Asked, answer
+from client.answer import answer
+from client.asked import Asked
 from client.node import Node, OwnData
 from client.turn import Exam, Lesson, Look, take
 from protos import recast_v1_pb2 as pb

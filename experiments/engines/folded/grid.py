@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Message
 
-from client.answer import Asked, answer
+from client.answer import answer
+from client.asked import Asked
 from client.turn import take
 from experiments.engines.folded.models import FoldedOptions
 from experiments.engines.folded.nodes import Held, SimulatedNode

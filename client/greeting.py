@@ -1,0 +1,93 @@
+"""What a client answers before any round: which bank and which data it has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sized
+
+from client.asked import Asked, UnpreparedError
+from client.learners import own_start
+from client.turn import D, Holdings, M
+from protos import recast_v1_pb2 as pb
+from recast_core.classes import list_hash
+from recast_core.errors import RecastError
+from recast_core.text import plain
+
+logger = logging.getLogger("recast.client")
+
+
+def greet(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToServer:
+    """Which bank and which data this client has."""
+    reply = pb.Hello(holds_bank=_has_bank(request, me), client=me.number + 1)
+    for task in request.tasks:
+        try:
+            data = me.data(task)
+        except RecastError as error:
+            logger.error("no data for task %s: %s", task.name, error)
+            reason = pb.Refusal.REASON_CLASSES if task.classes else pb.Refusal.REASON_FAILED
+            reply.lacks.add(task=task.id, reason=reason, detail=plain(str(error)))
+            continue
+        learns_from: Sized = ()
+        if data is not None:
+            label_free = me.settings.objective == "label-free"
+            learns_from = data.labelled if label_free else data.labels
+        if data is None or not len(learns_from):
+            detail = plain(me.lacks(task))
+            reply.lacks.add(task=task.id, reason=pb.Refusal.REASON_NO_DATA, detail=detail)
+            continue
+        reply.tasks.add(
+            task=task.id,
+            train_examples=len(learns_from),
+            test_examples=data.test_examples,
+            classes=data.classes,
+            local_classes=data.local_classes,
+            class_hash=list_hash(data.class_names),
+            class_names=data.class_names if task.wants_classes else (),
+        )
+    me.remember(_with_hashes(asked.tasks, reply))
+    return pb.ToServer(hello=reply)
+
+
+def _with_hashes(tasks: Mapping[int, pb.Task], reply: pb.Hello) -> Mapping[int, pb.Task]:
+    """The tasks to remember, each with the hash of the list that this client's ids count in."""
+    own = {told.task: told.class_hash for told in reply.tasks}
+    if all(tasks[number].class_hash == found for number, found in own.items()):
+        return tasks  # shared by all clients that were told the same
+    made = {}
+    for number, task in tasks.items():
+        made[number] = pb.Task()
+        made[number].CopyFrom(task)
+        made[number].class_hash = own.get(number, task.class_hash)
+    return made
+
+
+def _has_bank(request: pb.HelloRequest, me: Holdings[M, D]) -> bool:
+    """Whether the bank, or the method's start, is here or can be made here."""
+    method, sha256 = request.method, request.bank.sha256
+    if not method and me.holds(sha256):
+        return True
+    try:
+        start = own_start(me.settings, method)
+    except RecastError as error:
+        if not method:
+            raise
+        logger.error("method %s: %s", method, error)
+        return False
+    if start is None or start.sha256 != sha256:
+        if method:
+            logger.error("method %s starts elsewhere here: another backbone or version", method)
+        return False
+    me.keep(start, method)
+    return True
+
+
+def store_bank(delivery: pb.BankDelivery, me: Holdings[M, D]) -> pb.ToServer:
+    """Keep the bank that was sent, if it is what it says."""
+    try:
+        me.store(delivery.content, delivery.bank.sha256)
+    except RecastError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise UnpreparedError(pb.Refusal.REASON_BANK_MISMATCH, str(error)) from error
+    prefix = int.from_bytes(delivery.bank.sha256[:4], "big")
+    return pb.ToServer(bank=pb.BankReceipt(bank=prefix))
