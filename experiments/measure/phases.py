@@ -13,8 +13,8 @@ from experiments.measure.deployment import Deployment
 from experiments.measure.relay import Counted, Relay
 from recast_core.errors import RecastError
 from server.record.history import History
-from server.record.ledger import Kind, LedgerRow
 from server.record.registry import Registry
+from server.record.rows import Kind, LedgerRow
 
 LOOK_SECONDS = 0.001
 RUN = 1

@@ -15,7 +15,8 @@ from experiments.report.repetition import reproduce
 from recast_core.errors import RecastError
 from server.record.ledger import Ledger
 from server.record.registry import Registry, Run
-from server.record.tables import LedgerEntry, Refusal
+from server.record.rows import Refusal
+from server.record.tables import LedgerEntry
 
 REGISTRY = "registry.sqlite"
 # The frames that a plot has room to mark.

@@ -16,8 +16,8 @@ from server.exchange.carried import Carrying
 from server.exchange.collect import Collector
 from server.exchange.observer import LOST, Observer
 from server.exchange.wait import Question
-from server.record.ledger import Kind, Ledger, LedgerRow
-from server.record.tables import Refusal
+from server.record.ledger import Ledger
+from server.record.rows import Kind, LedgerRow, Refusal
 
 # An answer carries at most a few hundred numbers; whatever is larger is not one of ours, unless
 # the caller expects it.

@@ -28,7 +28,7 @@ from server.link.revocations import Revocations
 from server.link.servicer import Servicer
 from server.link.session import Answer
 from server.link.sessions import Sessions
-from server.record.tables import Refusal
+from server.record.rows import Refusal
 
 logger = logging.getLogger("recast.link")
 FAREWELL_SECONDS = 5.0

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
 from server.record.database import open_database, plain_errors
+from server.record.rows import Refusal
 from server.record.tables import (
     Accuracy,
     Baseline,
     ClassEntry,
-    Refusal,
     RefusalEntry,
     Round,
     Run,

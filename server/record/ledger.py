@@ -14,17 +14,8 @@ from sqlalchemy import func, select
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from server.record.history import History
-from server.record.tables import (
-    Direction,
-    Kind,
-    Layer,
-    LedgerEntry,
-    LedgerRow,
-    Refusal,
-    RefusalEntry,
-)
-
-__all__ = ["Direction", "Kind", "Layer", "Ledger", "LedgerRow", "Refusal"]
+from server.record.rows import Direction, Kind, LedgerRow, Refusal
+from server.record.tables import LedgerEntry, RefusalEntry
 
 Key = Literal["task", "round", "client", "direction", "kind", "layer"]
 COLUMNS = ("run", "task", "round", "client", "direction", "kind", "layer", "bytes")

@@ -6,31 +6,22 @@ loses no round that it had reported as finished.
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Literal
 
 import numpy as np
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
-from server.record.database import plain_errors
-from server.record.history import History
+from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal
+from server.record.runs import Runs, now
 from server.record.tables import (
     Accuracy,
     Base,
     Baseline,
     ClassEntry,
-    FinishedRound,
     LedgerEntry,
-    LedgerRow,
-    Measured,
-    Refusal,
     RefusalEntry,
     Round,
     Run,
@@ -48,82 +39,8 @@ _SHARES = insert(Base.metadata.tables[ShareEntry.__tablename__]).prefix_with("OR
 _REFUSALS = insert(Base.metadata.tables[RefusalEntry.__tablename__])
 
 
-class Registry(History):
+class Registry(Runs):
     """A registry's file, to read and to write."""
-
-    @contextmanager
-    def writing(self, what: str) -> Iterator[Session]:
-        """A write transaction, which holds the file's lock; ``what`` names it in an error."""
-        with (
-            plain_errors(self.path, f"recording {what}"),
-            Session(self._engine.execution_options(write=True), expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
-
-    def start_run(
-        self,
-        config: Mapping[str, object],
-        bank_sha256: bytes,
-        versions: Mapping[str, str],
-        command: str | None = None,
-    ) -> int:
-        """Begin a run and return its id.
-
-        Args:
-            config: kept as JSON; values that JSON lacks are kept as their ``str``.
-            bank_sha256: 32 bytes.
-            versions: package name to version.
-            command: the command line, this process's own where ``None``.
-        """
-        run = Run(
-            status="running",
-            command=shlex.join(sys.argv) if command is None else command,
-            config=dict(config),
-            versions=dict(versions),
-            bank_sha256=bank_sha256,
-            started=_now(),
-        )
-        with self.writing("a run") as session:
-            session.add(run)
-        return run.id
-
-    def finish_run(self, run: int, status: Literal["finished", "interrupted", "failed"]) -> None:
-        """Record how a run ended, and when. A resumed run ends again."""
-        with self.writing(f"the end of run {run}") as session:
-            found = self.existing(session, run)
-            found.status, found.finished = status, _now()
-
-    def finish_with(self, run: int, tasks: int) -> bool:
-        """End a run as finished, unless more than ``tasks`` tasks have been added to it meanwhile.
-
-        Returns:
-            Whether it ended; what is added later is refused.
-        """
-        with self.writing(f"the end of run {run}") as session:
-            found = self.existing(session, run)
-            count = select(func.count()).select_from(Task).where(Task.run == run)
-            if (session.scalar(count) or 0) > tasks:
-                return False
-            found.status, found.finished = "finished", _now()
-        return True
-
-    def resume_run(self, run: int) -> None:
-        """A run that had ended, or had been killed, runs again."""
-        with self.writing(f"the resumption of run {run}") as session:
-            found = self.existing(session, run)
-            found.status, found.finished = "running", None
-
-    def existing(self, session: Session, run: int) -> Run:
-        """The run, for a transaction to change.
-
-        Raises:
-            RecastError: there is none of that number.
-        """
-        found = session.get(Run, run)
-        if found is None:
-            raise RecastError(f"{self.path} has no run {run}: `recast tasks list` shows them")
-        return found
 
     def add_task(
         self,
@@ -272,7 +189,7 @@ def _round_row(run: int, found: FinishedRound) -> Round:
         clients=found.clients,
         seconds=found.seconds,
         accuracy=found.accuracy,
-        recorded=_now(),
+        recorded=now(),
     )
 
 
@@ -297,7 +214,3 @@ def _add_traffic(
 def _one_line(detail: str) -> str:
     """The text of a client, which may be anything, as one short line."""
     return " ".join(detail.split())[:DETAIL_CHARACTERS]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

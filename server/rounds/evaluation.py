@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from protos import recast_v1_pb2 as pb
 from recast_core.wire.messages import RefusedError
 from server.exchange.traffic import Topic
-from server.record.tables import Measured
+from server.record.rows import Measured
 from server.rounds.checks import check_evaluation
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState

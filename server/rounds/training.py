@@ -14,7 +14,7 @@ from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError, snap
 from server.exchange.observer import LOST
 from server.exchange.traffic import FORGETFUL, Topic
-from server.record.tables import FinishedRound
+from server.record.rows import FinishedRound
 from server.rounds.aggregation import Contribution
 from server.rounds.checks import check_update
 from server.rounds.drawing import Drawing

@@ -10,8 +10,8 @@ import pytest
 
 from experiments.command.ledger import ledger
 from recast_core.errors import RecastError
-from server.record.ledger import LedgerRow, Refusal
 from server.record.registry import Registry
+from server.record.rows import LedgerRow, Refusal
 
 if TYPE_CHECKING:
     from conftest import Simulated

@@ -26,7 +26,7 @@ from recast_core.backbones.files import read_state
 from recast_core.fitting import features_of
 from recast_core.settings import Settings
 from server.record.registry import Registry
-from server.record.tables import Measured
+from server.record.rows import Measured
 
 if TYPE_CHECKING:
     from conftest import Simulated

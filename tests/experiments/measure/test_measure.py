@@ -22,9 +22,9 @@ from experiments.measure.relay import Relays
 from experiments.measure.run import Plan, measure
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from server.record.ledger import Ledger, LedgerRow
+from server.record.ledger import Ledger
 from server.record.registry import Registry
-from server.record.tables import FinishedRound, Measured
+from server.record.rows import FinishedRound, LedgerRow, Measured
 
 ROW_KEYS = {
     "method", "transport", "task", "rounds", "payload_up", "payload_down", "message_up",

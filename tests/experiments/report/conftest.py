@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.record.registry import Registry
-from server.record.tables import Direction, FinishedRound, Kind, LedgerRow, Measured, Refusal
+from server.record.rows import Direction, FinishedRound, Kind, LedgerRow, Measured, Refusal
 
 NAMES = (
     "digits", "digits-inverted", "digits-rotated", "flowers102-0-19-noisy", "gtsrb",

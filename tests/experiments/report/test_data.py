@@ -22,7 +22,7 @@ from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry
-from server.record.tables import Measured
+from server.record.rows import Measured
 
 if TYPE_CHECKING:
     from conftest import Simulated

@@ -13,8 +13,9 @@ from protos.content import from_content, to_content
 from server.exchange.observer import LogObserver
 from server.exchange.traffic import MAX_REPLY_BYTES, Topic, Traffic
 from server.flower import number
-from server.record.ledger import Ledger, LedgerRow
+from server.record.ledger import Ledger
 from server.record.registry import Registry
+from server.record.rows import LedgerRow
 
 TOPIC = Topic("t", 3)
 UPDATE = pb.ToServer(update=pb.Update(bank=1, task=1, round=3, examples=5, coefficients=b"x" * 24))

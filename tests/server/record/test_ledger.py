@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recast_core.errors import RecastError
-from server.record.ledger import Direction, Key, Kind, Layer, Ledger, LedgerRow, Refusal
+from server.record.ledger import Key, Ledger
 from server.record.registry import Registry
+from server.record.rows import Direction, Kind, Layer, LedgerRow, Refusal
 
 KEYS = ("task", "round", "client", "direction", "kind")
 ROW = LedgerRow("a", 1, "7", "up", "coefficients", "payload", 24)

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from recast_core.errors import RecastError
-from server.record.ledger import Ledger, LedgerRow, Refusal
+from server.record.ledger import Ledger
 from server.record.registry import Registry
-from server.record.tables import FinishedRound, Measured
+from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal
 
 ROOT = Path(__file__).parents[3]
 ROWS = 100
@@ -36,7 +36,7 @@ sys.modules["recast_core"] = package
 import numpy as np
 from sqlalchemy import Engine, event
 from server.record.registry import Registry
-from server.record.tables import FinishedRound, LedgerRow, Refusal
+from server.record.rows import FinishedRound, LedgerRow, Refusal
 
 path, rows, die_at, moment = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 

@@ -18,7 +18,7 @@ from server.record.ledger import Ledger
 from server.record.lock import LOCK, hold, is_held, settle
 from server.record.registry import Registry
 from server.record.resume import unfinished
-from server.record.tables import FinishedRound
+from server.record.rows import FinishedRound
 
 if TYPE_CHECKING:
     from conftest import Federation

@@ -1,0 +1,105 @@
+"""What others hand to the registry, and get from it: rows without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+Direction = Literal["up", "down"]
+Kind = Literal["bank", "coefficients", "head", "metrics", "control"]
+Layer = Literal["payload", "message", "wire"]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """Bytes that one client sent (``up``) or was sent (``down``).
+
+    The layers measure the same traffic at three depths: never add them to each other.
+
+    Attributes:
+        task: the task's name, ``None`` for what belongs to no task (a bank, a greeting).
+        round: from 1, 0 outside the rounds.
+        client: Flower's node id.
+        layer: ``payload`` what the method has to say, ``message`` the serialised message, ``wire``
+            what a relay would count.
+    """
+
+    task: str | None
+    round: int
+    client: str
+    direction: Direction
+    kind: Kind
+    layer: Layer
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A client, or its answer, that a round went on without.
+
+    Attributes:
+        task: the task's name, ``None`` where it is unknown.
+        reason: a short stable code.
+        detail: one line for a person.
+    """
+
+    client: str
+    task: str | None
+    round: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRound:
+    """A round of one task, to be recorded.
+
+    Attributes:
+        task: its number.
+        round: from 1, once for each task.
+        coefficients: float32 ``[D]``, aggregated, finite.
+        examples: that the clients trained on in this round.
+        clients: whose updates were aggregated.
+        seconds: that the round took.
+        accuracy: a fraction, ``None`` where none was measured.
+    """
+
+    task: int
+    round: int
+    coefficients: Vector
+    examples: int
+    clients: int
+    seconds: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation of one task, to be recorded.
+
+    Attributes:
+        task: its number.
+        round: whose coefficients were evaluated, 0 for the bank's start.
+        accuracy: a fraction.
+        head_only_accuracy: of the same head on the backbone as it came, if measured.
+        examples: held-out examples over all clients.
+        clients: that evaluated.
+        after_task: the number of the task learned last.
+        baselines: fractions that methods reach which send nothing, by their names.
+    """
+
+    task: int
+    round: int
+    accuracy: float
+    head_only_accuracy: float | None
+    examples: int
+    clients: int
+    after_task: int
+    baselines: Mapping[str, float] = field(default_factory=dict)
