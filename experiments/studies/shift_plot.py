@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from experiments.studies.svg import dot as mark
+from experiments.studies.svg import line, opened, text
 
 _WIDTH, _HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 20, 52
@@ -46,47 +48,31 @@ def draw(dots: Sequence[Dot]) -> str:
     def up(part: float) -> float:
         return _TOP + (high - part) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'font-family="system-ui, sans-serif" font-size="12">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
-        "<title>Part of centralised full fine-tuning's gain against bytes sent by a client</title>",
-    ]
+    title = "Part of centralised full fine-tuning's gain against bytes sent by a client"
+    parts = opened(_WIDTH, _HEIGHT, title)
     for tick in range(round(low * 5), round(high * 5) + 1):
         y = up(tick / 5)
-        parts.append(_line((_LEFT, y), (_WIDTH - _RIGHT, y), "#ddd"))
-        parts.append(_text(_LEFT - 8, y + 4, f"{tick * 20} %", "end"))
+        parts.append(line((_LEFT, y), (_WIDTH - _RIGHT, y), "#ddd"))
+        parts.append(text(_LEFT - 8, y + 4, f"{tick * 20} %", "end"))
     for decade in _DECADES:
         if decade < 10:
             told = "nothing" if decade == 0 else f"10^{decade} B"
-            parts.append(_text(across(decade), _HEIGHT - _BOTTOM + 18, told, "middle"))
+            parts.append(text(across(decade), _HEIGHT - _BOTTOM + 18, told, "middle"))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(_text(middle, _HEIGHT - 10, "sent by a client for a whole task", "middle"))
+    parts.append(text(middle, _HEIGHT - 10, "sent by a client for a whole task", "middle"))
     networks = list(dict.fromkeys(dot.network for dot in dots))
     for place, network in enumerate(networks):
         colour = _COLOURS[place % len(_COLOURS)]
-        parts.append(f'<circle cx="{_LEFT + 14}" cy="{_TOP + 12 + 18 * place}" r="5" '
-                     f'fill="{colour}"/>')  # fmt: skip
-        parts.append(_text(_LEFT + 26, _TOP + 16 + 18 * place, network, "start"))
+        parts.append(mark((_LEFT + 14, _TOP + 12 + 18 * place), colour))
+        parts.append(text(_LEFT + 26, _TOP + 16 + 18 * place, network, "start"))
     for dot in dots:
         place = networks.index(dot.network)
         colour = _COLOURS[place % len(_COLOURS)]
         decades = math.log10(dot.sent) if dot.sent else _NOTHING
         x, y = across(decades) + 8 * place, up(dot.part)
-        parts.append(_line((x, up(dot.spread[0])), (x, up(dot.spread[1])), colour))
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
+        parts.append(line((x, up(dot.spread[0])), (x, up(dot.spread[1])), colour))
+        parts.append(mark((x, y), colour))
         right = decades < 7
         label = f"{dot.name}"
-        parts.append(_text(x + 9 if right else x - 9, y + 4, label, "start" if right else "end"))
+        parts.append(text(x + 9 if right else x - 9, y + 4, label, "start" if right else "end"))
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _line(start: tuple[float, float], end: tuple[float, float], colour: str) -> str:
-    return (
-        f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}" '
-        f'stroke="{colour}"/>'
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333">{escape(text)}</text>'

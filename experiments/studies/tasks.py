@@ -1,0 +1,168 @@
+"""New classes: methods from 20 bytes to whole networks over a sequence of tasks, federated.
+
+``python -m experiments.studies.tasks --rows rows.jsonl`` learns every task of the sequence with
+every method, seed and order, through the product's own federation in one process. A method's rate
+is chosen among the same three multiples of the one that it declares, by validation images that are
+part of the clients' training images. Every row is appended to the file as it is made, and a study
+goes on where it was stopped; ``tasks_table`` makes tables and plots. With ``--clients 1`` it is
+centralised; ``--quick`` is small enough for a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.studies.shift_book import Book, OutOfTime
+from experiments.studies.tasks_data import materialised
+from experiments.studies.tasks_rows import (
+    BY_NAME,
+    FACTORS,
+    ROWS,
+    Row,
+    Terms,
+    alone,
+    federated,
+)
+from recast_core.backbones import load_backbone
+from recast_core.errors import RecastError
+from recast_core.task_spec import parse_tasks
+
+_VALIDATION_SEED = 1_009
+QUICK = ("local head", "norm groups 1", "TinyLoRA 12 x 4")
+
+
+class Study:
+    """All rows of a sequence of tasks."""
+
+    def __init__(
+        self, terms: Terms, tasks: Sequence[str], images: int, book: Book, folder: Path
+    ) -> None:
+        """Write the tasks' images, of which at most ``images`` train, into ``folder``."""
+        self.terms, self.book, self.folder = terms, book, folder
+        size = load_backbone(terms.backbone).preprocess.size
+        self.learn = [materialised(t, size, images, folder, validate=False) for t in tasks]
+        self.judge = [materialised(t, size, images, folder, validate=True) for t in tasks]
+        self.where = {
+            "backbone": Path(terms.backbone).stem,
+            "clients": terms.clients,
+            "images": images,
+            "sequence": " ".join(tasks),
+        }
+
+    def run(self, rows: Sequence[Row], seeds: int, orders: int) -> None:
+        """Every row that the book lacks, seed by seed.
+
+        Raises:
+            OutOfTime: some are left.
+        """
+        for order in range(orders):
+            tasks = ordered(self.learn, order)
+            for seed in range(seeds):
+                for row in rows:
+                    self._cell(row, tasks, order, seed)
+
+    def _cell(self, row: Row, tasks: Sequence[str], order: int, seed: int) -> None:
+        key = {"row": row.name, "order": order, "seed": seed, **self.where}
+        if self.book.find(**key):
+            return
+        factor = self._factor(row)
+        self.book.check()
+        found = _run(row, self.terms, tasks, seed, factor)
+        self.book.add({**key, "factor": factor, **found})
+        told = " ".join(f"{n} {100 * t['accuracy']:.1f}" for n, t in found["tasks"].items())
+        print(f"{row.name}, order {order}, seed {seed}: {told} ({found['seconds']} s)", flush=True)
+
+    def _factor(self, row: Row) -> float:
+        """The multiple that does best on validation images; tried once for each kind of row."""
+        if row.free:
+            return 1.0
+        key = {"tuned": list(row.rate_of), **self.where}
+        done = self.book.find(**key)
+        if done is None:
+            self.book.check()
+            tried = {
+                factor: _mean(federated(row, self.terms, self.judge, _VALIDATION_SEED, factor))
+                for factor in FACTORS
+            }
+            best = max(FACTORS, key=lambda factor: tried[factor])
+            done = {**key, "factor": best, "validation": {str(f): v for f, v in tried.items()}}
+            self.book.add(done)
+        return float(done["factor"])
+
+
+def ordered(tasks: Sequence[str], order: int) -> list[str]:
+    """The tasks as given for order 0, else in an order that ``order`` draws."""
+    if not order:
+        return list(tasks)
+    return [tasks[place] for place in np.random.default_rng(order).permutation(len(tasks))]
+
+
+def _run(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
+    return (alone if row.alone else federated)(row, terms, tasks, seed, factor)
+
+
+def _mean(found: Any) -> float:
+    return float(np.mean([task["accuracy"] for task in found["tasks"].values()]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.studies.tasks", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--backbone", default="glyph_resnet20")
+    parser.add_argument("--target", default="conv")
+    parser.add_argument("--tasks", default="digits@0-4 digits@5-9 digits@0-4+inverted")
+    parser.add_argument("--banks", nargs="*", default=[], help="NAME=FILE: tasks=..., norms=...")
+    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--images", type=int, default=500, help="training images of a task")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--partition", default="dirichlet:0.5")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--orders", type=int, default=1)
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="names of rows")
+    parser.add_argument("--rows", type=Path, required=True, help="JSON lines, appended to")
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds; the rest is left")
+    parser.add_argument("--quick", action="store_true", help="a few rows, as a test runs it")
+    options = parser.parse_args(arguments)
+    banks = dict(pair.split("=", 1) for pair in options.banks)
+    rows = [row for row in ROWS if row.bank in ("", "own", *banks)]
+    if options.only:
+        missing = set(options.only) - BY_NAME.keys()
+        if missing:
+            raise RecastError(f"no row {', '.join(missing)}: choose from {', '.join(BY_NAME)}")
+        rows = [row for row in rows if row.name in options.only]
+    if options.quick:
+        rows = [row for row in rows if row.name in QUICK]
+        options.clients, options.images, options.rounds, options.epochs = 2, 60, 1, 1
+        options.seeds = 1
+    terms = Terms(
+        options.backbone, options.target, options.clients, options.rounds, options.epochs,
+        options.batch, options.partition, banks,
+    )  # fmt: skip
+    book = Book(options.rows, time.monotonic() + options.budget)
+    with tempfile.TemporaryDirectory(prefix="recast-") as folder:
+        study = Study(
+            terms,
+            [str(task) for task in parse_tasks(options.tasks)],
+            options.images,
+            book,
+            Path(folder),
+        )
+        try:
+            study.run(rows, options.seeds, options.orders)
+        except OutOfTime:
+            print(f"out of time: the same command goes on with {options.rows}")
+
+
+if __name__ == "__main__":
+    main()

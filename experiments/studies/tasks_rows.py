@@ -1,0 +1,204 @@
+"""Methods of the study of tasks, and one federation of one of them."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.engines.folded import FoldedGrid
+from experiments.studies.trial import tasks_of, trial
+from recast_core.methods import parse_method
+from recast_core.setting_values import Value
+from recast_core.settings import Settings
+from recast_core.sources.shift_bank import LEARNING_RATE
+from server.app import Conditions, run_federation
+from server.exchange.observer import LogObserver
+from server.flower import server_identity
+from server.record.registry import Registry
+
+# Times the rate that a method declares.
+FACTORS = (0.3, 1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of the table.
+
+    Attributes:
+        name: for people.
+        method: as ``--method`` takes it; ``{}`` stands for the backbone's target.
+        bank: of ``recast``: ``own``, or a name that ``--banks`` gives a file.
+        bits: of an update's numbers.
+        head: as ``--head`` takes it.
+        alone: each client trains for itself, and nothing is sent.
+    """
+
+    name: str
+    method: str = "recast"
+    bank: str = ""
+    bits: int = 8
+    head: str = "local"
+    alone: bool = False
+
+    @property
+    def rate_of(self) -> tuple[str, str]:
+        """Rows that share this share a tuned rate."""
+        return self.method, self.bank
+
+    @property
+    def free(self) -> bool:
+        """Nothing but a head is learned."""
+        return self.method == "head-only"
+
+
+LOCAL_HEAD = "local head"
+ROWS = (
+    Row(LOCAL_HEAD, "head-only"),
+    Row("alone, norm affine", "norm-affine", alone=True),
+    Row("alone, everything", "full", alone=True),
+    Row("own weights", bank="own"),
+    Row("own weights, 4 bits", bank="own", bits=4),
+    Row("task directions", bank="tasks"),
+    Row("task directions, 4 bits", bank="tasks", bits=4),
+    Row("task directions, alone", bank="tasks", alone=True),
+    Row("norm directions", bank="norms"),
+    Row("norm directions, 4 bits", bank="norms", bits=4),
+    Row("TinyLoRA 12 x 4", "tiny-lora:12:4:{}"),
+    Row("TinyLoRA 48 x 4", "tiny-lora:48:4:{}"),
+    Row("norm groups 1", "norm-groups:1"),
+    Row("norm groups 4", "norm-groups:4"),
+    Row("norm groups 4, 4 bits", "norm-groups:4", bits=4),
+    Row("norm groups 16", "norm-groups:16"),
+    Row("LoRA-XS 2", "lora-xs:2:{}"),
+    Row("LoRA-XS 4", "lora-xs:4:{}"),
+    Row("LoRA-XS 8", "lora-xs:8:{}"),
+    Row("VeRA 16", "vera:16:{}"),
+    Row("norm affine, 1 bit", "norm-affine", bits=1),
+    Row("norm affine, 4 bits", "norm-affine", bits=4),
+    Row("norm affine", "norm-affine"),
+    Row("LoRA r1, 1 bit", "lora:1:{}", bits=1),
+    Row("LoRA r1", "lora:1:{}"),
+    Row("LoRA r4", "lora:4:{}"),
+    Row("everything (FedAvg)", "full", bits=32),
+)
+BY_NAME = {row.name: row for row in ROWS}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all federations of a study have in common.
+
+    Attributes:
+        backbone: as ``--backbone`` takes it.
+        target: of methods that have one.
+        clients: how many; 1 is centralised.
+        rounds: of each task.
+        epochs: in each round.
+        batch: images a step.
+        partition: as ``--partition`` takes it.
+        banks: files by name.
+    """
+
+    backbone: str
+    target: str
+    clients: int
+    rounds: int
+    epochs: int
+    batch: int
+    partition: str
+    banks: Mapping[str, str]
+
+    def settings(self, row: Row, tasks: Iterable[str], seed: int, factor: float) -> Settings:
+        """Of one federation; ``factor`` times the rate that the method declares."""
+        method = row.method.format(self.target)
+        values: dict[str, Value] = {
+            "backbone": self.backbone, "target": self.target, "tasks": " ".join(tasks),
+            "rounds": self.rounds, "epochs": self.epochs, "batch": self.batch, "seed": seed,
+            "partition": self.partition if self.clients > 1 else "iid", "head": row.head,
+            "method": method, "bits": row.bits, "decay": "cosine",
+            "error-feedback": row.bits < 4,
+        }  # fmt: skip
+        if row.bank and row.bank != "own":
+            values["bank"] = self.banks[row.bank]
+        if not row.free:
+            values["learning-rate"] = factor * base_rate(row, self.target)
+        return Settings.from_mapping(values)
+
+
+def federated(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
+    """Each task's accuracy and bytes, of one federation over the tasks in their order."""
+    began = time.monotonic()
+    report = trial(terms.settings(row, tasks, seed, factor), terms.clients)
+    found = tasks_of(report)
+    return {
+        "tasks": {
+            name: {
+                "accuracy": task["accuracy"],
+                "numbers": 0 if row.free else task["coefficients"],
+                "update_bytes": 0 if row.free else task["update_bytes"],
+                "up": task["method_message_up"],
+                "down": task["method_message_down"],
+            }
+            for name, task in found.items()
+        },
+        "forgetting": report["forgetting"]["max_abs_change"],
+        "bank_bytes": report["bank"]["bytes"],
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def base_rate(row: Row, target: str) -> float:
+    """What a method declares; of directions scaled to a spread, what ``recast bank`` declares."""
+    if row.bank in ("", "own"):
+        return parse_method(row.method.format(target)).learning_rate
+    return LEARNING_RATE
+
+
+class _One(FoldedGrid):
+    """A fleet of which one client alone is there."""
+
+    def __init__(self, clients: int, settings: Settings, node: int) -> None:
+        super().__init__(clients, settings)
+        self._only = node
+
+    def get_node_ids(self) -> Iterable[int]:
+        """That one."""
+        return [self._only]
+
+
+def alone(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
+    """The same where each client keeps what it learned: weighted by its test images."""
+    began = time.monotonic()
+    logging.getLogger("recast").setLevel(logging.ERROR)
+    settings = terms.settings(row, tasks, seed, factor)
+    right: dict[str, float] = {}
+    total: dict[str, int] = {}
+    for node in range(1, terms.clients + 1):
+        with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
+            result = run_federation(
+                _One(terms.clients, settings, node),
+                replace(settings, run_dir=folder),
+                Path(folder),
+                LogObserver(),
+                extra={"clients": terms.clients},
+                conditions=Conditions(patience=0.0),
+            )
+            with Registry(result.registry) as registry:
+                names = {task.number: task.name for task in registry.tasks(result.run)}
+                first = {one.task: one for one in reversed(registry.accuracies(result.run))}
+        for task, one in first.items():
+            name = names[task]
+            right[name] = right.get(name, 0.0) + one.accuracy * one.examples
+            total[name] = total.get(name, 0) + one.examples
+    nothing = {"numbers": 0, "update_bytes": 0, "up": 0.0, "down": 0.0}
+    return {
+        "tasks": {name: {"accuracy": right[name] / total[name], **nothing} for name in total},
+        "forgetting": 0.0,
+        "bank_bytes": 0,
+        "seconds": round(time.monotonic() - began, 2),
+    }
