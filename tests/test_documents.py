@@ -53,6 +53,7 @@ SKIPPED: dict[str, str] = {
     "flower-superlink": "tests/experiments/deployment",
     "flower-supernode": "tests/experiments/deployment",
     "export ": "a setting of the shell",
+    "python -m experiments.studies.paper": "downloads: tests/experiments/studies/test_paper.py",
     "systemctl": "a service manager",
 }
 if not torch.cuda.is_available():
