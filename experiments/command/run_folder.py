@@ -42,6 +42,23 @@ def opened(run: Path | None) -> Iterator[tuple[Registry, Run]]:
         yield registry, last
 
 
+def find_run(run: Path | None, number: int | None = None) -> tuple[Path, int]:
+    """The registry's file of a run's folder, and the number of a run that it has.
+
+    Args:
+        run: ``None`` for the newest folder under ``runs/``.
+        number: of the run; the last one where ``None``.
+
+    Raises:
+        RecastError: there is none.
+    """
+    with opened(run) as (registry, last):
+        known = [found.id for found in registry.runs()]
+        if number is not None and number not in known:
+            raise RecastError(f"{registry.path} has no run {number}: choose one of {known}")
+        return registry.path, last.id if number is None else number
+
+
 def find_task(registry: Registry, run: Run, name: str) -> Task:
     """The task of that name.
 

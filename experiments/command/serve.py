@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,16 @@ from experiments.command.console import print_closing
 from experiments.command.link_log import address_of, check_insecure, set_up
 from experiments.command.link_view import LinkView
 from experiments.command.metrics import serve_metrics
+from experiments.logs.callback import Callback
+from experiments.logs.watched import watched
 from experiments.report.summary import summarise
+from experiments.session.simulation import Finished
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
-from server.app import Conditions, RunResult, ended_untold, run_federation, run_folder
+from server.app import Conditions, ended_untold, run_federation, run_folder
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.record.farewell import farewell_given
@@ -73,8 +78,28 @@ class LinkOptions:
         return None
 
 
-def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
+def serve(
+    settings: Settings, options: LinkOptions, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Wait for clients, run the federation, print its closing table and return its report.
+
+    Raises:
+        RecastError: settings that cannot run. Finished rounds stay in the registry.
+    """
+    done = run_server(settings, options, callbacks)
+    print_closing(done.report, done.result, settings.backbone)
+    return done.report
+
+
+def run_server(
+    settings: Settings, options: LinkOptions, callbacks: Sequence[Callback] = ()
+) -> Finished:
+    """Wait for clients and run the federation.
+
+    Args:
+        settings: of the run.
+        options: how it is reached.
+        callbacks: are told of rounds and tasks.
 
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
@@ -88,7 +113,8 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
     set_up(as_json=options.json_log)
     if settings.labels >= 0:
         logger.warning("labels is for simulated clients: these have the labels that their data has")
-    signal.signal(signal.SIGTERM, _stop)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     folder = run_folder(settings)
     ended = ended_untold(settings, folder)
     with ExitStack() as stack:
@@ -111,28 +137,24 @@ def serve(settings: Settings, options: LinkOptions) -> dict[str, Any]:
             told = grid.bid_farewell(options.clients, FAREWELL_SECONDS)
             farewell_given(folder)
             logger.info("run %d is finished: %d clients have been told", ended.run, told)
-            return _close(settings, ended, 0.0)
+            return Finished(ended, summarise(ended, "link", settings.seed, 0.0))
         view = stack.enter_context(LinkView(grid.sessions, plain=options.json_log))
         logger.info("listening at %s, waiting for %d clients", grid.address, options.clients)
         grid.wait_for_clients(options.clients)
         while options.wait_for is not None and not options.wait_for.exists():
             time.sleep(0.05)
         began = time.monotonic()
+        watch = stack.enter_context(watched(view, folder, settings, callbacks))
         result = run_federation(
             grid,
             settings,
             folder,
-            view,
+            watch.observer,
             conditions=Conditions(classes_of=known_classes, secret_sampling=True),
         )
-    return _close(settings, result, time.monotonic() - began)
-
-
-def _close(settings: Settings, result: RunResult, seconds: float) -> dict[str, Any]:
-    """Print the closing table of a run and return its report."""
-    report = summarise(result, "link", settings.seed, seconds)
-    print_closing(report, result, settings.backbone)
-    return report
+        report = summarise(result, "link", settings.seed, time.monotonic() - began)
+        watch.finished(report)
+    return Finished(result, report)
 
 
 def for_clients(settings: Settings) -> dict[str, Value]:

@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.command.simulate import ENGINES, simulate
+from experiments.command.simulate import simulate
 from experiments.measure.deployment import Deployment
 from experiments.measure.flower import FlowerDeployment
 from experiments.measure.link import LinkDeployment
 from experiments.measure.phases import RUN, Phase, PhaseClock, record, watch
 from experiments.measure.relay import Relay, Relays
 from experiments.measure.table import print_tables, ratios
+from experiments.session.simulation import ENGINES, Population
 from recast_core.errors import RecastError
 from recast_core.methods import parse_method
 from recast_core.settings import Settings
@@ -118,7 +119,7 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
                 else:
                     _say(f"{method} over {transport}: nothing on a wire")
                     with contextlib.redirect_stdout(io.StringIO()):
-                        simulate(chosen, plan.clients, transport)
+                        simulate(chosen, Population(plan.clients, transport))
                     found = {}
                 rows = rows_of(here / "run" / "registry.sqlite", method, transport)
                 report["rows"] += rows

@@ -33,6 +33,11 @@ def register_head(make: Callable[[], HeadKind]) -> None:
     _KINDS[kind.name] = make
 
 
+def forget_head(name: str) -> None:
+    """Let another kind have the name."""
+    del _KINDS[name]
+
+
 def head_names() -> tuple[str, ...]:
     """The names of all kinds."""
     return tuple(_KINDS)

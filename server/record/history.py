@@ -113,6 +113,19 @@ class History:
         with self.reading() as session:
             return list(session.scalars(query))
 
+    def round(self, run: int, task: int, round: int) -> Round:
+        """One finished round of a task.
+
+        Raises:
+            RecastError: it has not finished.
+        """
+        query = select(Round).where(Round.run == run, Round.task == task, Round.round == round)
+        with self.reading() as session:
+            found = session.scalar(query)
+        if found is None:
+            raise RecastError(f"round {round} of task {task} of run {run} is not in {self.path}")
+        return found
+
     def latest(self, run: int) -> tuple[int, int] | None:
         """Task number and round of the round recorded last, ``None`` before the first."""
         query = select(Round.task, Round.round).where(Round.run == run).order_by(Round.id.desc())

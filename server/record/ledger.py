@@ -112,7 +112,7 @@ class Ledger:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(self._table(run))
+        writer.writerows(self.rows(run))
         write_atomically(path, text.getvalue().encode())
 
     def export_parquet(self, path: Path, run: int | None = None) -> None:
@@ -133,13 +133,26 @@ class Ledger:
             for name in COLUMNS
         ]
         schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
-        rows = self._table(run)
+        rows = self.rows(run)
         columns = [[row[index] for row in rows] for index in range(len(COLUMNS))]
         buffer = io.BytesIO()
         pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), buffer)
         write_atomically(path, buffer.getvalue())
 
-    def _table(self, run: int | None) -> list[tuple[str | int | None, ...]]:
+    def of_round(self, run: int, task: str, round: int) -> tuple[int, int]:
+        """Bytes of the serialised messages of one round of a task, up and down."""
+        query = (
+            select(LedgerEntry.direction, func.sum(LedgerEntry.bytes))
+            .where(LedgerEntry.run == run, LedgerEntry.task == task, LedgerEntry.round == round)
+            .where(LedgerEntry.layer == "message")
+            .group_by(LedgerEntry.direction)
+        )
+        with self._registry.reading() as session:
+            found: dict[str, int] = {row[0]: row[1] for row in session.execute(query)}
+        return found.get("up", 0), found.get("down", 0)
+
+    def rows(self, run: int | None = None) -> list[tuple[str | int | None, ...]]:
+        """The recorded rows, of every run where ``None``, with the fields of ``COLUMNS``."""
         query = select(*(getattr(LedgerEntry, name) for name in COLUMNS)).order_by(LedgerEntry.id)
         if run is not None:
             query = query.where(LedgerEntry.run == run)

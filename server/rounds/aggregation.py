@@ -58,6 +58,11 @@ def register_aggregation(name: str, rule: Aggregate) -> None:
         raise RecastError(f"aggregation {name!r} is registered already: give another name")
 
 
+def forget_aggregation(name: str) -> None:
+    """Let another rule have the name."""
+    del _RULES[name]
+
+
 def aggregation(name: str) -> Aggregate:
     """The rule of this name.
 

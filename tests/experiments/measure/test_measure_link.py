@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.command.simulate import simulate
+from experiments.session.simulation import Population
 from experiments.measure.link import LinkDeployment
 from experiments.measure.relay import Relays
 from experiments.measure.run import Plan, measure
@@ -45,7 +46,7 @@ def test_a_measured_run_over_tls_ends_in_the_bytes_of_the_engines(
     run = tmp_path / "measured" / "recast-link" / "run"
     logging.getLogger("flwr").setLevel(logging.ERROR)
     for engine in ("sequential", "folded"):
-        simulate(settings(engine), 2, engine)
+        simulate(settings(engine), Population(2, engine))
         assert coefficients(tmp_path / engine) == coefficients(run), engine
 
     what = [(entry["task"], entry["round"], entry["what"]) for entry in report["rounds"]]

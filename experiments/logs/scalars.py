@@ -1,0 +1,25 @@
+"""The numbers of an event by name, as loggers plot them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from experiments.logs.callback import RoundFinished, TaskFinished
+
+ROUND = (
+    "updates", "examples", "seconds", "bytes_up", "bytes_down", "coefficients_norm", "accuracy",
+)  # fmt: skip
+TASK = ("accuracy", "without_updates", "clients")
+
+
+def of_round(event: RoundFinished) -> dict[str, float]:
+    """What a round has of ``ROUND``; without an accuracy where none was measured."""
+    found = {name: float(getattr(event, name)) for name in ROUND[:5]}
+    found["coefficients_norm"] = float(np.linalg.norm(event.coefficients))
+    return found if event.accuracy is None else found | {"accuracy": event.accuracy}
+
+
+def of_task(event: TaskFinished) -> dict[str, float]:
+    """What a task has of ``TASK``; accuracies are fractions."""
+    found = {"accuracy": event.accuracy, "clients": float(event.clients)}
+    return found if event.without is None else found | {"without_updates": event.without}

@@ -1,0 +1,1 @@
+"""A federation and what it leaves, for Python and for the command alike."""

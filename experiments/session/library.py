@@ -1,0 +1,67 @@
+"""A run's tasks as a library, each with a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from experiments.command.deployed import keeps_head
+from experiments.command.run_folder import learned
+from experiments.command.tasks_export import fit_head
+from recast_core.errors import RecastError
+from recast_core.library import TaskLibrary
+from server.record.registry import Registry, Run
+
+
+def library_of(registry: Registry, run: Run, data: Mapping[str, str]) -> TaskLibrary:
+    """Every task of a run that has a finished round.
+
+    Args:
+        registry: of the run.
+        run: that trained coefficients.
+        data: DATA by task, in place of the tasks' own.
+
+    Raises:
+        RecastError: an unknown task among ``data``, data that cannot be used, or none for a task
+            whose head has to be fitted.
+    """
+    tasks, rounds = registry.tasks(run.id), registry.last_rounds(run.id)
+    if unknown := data.keys() - {task.name for task in tasks}:
+        raise RecastError(
+            f"run {run.id} has no task {min(unknown)!r}: name those of "
+            f"{', '.join(task.name for task in tasks)}"
+        )
+    library: TaskLibrary | None = None
+    for task in tasks:
+        if task.number not in rounds:
+            continue
+        model = learned(registry, run, task.name)
+        library = library or TaskLibrary(model.bank)
+        sent = model.net.coefficients.sent()
+        if keeps_head(run.config):
+            head, classes = _linear(model.net.own_head), model.classes or model.backbone.classes
+        else:
+            source = data.get(task.name, task.source)
+            if not source:
+                raise RecastError(
+                    f"task {task.name} has its clients' own data, and their heads stay with them: "
+                    f"give data={{{task.name!r}: DATA}} to fit one on"
+                )
+            fitted = fit_head(model, source)
+            head, classes = fitted.head, fitted.classes
+        library.add(task.name, sent, head, classes or None)
+    if library is None:
+        raise RecastError(f"run {run.id} in {registry.path.parent} has no finished round yet")
+    return library
+
+
+def _linear(head: nn.Module) -> nn.Linear:
+    """The linear layer of a backbone's classifier."""
+    found = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    if len(found) != 1:
+        raise RecastError(
+            f"the deployed classifier is a {type(head).__name__} of {len(found)} linear layers, "
+            "a library keeps one: use run.model(TASK)"
+        )
+    return found[0]
