@@ -1,11 +1,19 @@
-"""The door of the `recast` command: nothing on the path may stand in for one of its packages."""
+"""The door of the `recast` command: nothing on the path may stand in for one of its packages.
+
+It is also the other name of the public module ``recast``, for where another package is called so::
+
+    import recast_fl as recast
+"""
 
 from __future__ import annotations
 
 import sys
+from functools import cache
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 PACKAGES = ("protos", "recast_core", "client", "server", "experiments")
@@ -36,6 +44,17 @@ def hidden(first: Path | None = None) -> str | None:
     return None
 
 
+def stranger() -> str | None:
+    """What else ``import recast`` gives, and what to do, in one line; ``None`` if it is ours."""
+    spec = find_spec("recast")
+    if spec is None or (where := _where(spec)) == _HOME / "recast.py":
+        return None
+    return (
+        f"`import recast` gives {where}, another package: write `import recast_fl as recast`, or "
+        "take that one away"
+    )
+
+
 def _where(spec: ModuleSpec) -> Path:
     """The file of a module, or the folder of a package."""
     if spec.submodule_search_locations:
@@ -48,6 +67,27 @@ def main() -> NoReturn:
     if (message := hidden()) is not None:
         print(f"recast: {message}", file=sys.stderr)
         sys.exit(_REFUSED)
+    if (message := stranger()) is not None:
+        print(f"recast: note: {message}", file=sys.stderr)
     from experiments.command.cli import main as command
 
     command()
+
+
+@cache
+def _face() -> ModuleType:
+    """The public module, also where another package has its name."""
+    if stranger() is None:
+        return import_module("recast")
+    spec = spec_from_file_location("recast_fl_face", _HOME / "recast.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def __getattr__(name: str) -> object:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_face(), name)

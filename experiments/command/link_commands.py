@@ -41,6 +41,7 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 @_json_log
 @click.option("--metrics", type=int, help="Serve Prometheus metrics at this port of 127.0.0.1.")
 @click.option("--wait-for", type=click.Path(path_type=Path), hidden=True)
+@options.log
 @options.settings
 @options.json_file
 @click.pass_context
@@ -53,13 +54,14 @@ def serve(context: click.Context, /, **values: Any) -> None:
     from experiments.command.report_file import report
     from experiments.command.serve import LinkOptions
     from experiments.command.serve import serve as run
+    from experiments.logs.table import open_logs
     from recast_core.settings import Settings
 
-    path = values.pop("json_path", None)
+    path, logs = values.pop("json_path", None), values.pop("log", ())
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
     own |= {"keepalive", "json_log", "metrics", "wait_for"}
     link = LinkOptions(**{name: values.pop(name) for name in own & values.keys()})
-    report(path, lambda: run(Settings.from_mapping(values), link))
+    report(path, lambda: run(Settings.from_mapping(values), link, open_logs(logs)))
 
 
 @click.command()

@@ -74,6 +74,13 @@ preset = click.option(
     "--preset",
     help="A variant of the paper: recast-att, recast-mlp, recast-att+mlp, recast-resnet.",
 )
+log = click.option(
+    "--log",
+    multiple=True,
+    metavar="KIND:WHERE",
+    help="Also tell a logger: csv:FILE, tensorboard:DIR, wandb:PROJECT or mlflow:DIR; may be "
+    "repeated.",
+)
 json_file = click.option(
     "--json",
     "json_path",

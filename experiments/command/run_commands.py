@@ -23,6 +23,7 @@ from recast_core.errors import RecastError
 @click.option("--bf16", is_flag=True, help="Folded: products in bfloat16; close, not equal.")
 @click.option("--compile", "compiled", is_flag=True, help="Folded: torch.compile the model.")
 @options.fleet
+@options.log
 @options.settings
 @options.json_file
 def simulate(
@@ -30,6 +31,7 @@ def simulate(
     engine: str,
     bf16: bool,
     compiled: bool,
+    log: tuple[str, ...] = (),
     json_path: Path | None = None,
     **values: Any,
 ) -> None:
@@ -41,14 +43,15 @@ def simulate(
         raise RecastError(f"{clients} clients: give at least 1")
     from experiments.command.simulate import simulate as run
     from experiments.engines.fleet import Fleet
+    from experiments.logs.table import open_logs
+    from experiments.session.simulation import Population
     from recast_core.settings import Settings
 
     told = {name: values.pop(name) for name in options.FLEET if name in values}
     fleet = Fleet(**told) if told else None
     settings = Settings.from_mapping(values)
-    report_file.report(
-        json_path, lambda: run(settings, clients, engine, fleet, bf16=bf16, compiled=compiled)
-    )
+    people = Population(clients, engine, fleet, bf16, compiled)
+    report_file.report(json_path, lambda: run(settings, people, open_logs(log)))
 
 
 @click.command()

@@ -42,8 +42,9 @@ class RoundFinished:
         updates: that were averaged.
         examples: training images behind them.
         seconds: that the round took.
-        bytes_up: serialised messages of this round to the server, all clients.
-        bytes_down: from the server.
+        bytes_up: serialised messages of this round to the server, all clients; without those of
+            the evaluation that follows the last round.
+        bytes_down: likewise, from the server.
         coefficients: of the task after the round, float32 ``[D]``, a copy.
         accuracy: a fraction, where this round was evaluated.
     """

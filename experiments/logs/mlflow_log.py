@@ -1,7 +1,8 @@
-"""A log for MLflow: a folder, or the address of a tracking server."""
+"""A log for MLflow: a folder with a database, or the address of a tracking server."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,14 +29,18 @@ class MlflowLog(Callback):
         if find_spec("mlflow") is None:
             raise RecastError("log mlflow needs MLflow: `pip install 'recast-fl[mlflow]'`")
         self._where = where
+        self._artifacts: str | None = None
         if "://" not in where:
+            folder = Path(where).resolve()
             try:
-                Path(where).mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise RecastError(
                     f"cannot write log {where} ({error}): name another folder"
                 ) from error
-            self._where = Path(where).resolve().as_uri()
+            # Folders of files, the way of old, are refused by MLflow 3.
+            self._where = f"sqlite:///{folder / 'mlflow.db'}"
+            self._artifacts = (folder / "artifacts").as_uri()
         self._client: Any = None
         self._run = ""
         self._status = "FAILED"
@@ -44,9 +49,13 @@ class MlflowLog(Callback):
         """Create the run."""
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         self._client = client = MlflowClient(self._where)
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
+        if experiment is not None:
+            number = experiment.experiment_id
+        else:
+            number = client.create_experiment(EXPERIMENT, self._artifacts)
         name = f"{event.folder.name}-{event.run}"
         self._run = client.create_run(number, run_name=name).info.run_id
         for key, value in {**event.settings, "bank-sha256": event.bank}.items():

@@ -38,7 +38,7 @@ def register_log(name: str, make: Callable[[str], Callback]) -> None:
 def open_logs(specs: Sequence[str]) -> list[Callback]:
     """The logs of these specifications, each ``KIND:WHERE``.
 
-    A log that fails later, as where a disk is full, is warned of once and left out; the run goes on.
+    A log that fails later, as where a disk is full, is warned of once and left out.
 
     Raises:
         RecastError: an unknown kind, a package that is missing, or a place that cannot be written.

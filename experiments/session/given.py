@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from recast_core.errors import RecastError
-from recast_core.heads import HeadKind
 from recast_core.heads.table import forget_head, register_head
 from recast_core.methods import METHODS, Method, register_method
 from recast_core.sources import SOURCES, Source, register_source
@@ -63,8 +62,8 @@ def _method(method: object) -> str:
 
 
 def _head(head: object) -> str:
-    made = head() if isinstance(head, type) else head
-    if not isinstance(made, HeadKind):
+    made: Any = head() if isinstance(head, type) else head
+    if not all(hasattr(made, name) for name in ("name", "code", "travels", "fit")):
         raise _wrong("head", head, "a recast_core.heads.HeadKind")
     make = head if isinstance(head, type) else (lambda: made)
     return _known("head", made.name, head, lambda _name, _head: register_head(make), forget_head)

@@ -18,6 +18,7 @@ from recast_core.model import RecastModel
 from server.prepare import bank_path
 from server.record.history import History
 from server.record.registry import Registry
+from server.record.registry import Run as Entry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, number: int, summary: Mapping[str, Any] | None = None) -> None:
-        """The run of this number; ``summary`` is what ``--json`` writes of it, where it is known."""
+        """The run of this number; ``summary`` is what ``--json`` writes of it, if known."""
         self.folder, self.number = folder, number
         self._summary = summary
 
@@ -68,7 +69,7 @@ class Run:
     @property
     def status(self) -> str:
         """``running``, ``finished``, ``interrupted`` or ``failed``."""
-        return self._read(lambda history: self._entry(history).status)
+        return str(self._read(lambda history: self._entry(history).status))
 
     @property
     def tasks(self) -> pd.DataFrame:
@@ -77,7 +78,7 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row for each finished round: updates, examples, seconds, bytes, accuracy if measured."""
+        """A row for each finished round: updates, examples, seconds, bytes, accuracy."""
         return self._read(lambda history: frames.history_frame(history, self.number))
 
     @property
@@ -109,7 +110,7 @@ class Run:
         """Write the run's page, beside the registry where ``path`` is ``None``; its file.
 
         Raises:
-            RecastError: a package of the extra ``report`` is missing, or the file cannot be written.
+            RecastError: the extra ``report`` is missing, or the file cannot be written.
         """
         from experiments.report import report
 
@@ -154,5 +155,5 @@ class Run:
         with History(self.registry) as history:
             return look(history)
 
-    def _entry(self, history: History) -> Any:
+    def _entry(self, history: History) -> Entry:
         return next(run for run in history.runs() if run.id == self.number)

@@ -82,9 +82,7 @@ class Population:
         if self.fleet is not None and self.engine == "ray":
             raise RecastError("a fleet on engine ray: use --engine folded or sequential")
         if (self.bf16 or self.compiled) and self.engine != "folded":
-            raise RecastError(
-                f"--bf16 and --compile on engine {self.engine}: use --engine folded"
-            )
+            raise RecastError(f"--bf16 and --compile on engine {self.engine}: use --engine folded")
 
 
 @dataclass(frozen=True)

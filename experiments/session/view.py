@@ -1,4 +1,4 @@
-"""What Python shows of a run: nothing, the command's progress, or one line that a notebook keeps."""
+"""What Python shows of a run: nothing, the command's progress, or a notebook's."""
 
 from __future__ import annotations
 
@@ -135,5 +135,6 @@ class NotebookView(Quiet):
         import html
 
         lines = "".join(f"<div>{html.escape(line)}</div>" for line in self._said)
-        bar = f'<progress value="{min(self._done, self._total)}" max="{self._total or 1}"></progress>'
+        done, total = min(self._done, self._total), self._total or 1
+        bar = f'<progress value="{done}" max="{total}"></progress>'
         return f"{lines}<div>{bar} {html.escape(self._now)}</div>"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from experiments.command.simulate import simulate
-from experiments.session.simulation import Population
 from experiments.measure.link import LinkDeployment
 from experiments.measure.relay import Relays
 from experiments.measure.run import Plan, measure
 from experiments.measure.table import ratios
+from experiments.session.simulation import Population
 from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry
