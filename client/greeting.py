@@ -23,7 +23,7 @@ def greet(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToSe
         try:
             data = me.data(task)
         except RecastError as error:
-            logger.error("no data for task %s: %s", task.name, error)
+            logger.warning("no data for task %s: %s", task.name, error)
             reason = pb.Refusal.REASON_CLASSES if task.classes else pb.Refusal.REASON_FAILED
             reply.lacks.add(task=task.id, reason=reason, detail=plain(str(error)))
             continue

@@ -215,7 +215,8 @@ class Node:
             index, count = self.share or (0, 1)
             return f"no training images in share {index} of {count}"
         told, found = what_is_there(self.data_dir, task.name)
-        logger.warning("task %s: %s; there is %s", task.name, told, found)
+        text = "no part in task %s: %s; there is %s"
+        logger.warning(text, task.name, told, found)
         return told
 
 

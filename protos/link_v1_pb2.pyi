@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromServer(_message.Message):
-    __slots__ = ("number", "train", "evaluate", "hello", "bank", "other", "reference", "welcome", "dismissal")
+    __slots__ = ("number", "train", "evaluate", "hello", "bank", "other", "reference", "welcome", "dismissal", "notice")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class FromServer(_message.Message):
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DISMISSAL_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     number: int
     train: bytes
     evaluate: bytes
@@ -27,7 +28,8 @@ class FromServer(_message.Message):
     reference: Reference
     welcome: Welcome
     dismissal: Dismissal
-    def __init__(self, number: _Optional[int] = ..., train: _Optional[bytes] = ..., evaluate: _Optional[bytes] = ..., hello: _Optional[bytes] = ..., bank: _Optional[bytes] = ..., other: _Optional[_Union[Other, _Mapping]] = ..., reference: _Optional[_Union[Reference, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., dismissal: _Optional[_Union[Dismissal, _Mapping]] = ...) -> None: ...
+    notice: str
+    def __init__(self, number: _Optional[int] = ..., train: _Optional[bytes] = ..., evaluate: _Optional[bytes] = ..., hello: _Optional[bytes] = ..., bank: _Optional[bytes] = ..., other: _Optional[_Union[Other, _Mapping]] = ..., reference: _Optional[_Union[Reference, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., dismissal: _Optional[_Union[Dismissal, _Mapping]] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class FromClient(_message.Message):
     __slots__ = ("number", "reply", "error", "join")

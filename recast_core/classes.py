@@ -17,7 +17,8 @@ from recast_core.errors import RecastError
 from recast_core.text import plain
 
 Names = tuple[str, ...]
-MAX_CLASSES = 1 << 16
+# What two bytes count, as heads do on the wire.
+MAX_CLASSES = (1 << 16) - 1
 MAX_NAME = 200
 
 

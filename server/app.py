@@ -18,8 +18,10 @@ from recast_core.plugins import load_plugins
 from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
+from recast_core.text import plain
 from recast_core.wire.codec import encoded_length
 from server.exchange.carried import Ending
+from server.exchange.notices import Noticing
 from server.exchange.observer import LogObserver, Observer
 from server.exchange.traffic import Limited
 from server.prepare import keep_bank, kept_start, make_heads, make_start
@@ -35,6 +37,7 @@ from server.rounds.strategy import FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
 logger = logging.getLogger("recast.server")
+SECONDS_TO_TELL = 2.0
 app = ServerApp()
 
 
@@ -154,6 +157,8 @@ def run_federation(
                 _learn(strategy, grid, registry, run, settings.keep_running)
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                if isinstance(error, RecastError) and isinstance(grid, Noticing):
+                    grid.notify_all(plain(f"the run has failed: {error}", 400), SECONDS_TO_TELL)
                 _end(strategy, grid, finished=False)
                 registry.finish_run(run, "interrupted" if stopped else "failed")
                 raise

@@ -24,6 +24,7 @@ from protos import recast_v1_pb2 as pb
 from protos.link import SERVICE, TALK, unpack
 from recast_core.errors import RecastError
 from recast_core.files import remedy
+from recast_core.text import plain
 
 logger = logging.getLogger("recast.link")
 WELCOME_SECONDS = 30.0
@@ -120,6 +121,9 @@ class LinkClient:
                 frame = link.FromServer.FromString(raw)
                 if frame.WhichOneof("body") == "dismissal":
                     return frame.dismissal.reason
+                if frame.WhichOneof("body") == "notice":
+                    logger.warning("the server says: %s", plain(frame.notice, 400))
+                    continue
                 self._take(frame)
             logger.warning("the server ended the stream; joining again")
         except grpc.aio.AioRpcError as error:

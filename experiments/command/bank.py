@@ -107,6 +107,7 @@ class MadeBank:
         bank: what clients are sent.
         directions: before they were packed.
         sources: all that were tried, in order.
+        spare: further sources that an earlier command had asked for; what is there of them stays.
         gains: on shifts that no source met, by what was held out ("" for unseen pairs).
     """
 
@@ -114,6 +115,7 @@ class MadeBank:
     directions: Directions
     sources: Sequence[SourceNetwork]
     gains: dict[str, list[Gain]]
+    spare: int = 0
 
     def report(self) -> dict[str, Any]:
         """What ``--json`` writes."""
@@ -187,7 +189,7 @@ def make_bank(
         loaded.model, directions, rank=plan.rank, bits=plan.bits, meta=meta, device=device
     )
     gains = _try(loaded, dataset, bank, plan, choice, device)
-    return MadeBank(bank, directions, sources, gains)
+    return MadeBank(bank, directions, sources, gains, kept.spare if kept else 0)
 
 
 def _check_classes(loaded: Backbone, dataset: Dataset, data: str) -> None:

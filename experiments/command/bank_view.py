@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -80,7 +81,10 @@ def bank(backbone: str, data: str, plan: BankPlan, output: Path, device: str) ->
             kept = f"finished source networks are kept in {folder}: the same command goes on"
             raise KeyboardInterrupt(kept) from None
     made.bank.save(output)
-    SourceFolder.clear(folder)
+    if made.spare:
+        print(f"{folder} stays: it is of {made.spare} source networks more", file=sys.stderr)
+    else:
+        SourceFolder.clear(folder)
     report = made.report()
     _print(made, report, output)
     return report

@@ -66,6 +66,8 @@ class ProgressObserver:
             disable=not self._live,
         )
         self._bar = self._progress.add_task("greeting clients", total=None)
+        self._said: set[tuple[str, str]] = set()
+        self._same = 0
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -90,6 +92,9 @@ class ProgressObserver:
 
     def joined(self, clients: int, delivered: int) -> None:
         """Say who is there."""
+        if self._same:
+            self._line(f"left out for reasons given above: {self._same} times more")
+            self._same = 0
         self._line(f"{clients} clients ready, bank sent to {delivered}")
 
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
@@ -112,9 +117,13 @@ class ProgressObserver:
         )
 
     def refused(self, client: str, reason: str, detail: str) -> None:
-        """Warn of what was left out; a simulated fleet's losses are the closing table's."""
+        """Warn of what was left out, once; a simulated fleet's losses are the closing table's."""
         if reason in LOST.values() or (reason == "no-data" and "share" in detail):
             return
+        if (reason, detail) in self._said:
+            self._same += 1
+            return
+        self._said.add((reason, detail))
         self._line(f"client {client} left out ({reason}): {detail}")
 
     def overdue(self, clients: Collection[str]) -> None:
@@ -178,7 +187,8 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
         highlight=False,
     )
     for task, count in report.get("without_images", {}).items():
-        console.print(f"{task}: {count} clients have no training images and took no part")
+        who = "1 client has" if count == 1 else f"{count} clients have"
+        console.print(f"{task}: {who} no training images and took no part")
     bank = report["bank"]
     console.print(
         f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "

@@ -29,11 +29,12 @@ class WandbLog(Callback):
         """Open the run, in the current folder's ``wandb/`` or where WANDB_DIR says."""
         import wandb
 
+        mode: Any = os.environ.get("WANDB_MODE", "offline")  # wandb checks it
         self._run = wandb.init(
             project=self._project,
             name=f"{event.folder.name}-{event.run}",
             config={**event.settings, "bank-sha256": event.bank},
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]  # wandb checks
+            mode=mode,
             reinit="create_new",
         )
 

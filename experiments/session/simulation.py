@@ -174,6 +174,8 @@ def _check_data(settings: Settings, clients: int) -> dict[str, str]:
             raise RecastError(
                 f"task {task} has images of one class only: name at least two classes"
             )
-        partition(data, 0, clients, scheme=settings.partition, seed=settings.seed)
+        partition(
+            data, 0, clients, scheme=settings.partition, seed=settings.seed, labels=settings.labels
+        )
         digests[task.name] = data.digest()
     return digests

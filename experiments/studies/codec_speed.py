@@ -20,7 +20,7 @@ from recast_core.bank import TemplateBank, TemplateGroup
 from recast_core.wire.codec import Vector, decode
 from recast_core.wire.messages import Hyperparameters, to_update
 from recast_core.wire.transforms import round_update
-from server.exchange.roster import Share
+from server.exchange.share import Share
 from server.rounds.aggregation import average
 from server.rounds.checks import check_update
 

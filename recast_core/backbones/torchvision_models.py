@@ -31,10 +31,11 @@ def load_torchvision(
     """
     known = models.list_models(module=models)
     if name not in known:
+        packaged = ", ".join(other for other in others if other not in ("file", "module"))
         near = difflib.get_close_matches(name, [*known, *others], n=3, cutoff=0.4)
         raise RecastError(
             f"unknown backbone {name!r} (near names: {', '.join(near) or 'none'}): give "
-            f"{others[0]}, a torchvision classifier, file:PATH or module:pkg.mod:factory"
+            f"{packaged}, a torchvision classifier, file:PATH or module:pkg.mod:factory"
         )
     members: dict[str, Any] = dict(models.get_model_weights(name).__members__)
     if weights.lower() == "none":

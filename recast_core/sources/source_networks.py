@@ -63,9 +63,15 @@ class Watcher(Protocol):
 class SourceFolder:
     """Finished sources of one plan, a file each; complete or absent.
 
+    A plan whose ``sources`` begin with those of the folder's plan goes on with it, and one whose
+    sources are the first of them takes these and leaves the others.
+
     Args:
         path: the folder; made at the first source.
         plan: everything that the sources follow from, as plain JSON values.
+
+    Attributes:
+        spare: how many of the folder's sources the plan leaves, at most.
 
     Raises:
         RecastError: the folder holds sources of another plan, or cannot be read.
@@ -74,16 +80,22 @@ class SourceFolder:
     def __init__(self, path: Path, plan: Mapping[str, object]) -> None:
         self.path = path
         self._plan = json.dumps(plan, sort_keys=True, indent=1).encode()
-        try:
-            there = (path / _PLAN).read_bytes() if (path / _PLAN).exists() else self._plan
-        except OSError as error:
+        there = _read_plan(path)
+        wanted: dict[str, object] = json.loads(self._plan)
+        if there is None:
+            there = wanted
+        mine, others = wanted.get("sources"), there.get("sources")
+        odd = [key for key in {**wanted, **there} if wanted.get(key) != there.get(key)]
+        self.spare, self._longer = 0, False
+        if isinstance(mine, list) and isinstance(others, list):
+            shared = min(len(mine), len(others))
+            if mine[:shared] == others[:shared]:
+                odd = [key for key in odd if key != "sources"]
+            self.spare, self._longer = len(others) - shared, len(mine) > shared
+        if odd:
             raise RecastError(
-                f"cannot read {path / _PLAN}: {error.strerror or error}; remove that folder"
-            ) from error
-        if there != self._plan:
-            raise RecastError(
-                f"{path} holds sources of other settings or data: go on with those, or remove it "
-                "to start afresh"
+                f"{path} holds sources of other settings or data ({', '.join(sorted(odd))}): go on "
+                "with those, or remove it to start afresh"
             )
 
     def load(self, index: int) -> SourceNetwork | None:
@@ -106,8 +118,9 @@ class SourceFolder:
         Raises:
             RecastError: the folder cannot be written.
         """
-        if not (self.path / _PLAN).exists():
+        if self._longer or not (self.path / _PLAN).exists():
             write_atomically(self.path / _PLAN, self._plan)
+            self._longer = False
         told = {"name": source.name, "first": source.losses.first, "last": source.losses.last}
         content = safetensors.torch.save(
             {name: tensor.contiguous() for name, tensor in source.differences.items()},
@@ -125,6 +138,27 @@ class SourceFolder:
 
     def _file(self, index: int) -> Path:
         return self.path / f"source-{index:04d}.safetensors"
+
+
+def _read_plan(path: Path) -> dict[str, object] | None:
+    """The plan of the sources in a folder, ``None`` where there is none.
+
+    Raises:
+        RecastError: it cannot be read.
+    """
+    if not (path / _PLAN).exists():
+        return None
+    try:
+        plan = json.loads((path / _PLAN).read_bytes())
+    except OSError as error:
+        raise RecastError(
+            f"cannot read {path / _PLAN}: {error.strerror or error}; remove that folder"
+        ) from error
+    except (ValueError, RecursionError):
+        plan = None
+    if not isinstance(plan, dict):
+        raise RecastError(f"{path / _PLAN} is no plan of ours: remove that folder")
+    return plan
 
 
 def fine_tune_sources(

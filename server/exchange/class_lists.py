@@ -8,6 +8,8 @@ from protos import recast_v1_pb2 as pb
 from recast_core.classes import Names, check_names, list_hash
 from recast_core.errors import RecastError
 
+MOST_NAMES = 4096
+
 
 class ClassLists:
     """The lists that are agreed, by the task's number.
@@ -77,6 +79,30 @@ def names_in(hello: pb.Hello, task: int, announced: int) -> Names:
                 raise RecastError("a list of classes that is not the one that it had announced")
             return names
     raise RecastError("no list of classes, which it was asked for")
+
+
+def within_reason(lists: Mapping[Names, int]) -> tuple[dict[Names, int], list[Names]]:
+    """The lists that a task's is made of, and those that would make it larger than it may be.
+
+    A list that half of the nodes have may be of any length; all others together are of
+    ``MOST_NAMES`` names, so that nobody makes everybody fit a head of classes that nobody has. What
+    more nodes have comes first, then what is shorter.
+
+    Args:
+        lists: how many nodes have each.
+    """
+    ranked = sorted(lists, key=lambda names: (-lists[names], len(names), names))
+    most, kept, left = MOST_NAMES, dict[Names, int](), list[Names]()
+    if ranked and 2 * lists[ranked[0]] >= sum(lists.values()):
+        most += len(ranked[0])
+    union: set[str] = set()
+    for names in ranked:
+        if len(union.union(names)) > most:
+            left.append(names)
+        else:
+            kept[names] = lists[names]
+            union.update(names)
+    return kept, left
 
 
 def by_hash(hashes: Mapping[int, int]) -> dict[int, list[int]]:

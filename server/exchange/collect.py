@@ -102,6 +102,7 @@ class Collector:
         messages: Iterable[Message],
         useful: Callable[[Message], bool] | None = None,
         hurry: bool = True,
+        enough: int | None = None,
     ) -> list[Message]:
         """Send ``messages``, wait, and return the answers that came in time.
 
@@ -110,12 +111,13 @@ class Collector:
             messages: at most one a node and group.
             useful: whether an answer counts towards the quorum; ``None`` waits for all answers.
             hurry: whether a quorum closes a group at once, and not a little later.
+            enough: useful answers that close a group here; the run's quorum where ``None``.
         """
         began = self._clock()
         ends = began + self._deadline
         self._asked = self._push(grid, messages, ends + self._deadline + GONE_SECONDS)
         open_ = dict(self._asked)
-        wait = Wait(self._asked.values(), self._pace, began, self._needed(), hurry=hurry)
+        wait = Wait(self._asked.values(), self._pace, began, self._needed(enough), hurry=hurry)
         replies: list[Message] = []
         presence = Presence(grid, self._clock)
         pause = FIRST_PAUSE
@@ -194,7 +196,9 @@ class Collector:
             if name
         }
 
-    def _needed(self) -> dict[str, int]:
+    def _needed(self, enough: int | None) -> dict[str, int]:
+        if enough is not None:
+            return dict.fromkeys((question.group for question in self._asked.values()), enough)
         counts = Counter(question.group for question in self._asked.values())
         return {
             group: min(count, self._quorum)

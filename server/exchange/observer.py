@@ -76,7 +76,7 @@ class LogObserver:
     def refused(self, client: str, reason: str, detail: str) -> None:
         """Warn of what was left out."""
         text = "client %s refused (%s): %s"
-        _hush.log(logging.WARNING, client, text, client, reason, detail)
+        _hush.log(logging.WARNING, client, text, self.name_of(client), reason, detail)
 
     def overdue(self, clients: Collection[str]) -> None:
         """Log who is new among them."""

@@ -5,59 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
 from recast_core.classes import Names, agreed, agreed_outputs
-from recast_core.errors import RecastError
 from recast_core.start import Start
 from recast_core.text import plain
-from recast_core.wire.messages import bank_ref
-from server.exchange.class_lists import ClassLists, by_hash, names_in
+from server.exchange.class_lists import by_hash, within_reason
 from server.exchange.collect import Collector
-from server.exchange.deliveries import Deliveries
+from server.exchange.greeter import Greeter
 from server.exchange.observer import Observer
-from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic, code, is_answer
-
-# A list of a few thousand names; a reply that was not asked for one is shorter.
-_LONGEST_LIST = 1 << 20
+from server.exchange.share import Share
+from server.exchange.traffic import MESSAGE_TYPES, Topic, Traffic, code
 
 logger = logging.getLogger("recast.server")
 LOOK_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one node has of one task: counts of images, and of classes in its training images.
-
-    ``class_hash`` is that of the list of names that its class ids count in, 0 where it has none.
-    """
-
-    train_examples: int
-    test_examples: int
-    classes: int
-    local_classes: int
-    class_hash: int = 0
-
-    @property
-    def can_train(self) -> bool:
-        """Whether there is something to tell apart."""
-        return self.train_examples > 0 and self.local_classes > 1
-
-    @property
-    def can_evaluate(self) -> bool:
-        """Whether a local head can be fitted and measured."""
-        return self.can_train and self.test_examples > 0
-
-
-def agreed_classes(shares: Iterable[Share]) -> int:
-    """The number of classes that most nodes announce of a task; of two, the smaller."""
-    counted = Counter(share.classes for share in shares)
-    most = max(counted.values())
-    return min(classes for classes, count in counted.items() if count == most)
 
 
 class Roster:
@@ -69,17 +33,15 @@ class Roster:
     def __init__(
         self, start: Start, traffic: Traffic, collector: Collector, observer: Observer
     ) -> None:
-        self._content = start.to_bytes()
-        self._start = start
+        self._greeter = Greeter(start, traffic, collector)
         self._tasks: Sequence[pb.Task] = ()
         self._traffic = traffic
         self._collector = collector
         self._observer = observer
-        self._lists = ClassLists()
-        self._deliveries = Deliveries()
         self._shares: dict[int, dict[int, Share]] = {}
         self._numbers: dict[int, int] = {}
-        self._lacks: dict[int, dict[int, str]] = {}
+        self._lacks: dict[int, dict[int, tuple[str, str]]] = {}
+        self._untold: list[tuple[int, str]] = []
 
     @property
     def nodes(self) -> Mapping[int, Mapping[int, Share]]:
@@ -93,11 +55,11 @@ class Roster:
         """
         self._tasks = tasks
         for number, names in classes.items():
-            self._lists.fix(number, names)
+            self._greeter.lists.fix(number, names)
         self._shares.clear()
 
-    def lacking(self, task: int) -> list[str]:
-        """Why nodes take no part in a task, a reason each."""
+    def lacking(self, task: int) -> list[tuple[str, str]]:
+        """Why nodes take no part in a task: a code and a line of text each."""
         return list(self._lacks.get(task, {}).values())
 
     def numbers(self) -> dict[int, int]:
@@ -122,41 +84,36 @@ class Roster:
         silent = set().union(
             *(self._collector.waiting(MESSAGE_TYPES[k]) for k in ("hello", "bank"))
         )
-        silent |= {node for node in present if self._deliveries.barred(node)}
+        silent |= {node for node in present if self._greeter.barred(node)}
         new = [node for node in present if node not in self._shares and node not in silent]
         if not new:
             return
-        hellos = self._greet(grid, new)
+        hellos = self._greeter.greet(grid, self._tasks, new)
         hellos |= self._explain(grid, hellos)
         lacking = [node for node, hello in hellos.items() if hello.tasks and not hello.holds_bank]
         ready = {node for node, hello in hellos.items() if hello.holds_bank or not hello.tasks}
-        for node in sorted(ready | self._deliver(grid, lacking)):
+        for node in sorted(ready | self._greeter.deliver(grid, lacking)):
             self._enter(node, hellos[node])
+        self._tell(grid)
         self._observer.joined(sum(map(bool, self._shares.values())), len(lacking))
 
     def agree(self, grid: Grid, task: int, outputs: int = 0) -> Names:
         """The class list of a task, agreed now by all nodes that have images of it.
 
-        One node for each list that was announced is asked for it; nodes with another than what
-        comes out are sent it, and map their ids by name or are refused by name. From then on it
-        stays. ``outputs`` are those of a kept classifier, 0 where there is none.
+        One node for each list that was announced is asked for it, and others of the same list where
+        it does not say. A list that would make the task's too long is left out with its nodes.
+        Nodes with another than what comes out are sent it, and map their ids by name or are refused
+        by name. From then on it stays. ``outputs`` are those of a kept classifier, 0 where there is
+        none.
 
         Returns:
             The names in the order of their ids; none where no node has names.
         """
-        hashes = {node: own[task].class_hash for node, own in self._shares.items() if task in own}
-        lists: dict[Names, int] = {}
-        for announced, nodes in by_hash(hashes).items():
-            names = self._names_of(grid, task, announced, nodes)
-            if names:
-                lists[names] = len(nodes)
-            else:
-                for node in nodes:
-                    self._leave_out(node, task, "classes", "no list of its class names came")
+        lists = self._announced(grid, task)
         if not lists:
             return ()
         names = agreed_outputs(lists, outputs) if outputs else agreed(lists)
-        self._lists.fix(task, names)
+        self._greeter.lists.fix(task, names)
         own = {
             node: pb.Hello(tasks=[_as_told(task, shares[task])])
             for node, shares in self._shares.items()
@@ -166,29 +123,44 @@ class Roster:
         for node in own:
             if node in told:
                 self._enter(node, told[node])
-            elif not self._lists.fits(own[node].tasks[0]):
+            elif not self._greeter.lists.fits(own[node].tasks[0]):
                 self._leave_out(node, task, "classes", "its class ids are not the task's")
+        self._tell(grid)
         return names
 
-    def _names_of(self, grid: Grid, task: int, announced: int, nodes: Sequence[int]) -> Names:
-        """The list with a hash, from the first of a few nodes that has it; none if none does."""
-        for node in nodes[:3]:
-            hello = self._greet(grid, [node], wanted=(task,)).get(node, pb.Hello())
-            try:
-                return names_in(hello, task, announced)
-            except RecastError as error:
-                self._traffic.refuse(node, self._topic(task), "malformed", str(error))
-        return ()
+    def _announced(self, grid: Grid, task: int) -> dict[Names, int]:
+        """How many nodes have each list of a task; nodes whose list is not to be had are left out.
+
+        A node that answers with what is no such list harms itself alone.
+        """
+        hashes = {node: own[task].class_hash for node, own in self._shares.items() if task in own}
+        groups = by_hash(hashes)
+        names_of, liars = self._greeter.lists_of(grid, self._tasks, task, groups)
+        found: dict[Names, list[int]] = {}
+        for announced, nodes in groups.items():
+            for node in nodes:
+                if node in liars:
+                    self._leave_out(node, task, "classes", liars[node])
+                elif announced in names_of:
+                    found.setdefault(names_of[announced], []).append(node)
+                else:
+                    self._leave_out(node, task, "classes", "no list of its class names came")
+        lists, odd = within_reason({names: len(nodes) for names, nodes in found.items()})
+        for names in odd:
+            for node in found[names]:
+                detail = f"a list of {len(names)} classes, more than a task takes with the others'"
+                self._leave_out(node, task, "classes", detail)
+        return lists
 
     def _explain(self, grid: Grid, hellos: Mapping[int, pb.Hello]) -> dict[int, pb.Hello]:
         """Greet again, with the task's list, the nodes whose own lists are others."""
-        strangers = []
+        strangers, lists = [], self._greeter.lists
         for node, hello in hellos.items():
-            tasks = [d.task for d in hello.tasks if d.class_hash and not self._lists.fits(d)]
+            tasks = [d.task for d in hello.tasks if d.class_hash and not lists.fits(d)]
             if tasks:
-                self._lists.tell(node, tasks)
+                lists.tell(node, tasks)
                 strangers.append(node)
-        return self._greet(grid, strangers)
+        return self._greeter.greet(grid, self._tasks, strangers)
 
     def _enter(self, node: int, hello: pb.Hello) -> None:
         """Take down what a node has, and refuse what it lacks or counts otherwise."""
@@ -198,7 +170,7 @@ class Roster:
         for data in hello.tasks:
             if data.task not in known:
                 continue
-            if not self._lists.fits(data):
+            if not self._greeter.lists.fits(data):
                 self._leave_out(node, data.task, "classes", "its class ids are not the task's")
                 continue
             self._shares[node][data.task] = Share(
@@ -215,32 +187,22 @@ class Roster:
     def _leave_out(self, node: int, task: int, reason: str, detail: str) -> None:
         """Refuse a node for one task, once however often it says so."""
         self._shares[node].pop(task, None)
-        said, lacks = plain(f"{reason}: {detail}"), self._lacks.setdefault(task, {})
+        said, lacks = (reason, plain(detail)), self._lacks.setdefault(task, {})
         if lacks.get(node) != said:
             lacks[node] = said
-            self._traffic.refuse(node, self._topic(task), reason, detail)
+            topic = self._topic(task)
+            self._traffic.refuse(node, topic, reason, detail)
+            text = f"task {topic.task} goes on without this client ({reason}): {said[1]}"
+            self._untold.append((node, text))
+
+    def _tell(self, grid: Grid) -> None:
+        """Tell nodes that were left out, in their own logs."""
+        for node, text in self._untold:
+            self._traffic.tell(grid, node, text)
+        self._untold.clear()
 
     def _topic(self, task: int) -> Topic:
         return Topic(next((known.name for known in self._tasks if known.id == task), None))
-
-    def _greet(
-        self, grid: Grid, nodes: Iterable[int], wanted: Collection[int] = ()
-    ) -> dict[int, pb.Hello]:
-        """Greet nodes, asking for their own class names of the tasks ``wanted``; their answers."""
-        reference = bank_ref(self._start, len(self._content))
-        bodies = {
-            node: pb.ToClient(
-                hello=pb.HelloRequest(
-                    bank=reference,
-                    tasks=self._lists.tasks_for(node, self._tasks, wanted),
-                    method=self._start.method,
-                )
-            )
-            for node in nodes
-        }
-        limit = _LONGEST_LIST if wanted else 0
-        answers = self._ask(grid, bodies, "hello", limit) if bodies else []
-        return {answer.node: answer.body.hello for answer in answers}
 
     def await_nodes(self, grid: Grid, wanted: Collection[str], seconds: float) -> None:
         """Greet who is there until all of ``wanted`` are ready, or some seconds have passed."""
@@ -253,46 +215,6 @@ class Roster:
                 return
             logger.info("waiting for %d clients that have taken part", away)
             time.sleep(min(LOOK_SECONDS, left))
-
-    def _deliver(self, grid: Grid, nodes: Sequence[int]) -> set[int]:
-        if not self._content:
-            for node in nodes:
-                detail = "its backbone or version gives the method another start"
-                self._traffic.refuse(node, Topic(), "wrong-bank", detail)
-            return set()
-        nodes = [node for node in nodes if self._may_have_it_again(node)]
-        if not nodes:
-            return set()
-        reference = bank_ref(self._start, len(self._content))
-        body = pb.ToClient(bank=pb.BankDelivery(bank=reference, content=self._content))
-        stored = set()
-        for answer in self._ask(grid, dict.fromkeys(nodes, body), "bank"):
-            if answer.body.bank.bank == self._start.prefix:
-                stored.add(answer.node)
-                self._deliveries.stored(answer.node)
-            else:
-                self._traffic.refuse(
-                    answer.node, Topic(), "wrong-bank", "the receipt names another bank"
-                )
-        return stored
-
-    def _may_have_it_again(self, node: int) -> bool:
-        pause = self._deliveries.pause(node)
-        if pause:
-            detail = f"it has confirmed the bank twice and lacks it again: asked in {pause:.0f} s"
-            self._traffic.refuse(node, Topic(), "bank-again", detail)
-        return not pause
-
-    def _ask(
-        self, grid: Grid, bodies: Mapping[int, pb.ToClient], expected: str, limit: int = 0
-    ) -> list[Reply]:
-        messages = [self._traffic.send(node, body, Topic(), grid) for node, body in bodies.items()]
-        replies = self._collector.ask(
-            grid, messages, lambda reply: is_answer(reply, expected, limit), hurry=False
-        )
-        for node in sorted(self._collector.waiting(MESSAGE_TYPES[expected]) & set(bodies)):
-            self._traffic.refuse(node, Topic(), "silent", f"no answer to {expected} in time")
-        return list(self._traffic.receive(replies, Topic(), expected, limit))
 
 
 def _as_told(task: int, share: Share) -> pb.TaskData:

@@ -14,6 +14,7 @@ from protos.content import from_content, to_content
 from recast_core.text import plain
 from server.exchange.carried import Carrying
 from server.exchange.collect import Collector
+from server.exchange.notices import Noticing
 from server.exchange.observer import LOST, Observer
 from server.exchange.wait import Question
 from server.record.ledger import Ledger
@@ -229,6 +230,11 @@ class Traffic:
             self._forgot.add(node)
         self._ledger.refuse(Refusal(str(node), topic.task, topic.round, reason, line))
         self._observer.refused(str(node), reason, line)
+
+    def tell(self, grid: object, node: int, text: str) -> None:
+        """Have a node's own log say something, where the grid can; counted as what is sent."""
+        if isinstance(grid, Noticing) and (size := grid.notify(node, plain(text))):
+            self._count(Topic(), node, "down", "control", 0, size)
 
     def _count(
         self, topic: Topic, node: int, direction: str, kind: Kind, payload: int, size: int

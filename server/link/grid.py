@@ -172,6 +172,16 @@ class LinkGrid(OwnGrid):
         """The parts of banks that clients have been given since this was last called."""
         return [part for part in self.sessions.take_carried() if part.type == BANK]
 
+    def notify(self, node: int, text: str) -> int:
+        """Have a line of text logged by a client; its bytes, 0 for one that never joined."""
+        return self.sessions.notify(node, text)
+
+    def notify_all(self, text: str, seconds: float) -> None:
+        """Have a line of text logged by every client; returns when it is sent, or in time."""
+        for session in self.sessions.all():
+            self.sessions.notify(session.node, text)
+        self.sessions.wait_until_noticed(seconds)
+
     def take_refusals(self) -> list[Refusal]:
         """What the link itself has refused since this was last called, by client."""
         return [

@@ -7,6 +7,8 @@ from server.exchange.hush import Bucket
 
 MAX_CLIENTS = 10_000
 FETCHES_AT_ONCE = 2
+# Lines of text that wait for a client that is away; the latest.
+NOTICES_AT_MOST = 8
 # Streams of one client: its own, the one that takes its place, and some that have yet to end.
 TALKS_AT_ONCE = 4
 # Streams of one address that have yet to say their first word, and connections without a stream.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from protos import link_v1_pb2 as link
 from server.exchange.hush import Bucket
 from server.exchange.observer import LOST
 from server.link.identity import DeniedError
-from server.link.limits import joins, strays
+from server.link.limits import NOTICES_AT_MOST, joins, strays
 
 REVOKED = next(code for code, reason in LOST.items() if reason == "revoked")
 
@@ -74,6 +75,7 @@ class Session:
         expelled: that certificate has been revoked since.
         carried: the highest number that any of its streams has carried.
         seen: monotonic seconds when its last stream ended.
+        notices: frames that wait to be written, and that nothing is answered to.
         fetching: downloads at once.
         fetched: what it may still fetch of each body, by SHA-256.
         up: bytes of its frames.
@@ -91,6 +93,7 @@ class Session:
     instance: int = 0
     attempt: int = 0
     seen: float = field(default_factory=time.monotonic)
+    notices: deque[bytes] = field(default_factory=lambda: deque(maxlen=NOTICES_AT_MOST))
     joins: Bucket = field(default_factory=joins)
     strays: Bucket = field(default_factory=strays)
     fetching: int = 0

@@ -98,6 +98,9 @@ class Sessions(Notices):
     def next_due(self, session: Session, stream: Stream) -> bytes | None:
         """The next frame that ``stream`` has yet to carry; it counts as carried from now on."""
         with self.changed:
+            if session.stream is stream and session.notices:
+                self.changed.notify_all()
+                return session.notices.popleft()
             due = min(
                 (n for n, entry in session.open.items() if n > stream.sent and not entry.retired),
                 default=None,
@@ -107,6 +110,18 @@ class Sessions(Notices):
             stream.sent = due
             session.carried = max(session.carried, due)
             return session.open[due].frame
+
+    def notify(self, node: int, text: str) -> int:
+        """Have a line of text written into a client's stream, now or when it is back; its bytes."""
+        frame = link.FromServer(notice=text).SerializeToString()
+        with self.changed:
+            session = self._by_node.get(node)
+            if session is None or session.expelled:
+                return 0
+            session.notices.append(frame)
+            if session.stream is not None:
+                session.stream.wake()
+        return len(frame)
 
     def push(self, node: int, key: str, frame_of: Callable[[int], bytes]) -> None:
         """Put a message into a client's stream, or keep it until the client is back.
@@ -255,6 +270,14 @@ class Sessions(Notices):
         with self.changed:
             self.changed.wait_for(
                 lambda: sum(one.stream is None for one in self._by_node.values()) >= count, seconds
+            )
+
+    def wait_until_noticed(self, seconds: float) -> None:
+        """Return when no client that is connected has a notice to come, or after ``seconds``."""
+        with self.changed:
+            self.changed.wait_for(
+                lambda: not any(one.stream and one.notices for one in self._by_node.values()),
+                seconds,
             )
 
     def wait_until_empty(self, seconds: float) -> None:

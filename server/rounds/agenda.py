@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
 from recast_core.classes import Names
-from server.exchange.roster import agreed_classes
+from server.exchange.share import agreed_classes
 from server.record.resume import changed_shares
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState

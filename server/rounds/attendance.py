@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from flwr.serverapp import Grid
@@ -13,9 +14,10 @@ from server.rounds.state import TaskState
 
 LOOK_SECONDS = 1.0
 _UNLEARNABLE = (
-    "no client has two classes of training images for task {name!r}{said}: use fewer clients, a "
-    "less skewed partition, or data folders that hold the task"
+    "no client has %s for task %r%s: use fewer clients, a less skewed partition, or data folders "
+    "that hold the task"
 )
+logger = logging.getLogger("recast.server")
 
 
 def await_return(grid: Grid, federation: Federation, agenda: Agenda) -> None:
@@ -37,7 +39,7 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
     Raises:
         RecastError: nobody came.
     """
-    ends = time.monotonic() + federation.plan.patience
+    ends, said = time.monotonic() + federation.plan.patience, False
     while True:
         federation.roster.refresh(grid)
         lacking = agenda.unlearnable()
@@ -45,6 +47,10 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
             return
         if time.monotonic() >= ends:
             break
+        if lacking and not said and federation.roster.lacking(lacking[0].number):
+            text = "nobody here can learn task %s yet: waiting %.0f s for other clients"
+            logger.warning(text, lacking[0].name, federation.plan.patience)
+            said = True
         time.sleep(LOOK_SECONDS)
     if lacking and not federation.roster.nodes:
         raise RecastError(
@@ -60,5 +66,12 @@ def _why_unlearnable(federation: Federation, state: TaskState) -> str:
         if refusal.task == state.name and refusal.reason == "classes":
             return f"no client can learn task {state.name!r}: {refusal.detail}"
     lacks = federation.roster.lacking(state.number)
-    said = f" ({len(lacks)} take no part, the last said: {lacks[-1]})" if lacks else ""
-    return _UNLEARNABLE.format(name=state.name, said=said)
+    if len(set(lacks)) == 1 and lacks[0][0] == "failed":
+        return f"no client can learn task {state.name!r}: {lacks[0][1]}"
+    said = ""
+    if lacks:
+        code, detail = lacks[-1]
+        part = f"{len(lacks)} take" if len(lacks) > 1 else "1 takes"
+        said = f" ({part} no part, the last said: {code}: {detail})"
+    enough = "training images" if federation.heads.stay else "two classes of training images"
+    return _UNLEARNABLE % (enough, state.name, said)

@@ -10,7 +10,7 @@ from recast_core.start import Start
 from recast_core.wire.codec import Vector
 from recast_core.wire.head_bytes import unpack_statistics
 from recast_core.wire.messages import RefusedError, from_update
-from server.exchange.roster import Share
+from server.exchange.share import Share
 from server.rounds.aggregation import Contribution
 
 # What 16 bits hold.

@@ -13,7 +13,8 @@ from recast_core.wire.codec import encoded_length
 from recast_core.wire.messages import to_broadcast
 from server.exchange.collect import Collector
 from server.exchange.observer import Observer
-from server.exchange.roster import Roster, Share
+from server.exchange.roster import Roster
+from server.exchange.share import Share
 from server.exchange.traffic import Traffic
 from server.record.ledger import Ledger
 from server.record.registry import Registry

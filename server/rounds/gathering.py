@@ -17,7 +17,7 @@ from recast_core.start import Start
 from recast_core.wire.head_bytes import code_of, pack_head, statistics_length
 from recast_core.wire.messages import BROADCAST_BITS, RefusedError, to_broadcast
 from server.exchange.collect import Collector
-from server.exchange.roster import Share, agreed_classes
+from server.exchange.share import Share, agreed_classes
 from server.exchange.traffic import Topic, Traffic, is_answer
 from server.rounds.checks import check_head
 from server.rounds.state import TaskState

@@ -170,6 +170,27 @@ def test_sources_of_another_plan_are_refused_and_damaged_ones_made_again(tmp_pat
     assert json.loads((folder / "plan.json").read_text()) == {"seed": 0}
 
 
+def test_more_sources_go_on_with_those_there_and_fewer_take_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "bank.sources"
+    names = [f"shift {i}" for i in range(4)]
+    made(Seen(), SourceFolder(folder, {"sources": names[:2]}), count=2)
+    longer = SourceFolder(folder, {"sources": names})
+    second = Seen()
+    whole = made(second, longer)
+    assert (second.kept, second.made, longer.spare) == (names[:2], names[2:], 0)
+    fewer = SourceFolder(folder, {"sources": names[:3]})
+    third = Seen()
+    first = made(third, fewer, count=3)
+    assert (third.kept, third.made, fewer.spare) == (names[:3], [], 1)
+    assert [one.losses for one in first] == [one.losses for one in whole[:3]]
+    assert json.loads((folder / "plan.json").read_text()) == {"sources": names}
+    with pytest.raises(RecastError, match=r"other settings or data \(sources\)"):
+        SourceFolder(folder, {"sources": ["another", *names[1:]]})
+    (folder / "plan.json").write_text("[")
+    with pytest.raises(RecastError, match="no plan of ours"):
+        SourceFolder(folder, {"sources": names})
+
+
 def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
     folder = tmp_path / "bank.sources"
     made(Seen(), SourceFolder(folder, {}), count=1)

@@ -34,7 +34,7 @@ with atheris.instrument_imports(include=["recast_core", "server", "protos", "goo
         hyperparameters,
         to_broadcast,
     )
-    from server.exchange.roster import Share
+    from server.exchange.share import Share
     from server.rounds.checks import check_evaluation, check_head, check_update
 
 TRAVELLING = [name for name in head_names() if head_kind(name).travels]
