@@ -12,6 +12,7 @@ from client.node import OwnData
 from client.turn import Engine, Exam, Guess, Lesson, Look
 from recast_core.heads import head_kind, right_answers
 from recast_core.learner import Learner
+from recast_core.pulse import begin
 from recast_core.wire.codec import Vector
 from recast_core.wire.head_bytes import unpack_head_for
 
@@ -25,6 +26,7 @@ class Alone(Engine[Learner, OwnData]):
 
     def features(self, looks: Sequence[Look[Learner, OwnData]]) -> Iterable[Tensor]:
         """See ``Engine``."""
+        begin("looking", sum(len(one.data.images) for one in looks))
         return [
             one.model.features(
                 one.data.images, one.vector, one.data.all_images if one.local else None
@@ -49,6 +51,7 @@ def _train(lesson: Lesson[Learner, OwnData]) -> Vector:
         images, labels = data.all_images, torch.full_like(data.all_labels, UNLABELLED)
     elif lesson.local:
         images, labels = data.all_images, data.all_labels
+    begin("training", hyper.epochs * len(labels))
     return model.fit(
         lesson.vector, images, labels, data.classes, hyper, lesson.seed, local=lesson.local
     )
@@ -57,6 +60,7 @@ def _train(lesson: Lesson[Learner, OwnData]) -> Vector:
 @torch.no_grad()
 def _guess(guess: Guess[Learner, OwnData]) -> Tensor:
     model, images = guess.model, guess.data.all_images
+    begin("comparing", len(guess.wanted))
     by = None if guess.by is None else images[guess.by]
     logits: Tensor = model.head(model.features(images[guess.wanted], guess.vector, by))
     return logits.cpu()
@@ -65,6 +69,7 @@ def _guess(guess: Guess[Learner, OwnData]) -> Tensor:
 def _examine(exam: Exam[Learner, OwnData]) -> int:
     model, data = exam.model, exam.data
     by = data.all_images if exam.local else None
+    begin("evaluating", len(data.test_images))
     tests = model.features(data.test_images, exam.vector, by)
     if head_kind(exam.kind).kept:
         return right_answers(model.head, tests, data.test_labels)

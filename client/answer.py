@@ -17,6 +17,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.classes import list_hash
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
+from recast_core.pulse import about
 from recast_core.start import Start
 from recast_core.wire.codec import CodecError, Vector
 from recast_core.wire.head_bytes import kind_of, pack_statistics
@@ -74,6 +75,7 @@ def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M
         raise UnpreparedError(
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
+    about(task.name, broadcast.round)
     data = me.data(task)
     if data is not None and task.class_hash not in (0, list_hash(data.class_names)):
         raise UnpreparedError(

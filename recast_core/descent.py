@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recast_core.batches import batches
 from recast_core.objectives import Objective
+from recast_core.pulse import advance
 from recast_core.recipe import Recipe
 
 
@@ -46,10 +47,12 @@ def descend(
     for epoch, rows in batches(labels, recipe, seed):
         loss = objective.loss(model.features(images[rows]), labels[rows])
         if loss is None:
+            advance(len(rows))
             continue
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if epoch == recipe.epochs - 1:
             losses.append(float(loss.detach()))
+        advance(len(rows))
     return sum(losses) / max(len(losses), 1)

@@ -16,6 +16,7 @@ from recast_core.heads.ridge import ridge_head
 from recast_core.model import RecastModel
 from recast_core.norms import NORMS, Norm, affine_parameters, norm_state, recompute
 from recast_core.objectives import SplitRidge
+from recast_core.pulse import advance
 from recast_core.recipe import Recipe
 
 EVALUATION_BATCH = 256
@@ -168,4 +169,8 @@ def _optimizer(
 @torch.no_grad()
 def features_of(net: Featured, images: Tensor) -> Tensor:
     """Features ``[N, d]`` of images ``[N, 3, H, W]``, in batches, without gradients."""
-    return torch.cat([net.features(part) for part in images.split(EVALUATION_BATCH)])
+    found = []
+    for part in images.split(EVALUATION_BATCH):
+        found.append(net.features(part))
+        advance(len(part))
+    return torch.cat(found)

@@ -13,6 +13,7 @@ from recast_core.errors import RecastError
 from recast_core.layers import TargetLayer
 from recast_core.layers.norm import RecastBatchNorm2d
 from recast_core.layers.statistics import BatchStatistics
+from recast_core.pulse import advance
 
 # So many of a client's images give its statistics: a mean over pixels needs no more.
 STATISTICS_IMAGES = 512
@@ -89,6 +90,7 @@ def features_by(
         counted[: len(by)] = 1
         with statistics.of(counted):
             found.append(features(torch.cat([by, part]))[len(by) :])
+        advance(len(part))
     return torch.cat(found)
 
 

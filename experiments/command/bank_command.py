@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from experiments.command import options
+from experiments.command.command_line import SlowCommand
 from experiments.command.report_file import report
 
 
-@click.command()
+@click.command(cls=SlowCommand)
 @click.argument("backbone")
 @click.option("--data", required=True, help="DATA over all classes of BACKBONE: the server's own.")
 @click.option(

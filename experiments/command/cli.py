@@ -16,12 +16,13 @@ from experiments.command import (
     model_commands,
     record_commands,
     run_commands,
+    runs_commands,
     tasks_commands,
 )
+from experiments.command.interrupt import INTERRUPTED, acknowledged
 from recast_core.errors import RecastError
 from recast_core.plugins import load_plugins
 
-INTERRUPTED = 130
 REFUSED = 2
 
 
@@ -48,6 +49,7 @@ for command in (
     run_commands.measure,
     record_commands.ledger,
     record_commands.report,
+    runs_commands.runs,
 ):
     recast.add_command(command)
 
@@ -55,7 +57,8 @@ for command in (
 def main() -> NoReturn:
     """Run the command; errors that the user can mend are one line and exit code 2."""
     _speak()
-    code = _guarded(lambda: recast.main(prog_name="recast", standalone_mode=False))
+    with acknowledged():
+        code = _guarded(lambda: recast.main(prog_name="recast", standalone_mode=False))
     sys.exit(code)
 
 

@@ -2,137 +2,20 @@
 
 from __future__ import annotations
 
-import resource
 import sys
-from collections.abc import Collection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
-from rich.text import Text
 
-from experiments.command.caution import warn_of_many
 from experiments.report.summary import bank_bytes_sent
 from recast_core.backbones import load_backbone
-from recast_core.start import Start
 from server.app import RunResult
-from server.exchange.observer import LOST
 
 
 def stdout() -> Console:
     """Standard output; wide where nobody's terminal sets the width, so that a file is not cut."""
     return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-class _Pace(ProgressColumn):
-    """Clients answered in a second of late, and the memory that this process has taken."""
-
-    def render(self, task: Task) -> Text:
-        """The column's text."""
-        speed = "" if task.speed is None else f"{task.speed:.1f} clients/s, "
-        return Text(f"{speed}{_peak_mib():.0f} MiB", style="dim")
-
-
-def _peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-class ProgressObserver:
-    """An observer that draws one bar for the run: a step for each client's round."""
-
-    def __init__(self, tasks: int) -> None:
-        self._tasks = tasks
-        self._console = Console(stderr=True)
-        self._live = self._console.is_terminal
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("client rounds"),
-            TimeElapsedColumn(),
-            _Pace(),
-            console=self._console,
-            disable=not self._live,
-        )
-        self._bar = self._progress.add_task("greeting clients", total=None)
-        self._said: set[tuple[str, str]] = set()
-        self._same = 0
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def answered(self) -> None:
-        """A client has answered."""
-        if self._progress.tasks[0].total is not None:
-            self._progress.advance(self._bar)
-
-    def run_started(self, start: Start) -> None:
-        """Warn of a configuration that trains many coefficients."""
-        warn_of_many(start)
-
-    def joined(self, clients: int, delivered: int) -> None:
-        """Say who is there."""
-        if self._same:
-            self._line(f"left out for reasons given above: {self._same} times more")
-            self._same = 0
-        self._line(f"{clients} clients ready, bank sent to {delivered}")
-
-    def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
-        """Move the bar's label on."""
-        if self._progress.tasks[0].total is None:
-            self._progress.update(self._bar, total=self._tasks * (rounds + 1) * clients)
-        self._progress.update(self._bar, description=f"{task} {round_}/{rounds}")
-
-    def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
-        """Say that a round is done."""
-        if not self._live:
-            pace = f"{updates / max(seconds, 1e-9):.1f} clients/s, {_peak_mib():.0f} MiB"
-            self._line(f"{task} round {round_}: {updates} updates, {seconds:.1f} s ({pace})")
-
-    def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
-        """Say how well the task went."""
-        self._line(
-            f"{task}: accuracy {100 * accuracy:.1f} %, without updates {_percent(without)}, "
-            f"on {clients} clients"
-        )
-
-    def refused(self, client: str, reason: str, detail: str) -> None:
-        """Warn of what was left out, once; a simulated fleet's losses are the closing table's."""
-        if reason in LOST.values() or (reason == "no-data" and "share" in detail):
-            return
-        if (reason, detail) in self._said:
-            self._same += 1
-            return
-        self._said.add((reason, detail))
-        self._line(f"client {client} left out ({reason}): {detail}")
-
-    def overdue(self, clients: Collection[str]) -> None:
-        """Say who is no longer waited for."""
-        if clients:
-            self._line(f"not waited for any more: {', '.join(sorted(clients))}")
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_closing(report: dict[str, Any], result: RunResult, backbone: str) -> None:

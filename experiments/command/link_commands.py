@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from experiments.command import options
+from experiments.command.command_line import FederationCommand, configured
 
 _folder = click.Path(path_type=Path, file_okay=False)
 _insecure = click.option("--insecure", is_flag=True, help="No TLS; on this machine only.")
@@ -24,7 +25,7 @@ _keepalive = click.option(
 _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object per line.")
 
 
-@click.command()
+@click.command(cls=FederationCommand)
 @click.option("--listen", default="127.0.0.1:9441", show_default=True, help="HOST:PORT.")
 @click.option("--clients", default=2, show_default=True, help="Wait for this many clients.")
 @click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
@@ -43,6 +44,7 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 @click.option("--wait-for", type=click.Path(path_type=Path), hidden=True)
 @options.log
 @options.settings
+@configured
 @options.json_file
 @click.pass_context
 def serve(context: click.Context, /, **values: Any) -> None:
@@ -64,7 +66,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     report(path, lambda: run(Settings.from_mapping(values), link, open_logs(logs)))
 
 
-@click.command()
+@click.command(cls=FederationCommand)
 @click.argument("server")
 @click.option("--data", type=_folder, required=True, help="Folder with TASK.npz or TASK/.")
 @click.option("--name", required=True, help="This client's name, and its certificate's.")

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from experiments.command import options, report_file
+from experiments.command.command_line import RecastCommand
 from recast_core.errors import RecastError
 
 
-@click.command()
+@click.command(cls=RecastCommand)
 @click.argument("backbone")
 @click.option("--budget", type=int, help="List the methods whose update has at most so many bytes.")
 @click.option(
@@ -59,7 +60,7 @@ def plan(
     report_file.report(json_path, lambda: run(backbone, options.recast_config(values), bits))
 
 
-@click.command()
+@click.command(cls=RecastCommand)
 @click.argument("backbone")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the bank here.")
 @click.option(

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from experiments.command import options, report_file
+from experiments.command.command_line import FederationCommand, configured
 from recast_core.errors import RecastError
 
 
-@click.command()
+@click.command(cls=FederationCommand)
 @click.option("--clients", default=20, show_default=True, help="Simulated clients.")
 @click.option(
     "--engine",
@@ -25,6 +26,7 @@ from recast_core.errors import RecastError
 @options.fleet
 @options.log
 @options.settings
+@configured
 @options.json_file
 def simulate(
     clients: int,
@@ -54,7 +56,7 @@ def simulate(
     report_file.report(json_path, lambda: run(settings, people, open_logs(log)))
 
 
-@click.command()
+@click.command(cls=FederationCommand)
 @click.option(
     "--methods",
     default="recast",
@@ -74,6 +76,7 @@ def simulate(
     "--idle", default=60.0, show_default=True, help="Seconds to measure the idle cost; 0 for none."
 )
 @options.settings
+@configured
 @options.json_file
 def measure(
     methods: str,

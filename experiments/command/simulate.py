@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from client.data import parse_tasks
-from experiments.command.console import ProgressObserver, print_closing
+from experiments.command.console import print_closing
+from experiments.command.progress import ProgressObserver
 from experiments.logs.callback import Callback
 from experiments.session.simulation import Population
 from experiments.session.simulation import simulate as run

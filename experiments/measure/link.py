@@ -132,8 +132,8 @@ def _options(settings: Settings) -> list[str]:
     """The settings as options of a command."""
     options = []
     for name, value in settings.as_dict().items():
-        if value is True:
-            options.append(f"--{name}")
-        elif value is not False:
+        if isinstance(value, bool):
+            options.append(f"--{name}" if value else f"--no-{name}")
+        else:
             options.append(f"--{name}={value}")
     return options

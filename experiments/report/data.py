@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from experiments.engines.radio import RADIOS
 from experiments.report.baselines import beside
 from experiments.report.repetition import reproduce
 from recast_core.errors import RecastError
+from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry, Run
 from server.record.rows import Refusal
@@ -61,6 +64,7 @@ def report_data(path: Path, run: int | None = None) -> dict[str, Any]:
         return {
             "run": _run(entry, path, len(registry.runs())),
             "bank": _bank(registry, entry, path.parent),
+            "settings": compared_with_defaults(entry.config),
             "tasks": tasks,
             "accuracy": _accuracy(registry, entry.id, numbers),
             "forgetting": {
@@ -109,6 +113,22 @@ def _run(entry: Run, path: Path, runs: int) -> dict[str, Any]:
         "versions": entry.versions,
         "registry": str(path),
     }
+
+
+def compared_with_defaults(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each setting's value and whether it is another than the default; those that are come first.
+
+    What is no setting of today (``clients`` of a simulation, a setting of before) is as it was
+    given: it has no default.
+    """
+    defaults = {field.name.replace("_", "-"): field.default for field in fields(Settings)}
+    unknown = object()
+    rows = {
+        name: {"value": value, "changed": defaults.get(name, unknown) != value}
+        for name, value in config.items()
+        if value is not None and name != "data"
+    }
+    return dict(sorted(rows.items(), key=lambda item: not item[1]["changed"]))
 
 
 def _bank(registry: Registry, entry: Run, folder: Path) -> dict[str, Any]:

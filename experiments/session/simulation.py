@@ -29,6 +29,7 @@ from experiments.logs.watched import watched
 from experiments.report.summary import summarise
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
+from recast_core.pulse import begin
 from recast_core.settings import Settings
 from server.app import Conditions, RunResult, run_federation, run_folder
 from server.exchange.observer import Observer
@@ -166,9 +167,11 @@ def _check_data(settings: Settings, clients: int) -> dict[str, str]:
     tasks = parse_tasks(settings.tasks)
     parse_scheme(settings.partition)
     pick_device(settings.device)
+    begin(f"loading {settings.backbone}")
     size = load_backbone(settings.backbone).preprocess.size
     digests = {}
     for task in tasks:
+        begin(f"reading the images of task {task.name}")
         data = load_dataset(task, size, skip_unreadable=settings.skip_unreadable)
         if len(np.unique(data.y_train)) < 2:
             raise RecastError(
@@ -178,4 +181,5 @@ def _check_data(settings: Settings, clients: int) -> dict[str, str]:
             data, 0, clients, scheme=settings.partition, seed=settings.seed, labels=settings.labels
         )
         digests[task.name] = data.digest()
+    begin("preparing the bank")
     return digests

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from experiments.command.console import ProgressObserver
+from experiments.command.progress import ProgressObserver
 from experiments.session.simulation import View
 from recast_core.start import Start
 from server.exchange.observer import LOST

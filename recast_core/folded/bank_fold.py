@@ -16,6 +16,7 @@ from recast_core.folded.split import SplitModel, copy_split
 from recast_core.folded.threads import on_each_core
 from recast_core.layers.statistics import BatchStatistics
 from recast_core.objectives import Batch, Objective
+from recast_core.pulse import advance
 
 _CPU_EVALUATION_BATCH = 64
 _CUDA_EVALUATION_BATCH = 2048
@@ -129,6 +130,7 @@ def features_at(
     @torch.no_grad()
     def work(suffix: nn.Module, part: Tensor) -> Tensor:
         features: Tensor = suffix(store.inputs(part))
+        advance(len(part))
         return features
 
     return torch.cat([*on_each_core(parts, 0 if cuda else workers, lambda: model.suffix, work)])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.folded.threads import on_each_core
+from recast_core.pulse import advance
 
 _BATCH = 64
 
@@ -111,6 +112,7 @@ class ImageStore:
         where = rows.to(self._device)
         found = self._compute(where, self._through)
         self._kept[where] = found.movedim(1, -1) if self._last else found
+        advance(0)  # Preparing is not the work itself, but it can be told to end.
 
     def _lie(self, x: Tensor) -> Tensor:
         if self._device.type != "cpu" or x.dim() != 4:

@@ -97,6 +97,12 @@ class Schedule:
         rows, labels, own, rates = moved
         return Schedule(self.shapes, self.classes, rows, labels, own, rates, local)
 
+    def shown(self) -> list[int]:
+        """The labelled images of each step, over all clients."""
+        real = (self.own >= 0) & (self.labels >= 0)
+        counts: list[int] = real.flatten(1).sum(1).tolist()
+        return counts
+
     def steps(self) -> Iterator[Step]:
         """One after another."""
         for number, (active, half) in enumerate(self.shapes):

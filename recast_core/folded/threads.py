@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import torch
 
+from recast_core.pulse import Abandoned, ending_with
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 State = TypeVar("State")
@@ -30,7 +32,8 @@ def on_each_core(
         work: what it finds must not depend on which thread had the item.
 
     Raises:
-        BaseException: the first that ``work`` raised; items that have not begun are left out.
+        BaseException: the first that ``work`` raised, or an interrupt; items that have not begun
+            are left out, and those in work end at their next batch (``recast_core.pulse``).
     """
     if not workers:
         here = state()
@@ -45,7 +48,13 @@ def on_each_core(
         own.state = state()
 
     def run(item: Item) -> Result | None:
-        return None if stop.is_set() else work(own.state, item)
+        if stop.is_set():
+            return None
+        try:
+            with ending_with(stop):
+                return work(own.state, item)
+        except Abandoned:
+            return None
 
     before = torch.get_num_threads()
     try:

@@ -16,6 +16,7 @@ from recast_core.folded.images import ImageStore
 from recast_core.folded.schedule import FoldedClient, schedule
 from recast_core.folded.threads import on_each_core
 from recast_core.objectives import Objective
+from recast_core.pulse import advance
 from recast_core.recipe import Recipe
 
 
@@ -146,11 +147,12 @@ def _train_chunk(
 ) -> tuple[Tensor, Tensor]:
     """Sent vectors ``[J, D]`` and losses ``[J]`` on the CPU; ``only`` so many steps."""
     steps = schedule(clients, common.objective, common.recipe, uniform=fold.uniform)
+    shown = steps.shown()
     values = fold.spread(common.start, len(clients))
     mean, square = torch.zeros_like(values), torch.zeros_like(values)
     losses, counted = (torch.zeros(len(clients), device=fold.device) for _ in range(2))
     with fold.training():
-        for step in islice(steps.to(fold.device).steps(), only):
+        for images, step in zip(shown, islice(steps.to(fold.device).steps(), only), strict=False):
             active = len(step.rows)
             own = fold.variables(values[:active])
             inputs = common.store.inputs(step.rows.flatten())
@@ -163,5 +165,7 @@ def _train_chunk(
             weight = (step.last & step.moves)[:, 0].float()
             losses[:active] += weight * loss.detach()
             counted[:active] += weight
+            if only is None:
+                advance(images)
         sent = fold.sent(values)
     return sent, (losses / counted.clamp_min(1)).cpu()

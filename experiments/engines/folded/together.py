@@ -17,6 +17,7 @@ from recast_core.errors import RecastError
 from recast_core.folded import FoldedClient, Judged
 from recast_core.folded import count_correct as count_with_ridge
 from recast_core.heads import head_kind, right_answers
+from recast_core.pulse import begin
 from recast_core.wire.codec import Vector
 from recast_core.wire.head_bytes import unpack_head_for
 
@@ -56,6 +57,7 @@ class Together(Engine[FoldedModel, NodeRows]):
         classes = max(one.data.classes for one in lessons)
         clients = [_client(one) for one in lessons]
         with self._timed("training"):
+            begin("training", first.hyper.epochs * sum(len(one.labels) for one in clients))
             return first.model.train(
                 first.data.task, clients, classes, first.hyper, first.vector, self._finished
             )
@@ -63,6 +65,7 @@ class Together(Engine[FoldedModel, NodeRows]):
     def features(self, looks: Sequence[Look[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
         """See ``Engine``."""
         with self._timed("evaluating"):
+            begin("looking", sum(len(one.data.learn) for one in looks))
             if looks[0].local:
                 return [
                     one.model.features_by(
@@ -77,6 +80,7 @@ class Together(Engine[FoldedModel, NodeRows]):
     def examine(self, exams: Sequence[Exam[FoldedModel, NodeRows]]) -> Iterable[int]:
         """See ``Engine``."""
         with self._timed("evaluating"):
+            begin("evaluating", sum(len(one.data.judge) for one in exams))
             if exams[0].local:
                 return [_by_own_images(one) for one in exams]
             table, kind, shares = _table(exams), exams[0].kind, [one.data for one in exams]
@@ -101,6 +105,7 @@ class Together(Engine[FoldedModel, NodeRows]):
     def guess(self, guesses: Sequence[Guess[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
         """See ``Engine``."""
         with self._timed("evaluating"):
+            begin("comparing", sum(len(one.wanted) for one in guesses))
             return [_guess(one) for one in guesses]
 
     @contextmanager

@@ -1,0 +1,74 @@
+"""How far long work is: its loops say so after each batch, and learn there that they must end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Abandoned(BaseException):
+    """Raised in a thread whose result nobody waits for any more."""
+
+
+class Listener(Protocol):
+    """Is told how far work is. Called from whichever thread works, so it must be quick."""
+
+    def about(self, task: str, round_: int) -> None:
+        """What follows is of this task and round."""
+
+    def began(self, what: str, images: int) -> None:
+        """Work began that shows ``images`` images to a network; 0 where nobody knows how many."""
+
+    def advanced(self, images: int) -> None:
+        """So many more have been shown."""
+
+
+_listeners: list[Listener] = []
+_own = threading.local()
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell ``listener`` of all work in this process."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+@contextmanager
+def ending_with(stop: threading.Event) -> Iterator[None]:
+    """Let this thread's work end at its next batch once ``stop`` is set."""
+    before, _own.stop = getattr(_own, "stop", None), stop
+    try:
+        yield
+    finally:
+        _own.stop = before
+
+
+def about(task: str, round_: int) -> None:
+    """Say what the work that follows is for."""
+    for listener in _listeners:
+        listener.about(task, round_)
+
+
+def begin(what: str, images: int = 0) -> None:
+    """Say that work begins, and how many images it will show; see ``Listener``."""
+    for listener in _listeners:
+        listener.began(what, images)
+
+
+def advance(images: int) -> None:
+    """Say that a batch is done.
+
+    Raises:
+        Abandoned: the thread was told to end.
+    """
+    stop = getattr(_own, "stop", None)
+    if stop is not None and stop.is_set():
+        raise Abandoned
+    for listener in _listeners:
+        listener.advanced(images)

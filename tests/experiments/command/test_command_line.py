@@ -1,0 +1,165 @@
+"""Options from a file and the environment, help in groups, and what is said at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from experiments.command.cli import recast
+from experiments.command.config_file import read_config
+from experiments.command.progress import ProgressObserver
+from experiments.command.working import Work, clock
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+
+
+def printed(*arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+    done = CliRunner().invoke(recast, [*arguments, "--print-config"], env=env, prog_name="recast")
+    assert done.exit_code == 0, done.exception
+    return tomllib.loads(done.output)
+
+
+def test_the_command_line_comes_before_the_environment_the_file_and_the_default(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("rounds = 2\nepochs = 3\nbatch = 8\n[simulate]\nclients = 5\nbatch = 9\n")
+    told = {"RECAST_ROUNDS": "4", "RECAST_EPOCHS": "5", "RECAST_CONFIG": str(file)}
+    found = printed("simulate", "--rounds", "6", env=told)
+    assert (found["rounds"], found["epochs"], found["batch"], found["seed"]) == (6, 5, 9, 0)
+    assert found["simulate"]["clients"] == 5
+
+
+@pytest.mark.parametrize("command", ["simulate", "serve", "measure"])
+def test_one_file_serves_every_command_and_what_is_printed_is_such_a_file(
+    tmp_path: Path, command: str
+) -> None:
+    odd = 'a=npz:"it\\"s, é.npz" b=digits'
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f"tasks = {json.dumps(odd)}\nskip-unreadable = true\nlearning_rate = 0.5\n"
+        "[simulate]\nclients = 3\n[serve]\nclients = 4\n[measure]\nclients = 5\n"
+    )
+    first = printed(command, "--config", str(file))
+    assert first["tasks"] == odd
+    assert (first["skip-unreadable"], first["learning-rate"]) == (True, 0.5)
+    assert first[command]["clients"] == {"simulate": 3, "serve": 4, "measure": 5}[command]
+    done = CliRunner().invoke(recast, [command, "--config", str(file), "--print-config"])
+    (tmp_path / "again.toml").write_text(done.output)
+    assert printed(command, "--config", str(tmp_path / "again.toml")) == first
+
+
+def test_a_file_given_to_a_run_is_what_the_run_records(
+    tmp_path: Path, tiny: Callable[..., Settings], recast: Callable[..., Any]
+) -> None:
+    settings = tiny(rounds=1, run_dir=str(tmp_path / "run"))
+    lines = [f"{name} = {value!r}" for name, value in settings.as_dict().items()
+             if not isinstance(value, bool)]  # fmt: skip
+    (tmp_path / "run.toml").write_text("\n".join([*lines, "[simulate]", "clients = 2"]))
+    done = recast("simulate", "--config", str(tmp_path / "run.toml"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("recast simulate: starting")
+    assert "2 clients ready" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("round = 3", "did you mean rounds"),
+        ("clients = 3", r"it goes in its table \[simulate\]"),
+        ("[simulat]\nclients = 3", "did you mean simulate"),
+        ("[simulate]\nclient = 3", "did you mean clients"),
+        ("rounds = 3 4", "is no TOML"),
+        ("rounds = 1979-05-27", "give a text, a number"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_error_that_names_the_remedy(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(RecastError, match=said):
+        read_config(
+            str(tmp_path / "run.toml"), "simulate", {"clients": "clients", "rounds": "rounds"}
+        )
+    with pytest.raises(RecastError, match="cannot read"):
+        read_config(str(tmp_path / "none.toml"), "simulate", {})
+
+
+def test_help_has_every_setting_under_a_heading_with_its_default() -> None:
+    text = CliRunner().invoke(recast, ["simulate", "--help"]).output
+    for heading in ("This command:", "What is adapted:", "Updates:", "The run:", "In and out:"):
+        assert heading in text
+    own = text[text.index("This command:") : text.index("What is adapted:")]
+    for field in fields(Settings):
+        name = "--" + field.name.replace("_", "-")
+        assert name in text
+        assert name not in own.split()
+
+
+def test_work_says_its_rate_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    work = Work("training", 400)
+    assert work.line() == "training: 0 of 400 images"
+    work.advance(100)
+    now[0] += 10
+    assert work.line() == "training: 100 of 400 images, 10/s, 30 s left"
+    work.advance(900)
+    assert work.share() == 1
+    told = [clock(seconds) for seconds in (0.4, 59.6, 3599, 7500)]
+    assert told == ["0 s", "1 min 0 s", "59 min 59 s", "2 h 5 min"]
+
+
+def test_off_a_terminal_long_work_says_so_inside_a_round(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with ProgressObserver(2) as observer:
+        observer.round_started("fog", 1, 4, 5)
+        observer.began("training", 1000)
+        for _ in range(10):
+            now[0] += 3
+            observer.advanced(50)
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert told[0].startswith("fog, round 1 of 4: training: 200 of 1,000 images, 17/s, 48 s left")
+
+
+def test_ctrl_c_is_acknowledged_while_python_cannot_run_and_ends_at_once_the_second_time() -> None:
+    script = (
+        "import hashlib, threading\nfrom experiments.command.interrupt import acknowledged\n"
+        "with acknowledged():\n"
+        "    threading.Timer(1, print, ('go',), {'flush': True}).start()\n"
+        "    hashlib.pbkdf2_hmac('sha512', b'', b'', 200_000_000)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, text=True, env=os.environ,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "go\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == (
+        "recast: stopping at the next batch (Ctrl-C again ends at once)\n"
+    )
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert rest.startswith("recast: ended at once")
