@@ -10,6 +10,7 @@ from torch import Tensor
 
 from client import kept
 from client.asked import Asked, UnpreparedError, refusal
+from client.discreet import check_promise, is_discreet, own_noise
 from client.greeting import greet, store_bank
 from client.residuals import Residuals
 from client.turn import D, Exam, Holdings, Lesson, Look, M, Turn
@@ -94,6 +95,7 @@ def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M
 def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
     """Fit the vector of the broadcast's task on this client's images."""
     hyper = asked.hyper
+    check_promise(me, hyper)
     without_labels = hyper.objective == "label-free"
     enough = {"split-ridge": 2, "cross-entropy": 1, "label-free": 0}[hyper.objective]
     model, data = _ready(broadcast, me, enough)
@@ -102,7 +104,7 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
         kept.check_classes(model, data)
         local = yield from kept.own_statistics_help(me, model, data, task)
     began = 0
-    if hyper.objective != "split-ridge" and broadcast.candidates:
+    if hyper.objective != "split-ridge" and broadcast.candidates and not me.settings.dp_epsilon:
         others = asked.candidates(model.start)
         began = yield from kept.nearest(model, data, {0: start, **others}, local)
         start = others.get(began, start)
@@ -115,8 +117,11 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
     unsaid = None
     if hyper.error_feedback:
         unsaid = Residuals.of(me.residuals, broadcast, task, me.number)
-    encoded = round_update(trained - start, unsaid, broadcast, hyper, seed)
+    noise = own_noise(me, seed)
+    encoded = round_update(trained - start, unsaid, broadcast, hyper, seed, noise)
     examples = len(data.labelled) if without_labels else len(data.labels)
+    if is_discreet(me):
+        examples = 1
     update = update_of(model.start, broadcast.task, broadcast.round, examples, encoded)
     update.started = began
     return pb.ToServer(update=update)
@@ -124,6 +129,8 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
 
 def _head(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
     """Tell of this client's features what the server makes a head from."""
+    if me.settings.dp_epsilon:
+        raise RefusedError("malformed", "head statistics, which --dp-epsilon has no noise for")
     model, data = _ready(broadcast, me, classes=1)
     kind = kind_of(broadcast.head_kind)
     if not head_kind(kind).travels:
@@ -140,6 +147,8 @@ def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn
 
     The head is the one that the broadcast brings, or one fitted on this client's own features.
     """
+    if is_discreet(me):
+        raise RefusedError("malformed", "an evaluation, which --dp local has no noise for")
     kind = kind_of(broadcast.head_kind)
     stays = head_kind(kind).kept
     model, data = _ready(broadcast, me, classes=0 if stays else 1 if broadcast.head else 2)

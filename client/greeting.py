@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sized
 
 from client.asked import Asked, UnpreparedError
+from client.discreet import hide_counts, is_discreet
 from client.learners import own_start
 from client.turn import D, Holdings, M
 from protos import recast_v1_pb2 as pb
@@ -44,6 +45,8 @@ def greet(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToSe
             class_hash=list_hash(data.class_names),
             class_names=data.class_names if task.wants_classes else (),
         )
+        if is_discreet(me):
+            hide_counts(reply.tasks[-1])
     me.remember(_with_hashes(asked.tasks, reply))
     return pb.ToServer(hello=reply)
 

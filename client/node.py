@@ -93,6 +93,7 @@ class Node:
         data_dir: a folder with its own data, one file or folder for each task, or ``None``.
         share: which partition out of how many, or ``None``.
         settings: of the run.
+        simulated: see ``Holdings``; said in its own node config, never by the server.
         state: what Flower keeps between the messages of a run; a node that lost it answers
             "unknown task" and is greeted again.
     """
@@ -102,14 +103,15 @@ class Node:
     data_dir: Path | None
     share: tuple[int, int] | None
     settings: Settings
+    simulated: bool = False
     state: RecordDict = field(default_factory=RecordDict)
 
     @classmethod
     def from_context(cls, context: Context) -> Node:
         """The node of a Flower context.
 
-        ``node_config`` takes ``data-dir``, ``cache-dir``, ``client-number``, ``backbone`` and
-        ``skip-unreadable`` (each optional), or Flower's own ``partition-id`` and
+        ``node_config`` takes ``data-dir``, ``cache-dir``, ``client-number``, ``backbone``,
+        ``skip-unreadable`` and ``simulated`` (each optional), or Flower's own ``partition-id`` and
         ``num-partitions``.
 
         Raises:
@@ -137,6 +139,7 @@ class Node:
             data_dir=None if data_dir is None else Path(str(data_dir)).expanduser(),
             share=share,
             settings=Settings.from_mapping(run_config),
+            simulated=bool(config.get("simulated", False)),
             state=context.state,
         )
 

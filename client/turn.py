@@ -85,6 +85,10 @@ class Holdings(Protocol[M_co, D_co]):
         """The tasks that were last announced, by number."""
 
     @property
+    def simulated(self) -> bool:
+        """Whether it is a part of an experiment: its noise can be repeated and hides nobody."""
+
+    @property
     def residuals(self) -> Store:
         """Where what its updates have not said yet is kept."""
 

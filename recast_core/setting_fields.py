@@ -106,6 +106,33 @@ class Updates:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What the results may tell of any one client."""
+
+    dp_epsilon: float = setting(
+        0.0,
+        "Differential privacy of each client over the whole run: the budget of all rounds and "
+        "tasks together; 0 for none.",
+    )
+    dp_delta: float = setting(1e-5, "How probable it may be that --dp-epsilon does not hold.")
+    dp: str = setting(
+        "central",
+        "central (the server clips each update and adds noise to their sum) or local (each client "
+        "adds noise to its own), where there is a --dp-epsilon.",
+    )
+    dp_sampling: str = setting(
+        "fixed",
+        "fixed or poisson: how --clients-per-round are drawn with --dp-epsilon; with poisson each "
+        "client by itself, as many on average.",
+    )
+    clip: str = setting(
+        "auto",
+        "Length that a client's update may have with --dp-epsilon; auto follows the learning rate "
+        "and, with --dp central, the clients' median.",
+    )
+
+
+@dataclass(frozen=True)
 class Images:
     """What clients have to learn from."""
 

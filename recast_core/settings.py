@@ -8,7 +8,15 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from recast_core.errors import RecastError
-from recast_core.setting_fields import DEPLOYED, Adaptation, Images, Learning, Running, Updates
+from recast_core.setting_fields import (
+    DEPLOYED,
+    Adaptation,
+    Images,
+    Learning,
+    Privacy,
+    Running,
+    Updates,
+)
 from recast_core.setting_values import WANTED, Value, converted
 
 if TYPE_CHECKING:
@@ -20,7 +28,7 @@ FRAME, OVERHEAD = 51, 23
 
 
 @dataclass(frozen=True)
-class Settings(Running, Images, Updates, Learning, Adaptation):
+class Settings(Running, Images, Privacy, Updates, Learning, Adaptation):
     """What a federation runs. Flower's run config has the same names, with dashes.
 
     Its fields are those of ``recast_core.setting_fields``.

@@ -6,6 +6,7 @@ import re
 
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
+from recast_core.privacy.check import check_privacy
 from recast_core.setting_values import parse_quorum
 from recast_core.settings import Settings
 from recast_core.targets import patterns_of
@@ -20,6 +21,8 @@ CHOICES = {
     "decay": ("auto", "none", "cosine"),
     "begin": ("nearest", "bank"),
     "rounding": ("nearest", "stochastic"),
+    "dp": ("central", "local"),
+    "dp_sampling": ("fixed", "poisson"),
 }
 
 
@@ -76,3 +79,4 @@ def check(settings: Settings) -> None:
         raise RecastError(f"method {settings.method} has no bank: leave --bank out")
     patterns_of(settings.target)
     settings.recast()
+    check_privacy(settings)

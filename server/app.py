@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def run_federation(
             observer.run_started(start)
             heads = make_heads(settings, around.classes_of)
             secret = sampling_secret(folder) if around.secret_sampling else None
-            plan = replace(RoundPlan.of(settings, around.patience, start), secret=secret)
+            plan = RoundPlan.of(settings, around.patience, start).hidden(secret)
             strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.report.privacy import privacy_line
 from experiments.report.summary import bank_bytes_sent
 from recast_core.backbones import load_backbone
 from server.app import RunResult
@@ -80,6 +81,8 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
         f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
         highlight=False,
     )
+    if "privacy" in report:
+        console.print(privacy_line(report["privacy"]), highlight=False)
     if "fleet" in report:
         console.print(_fleet_line(report["fleet"]), highlight=False)
 

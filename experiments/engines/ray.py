@@ -81,7 +81,8 @@ class _Configured(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """What the inner app answers; Flower refuses a context that comes back changed."""
         before, context.run_config = context.run_config, dict(self._run_config)
+        own, context.node_config = context.node_config, {**context.node_config, "simulated": True}
         try:
             return self._inner(message, context)
         finally:
-            context.run_config = before
+            context.run_config, context.node_config = before, own

@@ -41,6 +41,7 @@ class SequentialGrid(LocalGrid):
                     "partition-id": index,
                     "num-partitions": clients,
                     "cache-dir": str(caches / str(index)),
+                    "simulated": True,
                 },
                 state=RecordDict(),
                 run_config=dict(settings.as_dict()),

@@ -13,6 +13,7 @@ from sqlalchemy import distinct, func, select
 
 from experiments.engines.radio import RADIOS
 from experiments.report.baselines import beside
+from experiments.report.privacy import privacy
 from experiments.report.repetition import reproduce
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
@@ -77,6 +78,7 @@ def report_data(path: Path, run: int | None = None) -> dict[str, Any]:
             ],
             "clients": _clients(registry, entry.id),
             "refusals": _refusals(registry.refusals(entry.id)),
+            "privacy": privacy(registry, entry.id),
         }
 
 

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.report.baselines import beside
+from experiments.report.privacy import privacy
 from server.app import RunResult
 from server.record.ledger import Ledger
 from server.record.registry import Registry
@@ -26,12 +27,15 @@ def summarise(result: RunResult, engine: str, seed: int, seconds: float) -> dict
         tasks = _tasks(registry, result)
         changes = _changes(registry, result.run)
         absent = _without_images(registry, result.run)
+        private = privacy(registry, result.run)
         spent = [
             round_.seconds
             for task in registry.tasks(result.run)
             for round_ in registry.rounds(result.run, task.number)
         ]
-    beside = {"without_images": absent} if absent else {}
+    beside: dict[str, Any] = {"without_images": absent} if absent else {}
+    if private is not None:
+        beside["privacy"] = private
     return {
         "bank": {
             "sha256": start.sha256.hex(),

@@ -10,6 +10,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.recipe import Recipe
 from recast_core.start import Start
+from recast_core.wire import gaussian  # noqa: F401  registers its transform
 from recast_core.wire.codec import WIDTHS, CodecError, Encoded, LengthError, Vector, decode, encode
 from recast_core.wire.fields import read_fields, write_fields
 from recast_core.wire.transforms import chain

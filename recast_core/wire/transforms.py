@@ -16,6 +16,7 @@ import numpy as np
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.privacy.noise import Noise
 from recast_core.wire.codec import Encoded, Vector, decode, encode, fitted
 from recast_core.wire.rounding import at_random
 
@@ -42,12 +43,14 @@ class Occasion:
         broadcast: that the update answers.
         hyper: the width, and how to round.
         seed: of this client, round and task; see ``client_seed``.
+        noise: that hides the client; ``None`` for what nobody can repeat.
     """
 
     unsaid: Unsaid | None
     broadcast: pb.Broadcast
     hyper: Hyperparameters
     seed: int
+    noise: Noise | None = None
 
 
 Rest = Callable[[Vector], Encoded]
@@ -115,6 +118,7 @@ def round_update(
     broadcast: pb.Broadcast,
     hyper: Hyperparameters,
     seed: int,
+    noise: Noise | None = None,
 ) -> Encoded:
     """What an update says of offsets ``[D]``, float32, from the broadcast; see ``Occasion``.
 
@@ -122,7 +126,7 @@ def round_update(
         CodecError: NaN or infinity.
         RecastError: no such transform, or what is left unsaid cannot be written.
     """
-    occasion = Occasion(unsaid, broadcast, hyper, seed)
+    occasion = Occasion(unsaid, broadcast, hyper, seed, noise)
     return _rest(chain(hyper.transforms), 0, occasion)(offsets)
 
 

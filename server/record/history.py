@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
 from server.record.database import open_database, plain_errors
-from server.record.rows import Refusal
+from server.record.rows import Refusal, Spending
 from server.record.tables import (
     Accuracy,
     Baseline,
@@ -24,6 +25,7 @@ from server.record.tables import (
     Round,
     Run,
     ShareEntry,
+    SpendingEntry,
     Task,
 )
 
@@ -187,6 +189,16 @@ class History:
         for entry in self.accuracies(run):
             matrix[entry.after_task - 1, entry.task - 1] = entry.accuracy
         return matrix
+
+    def spendings(self, run: int) -> list[Spending]:
+        """What a run has spent of its privacy budget, in the order of recording."""
+        query = select(SpendingEntry).where(SpendingEntry.run == run).order_by(SpendingEntry.id)
+        names = [field.name for field in fields(Spending)]
+        with self.reading() as session:
+            return [
+                Spending(**{name: getattr(row, name) for name in names})
+                for row in session.scalars(query)
+            ]
 
     def refusals(self, run: int) -> list[Refusal]:
         """All refusals of a run in the order of recording."""

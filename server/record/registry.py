@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
-from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal
+from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal, Spending
 from server.record.runs import Runs, now
 from server.record.tables import (
     Accuracy,
@@ -26,6 +26,7 @@ from server.record.tables import (
     Round,
     Run,
     ShareEntry,
+    SpendingEntry,
     Task,
 )
 
@@ -114,6 +115,7 @@ class Registry(Runs):
         rounds: Sequence[FinishedRound],
         ledger_rows: Sequence[LedgerRow],
         refusals: Sequence[Refusal] = (),
+        spendings: Sequence[Spending] = (),
     ) -> None:
         """Record tasks' finished rounds, their bytes and their refusals: all of it or nothing.
 
@@ -122,6 +124,7 @@ class Registry(Runs):
             rounds: of one or more tasks.
             ledger_rows: all bytes since the last record.
             refusals: all refusals since the last record.
+            spendings: what the rounds cost of a privacy budget.
 
         Raises:
             RecastError: coefficients of another type or shape or not finite, or a round is
@@ -131,7 +134,13 @@ class Registry(Runs):
         rows = [_round_row(run, found) for found in rounds]
         with self.writing(f"{which} of run {run}") as session:
             session.add_all(rows)
+            session.add_all(_spending_rows(run, spendings))
             _add_traffic(session, run, ledger_rows, refusals)
+
+    def record_spendings(self, run: int, spendings: Sequence[Spending]) -> None:
+        """Record what will be spent of a privacy budget before anybody can see a result."""
+        with self.writing(f"privacy spent by run {run}") as session:
+            session.add_all(_spending_rows(run, spendings))
 
     def record_accuracies(
         self,
@@ -191,6 +200,10 @@ def _round_row(run: int, found: FinishedRound) -> Round:
         accuracy=found.accuracy,
         recorded=now(),
     )
+
+
+def _spending_rows(run: int, spendings: Sequence[Spending]) -> list[SpendingEntry]:
+    return [SpendingEntry(run=run, **asdict(spending)) for spending in spendings]
 
 
 def _add_traffic(

@@ -15,6 +15,8 @@ Status = Literal["running", "finished", "interrupted", "failed"]
 Direction = Literal["up", "down"]
 Kind = Literal["bank", "coefficients", "head", "metrics", "control"]
 Layer = Literal["payload", "message", "wire"]
+Privacy = Literal["central", "local"]
+Sampling = Literal["all", "fixed", "poisson"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,41 @@ class FinishedRound:
     clients: int
     seconds: float
     accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a round of one task may have told of any one client, to be recorded before it is seen.
+
+    Attributes:
+        task: its number.
+        round: from 1; a round that was asked for again has several.
+        kind: ``central`` or ``local``.
+        noise: standard deviation over what one client can move the noisy sum by.
+        rate: the share of clients that were drawn.
+        sampling: ``all``, ``fixed`` or ``poisson``.
+        clip: length that an update could have.
+        threshold: that the next clip follows from, in lengths that the learning rate gives.
+        within: share of updates no longer than the clip, with noise; ``None`` where not asked.
+        task_epsilon: of all rounds of the task so far.
+        epsilon: of all rounds of the run so far.
+        delta: at which.
+        seeded: whether anybody who knows the seed can take the noise off again.
+    """
+
+    task: int
+    round: int
+    kind: Privacy
+    noise: float
+    rate: float
+    sampling: Sampling
+    clip: float
+    threshold: float
+    within: float | None
+    task_epsilon: float
+    epsilon: float
+    delta: float
+    seeded: bool
 
 
 @dataclass(frozen=True)

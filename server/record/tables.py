@@ -14,9 +14,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 from sqlalchemy.types import LargeBinary, String
 
-from server.record.rows import Direction, Kind, Layer, Status
+from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
-SCHEMA = 4
+SCHEMA = 5
 # Later schemas have only added tables: a file of this one is completed when it is opened.
 OLDEST = 2
 
@@ -174,6 +174,33 @@ class RefusalEntry(Base, kw_only=True):
     round: Mapped[int]
     reason: Mapped[str]
     detail: Mapped[str]
+
+
+class SpendingEntry(Base, kw_only=True):
+    """A stored :class:`Spending`. Rows are only added, whatever becomes of the round."""
+
+    __tablename__ = "privacy"
+    __table_args__ = (
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        _one_of("kind", Privacy),
+        _one_of("sampling", Sampling),
+        CheckConstraint("round > 0 AND noise > 0 AND clip > 0 AND rate > 0 AND rate <= 1"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    run: Mapped[int] = mapped_column(index=True)
+    task: Mapped[int]
+    round: Mapped[int]
+    kind: Mapped[Privacy] = mapped_column(String)
+    noise: Mapped[float]
+    rate: Mapped[float]
+    sampling: Mapped[Sampling] = mapped_column(String)
+    clip: Mapped[float]
+    threshold: Mapped[float]
+    within: Mapped[float | None]
+    task_epsilon: Mapped[float]
+    epsilon: Mapped[float]
+    delta: Mapped[float]
+    seeded: Mapped[bool]
 
 
 class ClassEntry(Base, kw_only=True):

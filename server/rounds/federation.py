@@ -20,6 +20,7 @@ from server.record.ledger import Ledger
 from server.record.registry import Registry
 from server.rounds.gathering import Exchange, Heads
 from server.rounds.plan import RoundPlan
+from server.rounds.privacy import Privacy
 from server.rounds.state import TaskState
 
 
@@ -37,6 +38,7 @@ class Federation:
     traffic: Traffic
     collector: Collector
     roster: Roster
+    privacy: Privacy | None = None
 
     @property
     def exchange(self) -> Exchange:

@@ -10,6 +10,7 @@ from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.wire.messages import Hyperparameters
 from server.rounds.aggregation import Aggregate, aggregation, average
+from server.rounds.privacy import PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RoundPlan:
         falls: the rate falls along half a cosine over a task's rounds.
         nearest: a task may start at an earlier one's coefficients.
         secret: decides who is drawn, where clients may not know; ``None`` for the run's seed.
+        privacy: what the run may tell of any one client; ``None`` for no promise.
     """
 
     rounds: int
@@ -43,6 +45,14 @@ class RoundPlan:
     falls: bool = False
     nearest: bool = False
     secret: int | None = None
+    privacy: PrivacyPlan | None = None
+
+    def hidden(self, secret: int | None) -> RoundPlan:
+        """The plan where clients may know neither who is drawn nor the noise."""
+        if secret is None:
+            return self
+        privacy = None if self.privacy is None else replace(self.privacy, seed=None)
+        return replace(self, secret=secret, privacy=privacy)
 
     @property
     def sampling_seed(self) -> int:
@@ -59,7 +69,7 @@ class RoundPlan:
             start: decides rate and width where the settings leave them open.
 
         Raises:
-            RecastError: no such aggregation.
+            RecastError: no such aggregation, or no accountant for a private run.
         """
         rate, numbers = (start.customary_rate, start.sent) if start else (None, 0)
         return cls(
@@ -73,7 +83,11 @@ class RoundPlan:
             patience=patience,
             aggregate=aggregation(settings.aggregation),
             falls=settings.falls,
-            nearest=settings.begin == "nearest" and settings.head_kind == "backbone",
+            # In a private run which earlier task a client takes would be told without noise.
+            nearest=settings.begin == "nearest"
+            and settings.head_kind == "backbone"
+            and not settings.dp_epsilon,
+            privacy=PrivacyPlan.of(settings),
         )
 
     def hyper_of(self, round_: int) -> Hyperparameters:

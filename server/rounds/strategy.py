@@ -23,6 +23,7 @@ from server.rounds.evaluation import Evaluating
 from server.rounds.federation import Federation
 from server.rounds.gathering import Heads
 from server.rounds.plan import RoundPlan
+from server.rounds.private import privacy_of
 from server.rounds.state import TaskState
 from server.rounds.training import RETRIES, Training
 
@@ -78,6 +79,7 @@ class FedRecast(Strategy):
             traffic=traffic,
             collector=collector,
             roster=Roster(start, traffic, collector, observer),
+            privacy=privacy_of(plan, start.sent, registry.spendings(run)),
         )
         self._training = Training(self._federation, expendable=len(tasks))
         self._evaluating = Evaluating(self._federation)

@@ -20,6 +20,7 @@ from server.rounds.checks import check_update
 from server.rounds.drawing import Drawing
 from server.rounds.federation import Federation
 from server.rounds.nearest import candidates, from_here, origin
+from server.rounds.private import PrivateDrawing, PrivateRounds
 from server.rounds.state import TaskState
 
 logger = logging.getLogger("recast.server")
@@ -44,6 +45,12 @@ class Training:
         self._counted: dict[tuple[int, int], int] = {}
         plan = federation.plan
         self._drawing = Drawing(plan.clients_per_round, plan.sampling_seed)
+        self._private: PrivateRounds | None = None
+        if federation.privacy is not None and plan.privacy is not None:
+            self._private = PrivateRounds(federation, federation.privacy, self._able)
+            self._drawing = PrivateDrawing(
+                plan.clients_per_round, plan.sampling_seed, poisson=plan.privacy.poisson
+            )
         self._began = 0.0
         self._mark = 0
 
@@ -66,6 +73,8 @@ class Training:
             round_ = state.round + 1
             nodes = self.nodes(state)
             body = federation.broadcast(state, round_, train=True)
+            if not self._affords(state, every, body):
+                continue
             self._offered[state.number] = self._offer(body, state)
             federation.observer.round_started(
                 state.name, round_, federation.plan.rounds, len(nodes)
@@ -76,6 +85,24 @@ class Training:
                     body.train.counted = self._counted.get((node, state.number), 0)
                 messages.append(federation.traffic.send(node, body, Topic(state.name, round_)))
         return messages
+
+    def _affords(self, state: TaskState, every: Sequence[TaskState], body: pb.ToClient) -> bool:
+        """Whether the privacy budget allows a round; a task that was added is given up if not.
+
+        Raises:
+            RecastError: it does not, and the task is one that must be learned.
+        """
+        if self._private is None or not self._federation.start.sent:
+            return True
+        try:
+            self._private.begin(state, every, body)
+        except RecastError as error:
+            if state.number <= self._expendable:
+                raise
+            logger.warning("task %s is given up: %s", state.name, error)
+            state.given_up = True
+            return False
+        return True
 
     def _offer(self, body: pb.ToClient, state: TaskState) -> dict[int, Vector]:
         """Put into a first round's broadcast where else the task may start."""
@@ -122,13 +149,15 @@ class Training:
         rounds = []
         lost: list[tuple[TaskState, str]] = []
         for state in states:
+            if state.given_up:
+                continue
             contributions = list(found[state.number].values())
-            if not contributions and federation.start.sent:
+            if not contributions and federation.start.sent and not self._nobody_drawn(state):
                 if (reason := self._missed(state)) is not None:
                     lost.append((state, reason))
                 continue
             try:
-                moved = federation.plan.aggregate(state.vector, contributions)
+                moved = self._moved(state, contributions)
                 vector = snap(federation.start, moved, federation.heads.bits)
             except RefusedError as refused:
                 lost.append((state, f"{refused}; lower the learning rate"))
@@ -157,11 +186,26 @@ class Training:
             state.given_up = True
         return sum(row.examples for row in rounds)
 
+    def _moved(self, state: TaskState, contributions: Sequence[Contribution]) -> Vector:
+        """A task's next vector."""
+        if self._private is not None and self._federation.start.sent:
+            return self._private.move(state, contributions)
+        return self._federation.plan.aggregate(state.vector, contributions)
+
+    def _nobody_drawn(self, state: TaskState) -> bool:
+        """Whether the round is one of noise alone, since the lot fell on nobody."""
+        drawn = any(task == state.number for _, task in self._asked)
+        return self._private is not None and bool(self._able(state)) and not drawn
+
     def _record(self, states: Sequence[TaskState], rounds: Sequence[FinishedRound]) -> None:
         """Commit the rounds, then let the tasks go on from them."""
         federation = self._federation
         federation.registry.record_rounds(
-            federation.run, rounds, federation.ledger.drain(), federation.ledger.drain_refusals()
+            federation.run,
+            rounds,
+            federation.ledger.drain(),
+            federation.ledger.drain_refusals(),
+            [] if self._private is None else self._private.due(),
         )
         by_number = {state.number: state for state in states}
         for row in rounds:

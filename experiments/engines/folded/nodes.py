@@ -117,6 +117,11 @@ class SimulatedNode:
     notes: dict[str, bool] = field(default_factory=dict)
 
     @property
+    def simulated(self) -> bool:
+        """See ``Holdings``."""
+        return True
+
+    @property
     def settings(self) -> Settings:
         """See ``Holdings``."""
         return self.held.settings

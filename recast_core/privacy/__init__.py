@@ -1,0 +1,1 @@
+"""Client-level differential privacy: bounded contributions, noise, and what they cost."""

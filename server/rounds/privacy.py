@@ -1,0 +1,225 @@
+"""The privacy of a run's clients: what a round may use, its noisy mean, and what it has cost.
+
+The budget is one for the whole run, since the same people may be behind a client in every task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recast_core.privacy.accountant import Accountant, Mechanism, Sampling
+from recast_core.privacy.check import clip_length
+from recast_core.privacy.clipping import bounded, length
+from recast_core.privacy.noise import Noise, secure_noise, seeded_noise
+from recast_core.settings import Settings
+from recast_core.wire.codec import Vector
+from recast_core.wire.gaussian import gaussian
+from server.record.rows import Privacy as Kind
+from server.record.rows import Spending
+from server.rounds.aggregation import Contribution
+
+# Adaptive clipping (Andrew et al., 2021): towards this share of updates within the clip, by at most
+# so much in a round. Few rounds have to do.
+_WITHIN, _STEP = 0.5, 1.0
+# The noise of the count of those within, as a share of the clients; more where the count would
+# take more than a tenth of the round's budget.
+_COUNT_NOISE, _COUNT_SHARE = 1 / 20, 0.1
+# A plan that would use less than this share of the budget is made anew.
+_USED = 0.97
+
+Shape = tuple[float, Sampling]
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """What the settings promise.
+
+    Attributes:
+        kind: who adds the noise.
+        epsilon: of the whole run.
+        delta: at which.
+        clip: length of an update; ``None`` for one that follows the clients.
+        poisson: clients are drawn each by itself.
+        seed: of the noise, in an experiment; ``None`` for noise that nobody can repeat.
+    """
+
+    kind: Kind
+    epsilon: float
+    delta: float
+    clip: float | None
+    poisson: bool
+    seed: int | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> PrivacyPlan | None:
+        """The plan of the settings, ``None`` where they promise nothing.
+
+        Raises:
+            RecastError: the accountant's library is not installed.
+        """
+        if not settings.dp_epsilon:
+            return None
+        Accountant(settings.dp_delta)
+        return cls(
+            kind="local" if settings.dp == "local" else "central",
+            epsilon=settings.dp_epsilon,
+            delta=settings.dp_delta,
+            clip=clip_length(settings),
+            poisson=settings.dp_sampling == "poisson",
+            seed=settings.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a round of a task may use.
+
+    Attributes:
+        noise: over what one client can move the sum by.
+        clip: length of an update.
+        clients: that are drawn, or as many on average: what the sum is divided by.
+        mechanism: for the account.
+    """
+
+    noise: float
+    clip: float
+    clients: float
+    mechanism: Mechanism
+
+
+class Privacy:
+    """Keeps the budget of a run; it says nothing that has not been paid for."""
+
+    def __init__(
+        self, plan: PrivacyPlan, spent: Sequence[Spending], unit: Callable[[int], float]
+    ) -> None:
+        """Go on from what is ``spent``.
+
+        Args:
+            plan: of the run.
+            spent: as the registry has it.
+            unit: the length that an update may be expected to have in a round, from what is public.
+        """
+        self._plan, self._unit = plan, unit
+        self._accountant = Accountant(plan.delta)
+        self._spent = [(row.task, _mechanism(row)) for row in spent]
+        self._noise = spent[-1].noise if spent else None
+        self._threshold = spent[-1].threshold if spent else 1.0
+        self._turns: dict[int, Turn] = {}
+        # What this round has cost and the registry does not have yet.
+        self._due: list[tuple[int, Mechanism]] = []
+
+    @property
+    def is_local(self) -> bool:
+        """Whether clients add the noise."""
+        return self._plan.kind == "local"
+
+    def shape(self, able: int, drawn: int) -> Shape:
+        """Rate and sampling of a round that asks ``drawn`` of ``able`` clients; 0 for all."""
+        if self.is_local or not drawn or drawn >= able:
+            return 1.0, "all"
+        return drawn / able, "poisson" if self._plan.poisson else "fixed"
+
+    def begin(self, task: int, round_: int, able: int, shapes: Sequence[Shape]) -> Turn:
+        """Take what a round needs out of the budget's plan.
+
+        Args:
+            task: its number.
+            round_: from 1.
+            able: clients that could be drawn.
+            shapes: of this round and of all that are planned after it, of every task.
+
+        Raises:
+            RecastError: the budget does not allow it.
+        """
+        rate, sampling = shapes[0]
+        noise = self._noise_for(shapes)
+        clip = self._plan.clip or self._threshold * self._unit(round_)
+        made = Turn(noise, clip, rate * able, Mechanism(noise, rate, sampling))
+        self._turns[task], self._noise = made, noise
+        return made
+
+    def _noise_for(self, shapes: Sequence[Shape]) -> float:
+        """As in the round before where that is still right, so that a resumed run does the same."""
+        spent, budget = [mechanism for _, mechanism in self._spent], self._plan.epsilon
+        if self._noise is not None:
+            planned = [Mechanism(self._noise, rate, sampling) for rate, sampling in shapes]
+            if _USED * budget <= self._accountant.epsilon(spent + planned) <= budget:
+                return self._noise
+        return self._accountant.noise_for(budget, spent, shapes)
+
+    def transform(self, task: int) -> str:
+        """The noise of a client, where it adds its own.
+
+        Its neighbours have any other data, so that its update can move by twice its length.
+        """
+        turn = self._turns[task]
+        return gaussian(turn.clip, 2 * turn.clip * turn.noise)
+
+    def mean(
+        self, task: int, round_: int, start: Vector, contributions: Sequence[Contribution]
+    ) -> tuple[Vector, Spending]:
+        """``start [D]`` moved by the noisy mean of the clipped offsets, and what that costs.
+
+        All count alike, whatever their examples; who was drawn and has not answered counts as
+        nothing, so that the divisor says nothing of anybody.
+        """
+        turn, noise = self._turns[task], self._source(task, round_)
+        ordered = sorted(contributions, key=lambda one: one.offsets.tobytes())
+        spread, within = turn.noise, None
+        if self._plan.clip is None:
+            count = max(_COUNT_NOISE * turn.clients, turn.noise / (2 * math.sqrt(_COUNT_SHARE)))
+            spread = (turn.noise**-2 - (2 * count) ** -2) ** -0.5
+            inside = sum(0.5 if length(one.offsets) <= turn.clip else -0.5 for one in ordered)
+            within = 0.5 + (inside + count * float(noise(1)[0])) / turn.clients
+        total = np.zeros(len(start))
+        for one in ordered:
+            total += bounded(one.offsets, turn.clip)
+        total += spread * turn.clip * noise(len(start))
+        moved = np.asarray(start + total / turn.clients, np.float32)
+        return moved, self._entry(task, round_, within)
+
+    def own(self, task: int, round_: int) -> Spending:
+        """What a round costs whose clients add the noise: as soon as they are asked."""
+        return self._entry(task, round_, None)
+
+    def record(self, spendings: Sequence[Spending]) -> None:
+        """These are in the registry."""
+        self._due = []
+        for row in spendings:
+            self._spent.append((row.task, _mechanism(row)))
+            self._threshold = row.threshold
+
+    def _entry(self, task: int, round_: int, within: float | None) -> Spending:
+        turn, threshold = self._turns[task], self._threshold
+        if within is not None:
+            threshold *= math.exp(-_STEP * (min(max(within, 0.0), 1.0) - _WITHIN))
+        self._due.append((task, turn.mechanism))
+        every = [*self._spent, *self._due]
+        return Spending(
+            task=task,
+            round=round_,
+            kind=self._plan.kind,
+            noise=turn.noise,
+            rate=turn.mechanism.rate,
+            sampling=turn.mechanism.sampling,
+            clip=turn.clip,
+            threshold=threshold,
+            within=within,
+            task_epsilon=self._accountant.epsilon(one for number, one in every if number == task),
+            epsilon=self._accountant.epsilon(one for _, one in every),
+            delta=self._plan.delta,
+            seeded=self._plan.seed is not None,
+        )
+
+    def _source(self, task: int, round_: int) -> Noise:
+        seed = self._plan.seed
+        return secure_noise() if seed is None else seeded_noise(seed, task, round_)
+
+
+def _mechanism(row: Spending) -> Mechanism:
+    return Mechanism(row.noise, row.rate, row.sampling)
