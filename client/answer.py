@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from client.asked import Asked, UnpreparedError, refusal
 from client.discreet import check_promise, is_discreet, own_noise
 from client.greeting import greet, store_bank
 from client.residuals import Residuals
+from client.secure import ContradictionError, Hiding, RosterError
 from client.turn import D, Exam, Holdings, Lesson, Look, M, Turn
 from protos import recast_v1_pb2 as pb
 from recast_core.classes import list_hash
@@ -20,7 +22,7 @@ from recast_core.errors import RecastError
 from recast_core.heads import head_kind
 from recast_core.pulse import about
 from recast_core.start import Start
-from recast_core.wire.codec import CodecError, Vector
+from recast_core.wire.codec import CodecError, Vector, decode
 from recast_core.wire.head_bytes import kind_of, pack_statistics
 from recast_core.wire.messages import (
     RefusedError,
@@ -44,12 +46,20 @@ def answer(asked: Asked, me: Holdings[M, D]) -> Turn[M, D]:
                 return (yield from _train(asked, request.train, me))
             case "head":
                 return (yield from _head(asked, request.head, me))
+            case "keys":
+                return pb.ToServer(keys=_hiding(me).keep_keys(request.keys))
+            case "open":
+                return pb.ToServer(opened=_hiding(me).open(request.open))
             case "evaluate":
                 return (yield from _evaluate(asked, request.evaluate, me))
             case _:
                 raise UnpreparedError(pb.Refusal.REASON_MALFORMED, "an empty message")
     except DecodeError:
         return refusal(pb.Refusal.REASON_MALFORMED, "bytes that are no message of ours")
+    except RosterError as error:
+        return refusal(pb.Refusal.REASON_ROSTER, str(error), broadcast)
+    except ContradictionError as error:
+        return refusal(pb.Refusal.REASON_CONTRADICTS, str(error), broadcast)
     except UnpreparedError as error:
         return refusal(error.code, str(error), broadcast)
     except CodecError as error:
@@ -114,6 +124,8 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
     if without_labels:
         yield from kept.check_diversity(model, data, (start, trained), local)
+    if broadcast.HasField("secure"):
+        return pb.ToServer(update=_hidden(trained - asked.vector(model.start), asked, me, data))
     unsaid = None
     if hyper.error_feedback:
         unsaid = Residuals.of(me.residuals, broadcast, task, me.number)
@@ -125,6 +137,20 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
     update = update_of(model.start, broadcast.task, broadcast.round, examples, encoded)
     update.started = began
     return pb.ToServer(update=update)
+
+
+def _hidden(offsets: Vector, asked: Asked, me: Holdings[M, D], data: D) -> pb.Update:
+    """The update whose offsets ``[D]`` from the broadcast the sum alone will tell."""
+    broadcast, hyper = asked.request.train, replace(asked.hyper, bits=32, stochastic=False)
+    seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
+    said = decode(round_update(offsets, None, broadcast, hyper, seed), len(offsets), hyper.bits)
+    examples = len(data.labelled if hyper.objective == "label-free" else data.labels)
+    salt, shares = _hiding(me).seal(said, examples, broadcast)
+    return pb.Update(salt=salt, shares=shares, examples=examples, **_about(broadcast))
+
+
+def _hiding(me: Holdings[M, D]) -> Hiding:
+    return Hiding(me.residuals, me.number, me.identity)
 
 
 def _head(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:

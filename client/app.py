@@ -40,6 +40,18 @@ def head(message: Message, context: Context) -> Message:
     return _reply(message, context)
 
 
+@app.query("keys")
+def keys(message: Message, context: Context) -> Message:
+    """Tell the key that hides updates in sums, and keep those of the others."""
+    return _reply(message, context)
+
+
+@app.query("open")
+def open_sum(message: Message, context: Context) -> Message:
+    """Tell a share of the sum of other clients' updates."""
+    return _reply(message, context)
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Fit coefficients on local images."""

@@ -30,6 +30,7 @@ from client.residuals import FileStore
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.learner import Learner
+from recast_core.secure.members import Identity, own_identity
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.start import Start
@@ -94,6 +95,7 @@ class Node:
         share: which partition out of how many, or ``None``.
         settings: of the run.
         simulated: see ``Holdings``; said in its own node config, never by the server.
+        certificate: in PEM, beside its key and its authority's certificate; ``None`` without.
         state: what Flower keeps between the messages of a run; a node that lost it answers
             "unknown task" and is greeted again.
     """
@@ -104,6 +106,7 @@ class Node:
     share: tuple[int, int] | None
     settings: Settings
     simulated: bool = False
+    certificate: Path | None = None
     state: RecordDict = field(default_factory=RecordDict)
 
     @classmethod
@@ -140,6 +143,7 @@ class Node:
             share=share,
             settings=Settings.from_mapping(run_config),
             simulated=bool(config.get("simulated", False)),
+            certificate=Path(str(config["certificate"])) if "certificate" in config else None,
             state=context.state,
         )
 
@@ -160,6 +164,14 @@ class Node:
     def residuals(self) -> FileStore:
         """See ``Holdings``."""
         return FileStore(self.cache)
+
+    @property
+    def identity(self) -> Identity | None:
+        """See ``Holdings``."""
+        if self.certificate is None:
+            return None
+        own = self.certificate
+        return own_identity(own.with_suffix(".key"), own, own.with_name("ca.pem"))
 
     def remember(self, tasks: Mapping[int, pb.Task]) -> None:
         """See ``Holdings``."""

@@ -24,8 +24,8 @@ class Store(Protocol):
     def read(self, name: str) -> bytes:
         """What is kept under ``name``; empty if nothing is."""
 
-    def write(self, name: str, content: bytes) -> None:
-        """Keep ``content`` under ``name``, all of it or nothing.
+    def write(self, name: str, content: bytes, *, private: bool = False) -> None:
+        """Keep ``content`` under ``name``, all of it or nothing; ``private`` for the owner alone.
 
         Raises:
             RecastError: it cannot be kept.
@@ -45,9 +45,9 @@ class FileStore:
         except OSError:
             return b""
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, private: bool = False) -> None:
         """See ``Store``."""
-        write_atomically(self.folder / name, content)
+        write_atomically(self.folder / name, content, private=private)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from client.residuals import Store
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.secure.members import Identity
 from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.wire.codec import Vector
@@ -95,6 +96,10 @@ class Holdings(Protocol[M_co, D_co]):
     @property
     def notes(self) -> MutableMapping[str, bool]:
         """What it found out about its own images, for as long as the process lasts."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """The certificate that it vouches for its key with, where it has one."""
 
     def remember(self, tasks: Mapping[int, pb.Task]) -> None:
         """Remember the tasks, so that rounds need not repeat their names."""

@@ -142,7 +142,7 @@ class Hyperparameters(_message.Message):
     def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ..., transforms: _Optional[str] = ...) -> None: ...
 
 class Broadcast(_message.Message):
-    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "candidates", "counted")
+    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "candidates", "counted", "secure")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,7 @@ class Broadcast(_message.Message):
     START_HEAD_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     COUNTED_FIELD_NUMBER: _ClassVar[int]
+    SECURE_FIELD_NUMBER: _ClassVar[int]
     bank: int
     task: int
     round: int
@@ -167,7 +168,84 @@ class Broadcast(_message.Message):
     start_head: bytes
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     counted: int
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., counted: _Optional[int] = ...) -> None: ...
+    secure: SecureRound
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., counted: _Optional[int] = ..., secure: _Optional[_Union[SecureRound, _Mapping]] = ...) -> None: ...
+
+class SecureRound(_message.Message):
+    __slots__ = ("roster", "nonce", "width", "levels", "step", "unit")
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    roster: int
+    nonce: int
+    width: int
+    levels: int
+    step: float
+    unit: float
+    def __init__(self, roster: _Optional[int] = ..., nonce: _Optional[int] = ..., width: _Optional[int] = ..., levels: _Optional[int] = ..., step: _Optional[float] = ..., unit: _Optional[float] = ...) -> None: ...
+
+class SecureMember(_message.Message):
+    __slots__ = ("public", "certificate", "signature")
+    PUBLIC_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    public: bytes
+    certificate: bytes
+    signature: bytes
+    def __init__(self, public: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class KeyRequest(_message.Message):
+    __slots__ = ("roster", "members")
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    roster: int
+    members: _containers.RepeatedCompositeFieldContainer[SecureMember]
+    def __init__(self, roster: _Optional[int] = ..., members: _Optional[_Iterable[_Union[SecureMember, _Mapping]]] = ...) -> None: ...
+
+class KeyReply(_message.Message):
+    __slots__ = ("member", "roster")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    member: SecureMember
+    roster: int
+    def __init__(self, member: _Optional[_Union[SecureMember, _Mapping]] = ..., roster: _Optional[int] = ...) -> None: ...
+
+class Opening(_message.Message):
+    __slots__ = ("bank", "task", "round", "roster", "nonce", "width", "survivors", "shares")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    SURVIVORS_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    bank: int
+    task: int
+    round: int
+    roster: int
+    nonce: int
+    width: int
+    survivors: bytes
+    shares: bytes
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., roster: _Optional[int] = ..., nonce: _Optional[int] = ..., width: _Optional[int] = ..., survivors: _Optional[bytes] = ..., shares: _Optional[bytes] = ...) -> None: ...
+
+class Opened(_message.Message):
+    __slots__ = ("bank", "task", "round", "share", "forged")
+    BANK_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    FORGED_FIELD_NUMBER: _ClassVar[int]
+    bank: int
+    task: int
+    round: int
+    share: bytes
+    forged: bytes
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., share: _Optional[bytes] = ..., forged: _Optional[bytes] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("task", "scale", "coefficients")
@@ -180,7 +258,7 @@ class Candidate(_message.Message):
     def __init__(self, task: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients", "started")
+    __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients", "started", "salt", "shares")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +266,8 @@ class Update(_message.Message):
     SCALE_FIELD_NUMBER: _ClassVar[int]
     COEFFICIENTS_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
     bank: int
     task: int
     round: int
@@ -195,7 +275,9 @@ class Update(_message.Message):
     scale: float
     coefficients: bytes
     started: int
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., started: _Optional[int] = ...) -> None: ...
+    salt: bytes
+    shares: bytes
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., started: _Optional[int] = ..., salt: _Optional[bytes] = ..., shares: _Optional[bytes] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct", "deployed_correct", "local_head_correct", "chosen_correct")
@@ -245,6 +327,8 @@ class Refusal(_message.Message):
         REASON_NOT_FINITE: _ClassVar[Refusal.Reason]
         REASON_FAILED: _ClassVar[Refusal.Reason]
         REASON_CLASSES: _ClassVar[Refusal.Reason]
+        REASON_ROSTER: _ClassVar[Refusal.Reason]
+        REASON_CONTRADICTS: _ClassVar[Refusal.Reason]
     REASON_UNSPECIFIED: Refusal.Reason
     REASON_BANK_MISSING: Refusal.Reason
     REASON_BANK_MISMATCH: Refusal.Reason
@@ -255,6 +339,8 @@ class Refusal(_message.Message):
     REASON_NOT_FINITE: Refusal.Reason
     REASON_FAILED: Refusal.Reason
     REASON_CLASSES: Refusal.Reason
+    REASON_ROSTER: Refusal.Reason
+    REASON_CONTRADICTS: Refusal.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -266,31 +352,39 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[_Union[Refusal.Reason, str]] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ToClient(_message.Message):
-    __slots__ = ("hello", "bank", "train", "evaluate", "head")
+    __slots__ = ("hello", "bank", "train", "evaluate", "head", "keys", "open")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BANK_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
     hello: HelloRequest
     bank: BankDelivery
     train: Broadcast
     evaluate: Broadcast
     head: Broadcast
-    def __init__(self, hello: _Optional[_Union[HelloRequest, _Mapping]] = ..., bank: _Optional[_Union[BankDelivery, _Mapping]] = ..., train: _Optional[_Union[Broadcast, _Mapping]] = ..., evaluate: _Optional[_Union[Broadcast, _Mapping]] = ..., head: _Optional[_Union[Broadcast, _Mapping]] = ...) -> None: ...
+    keys: KeyRequest
+    open: Opening
+    def __init__(self, hello: _Optional[_Union[HelloRequest, _Mapping]] = ..., bank: _Optional[_Union[BankDelivery, _Mapping]] = ..., train: _Optional[_Union[Broadcast, _Mapping]] = ..., evaluate: _Optional[_Union[Broadcast, _Mapping]] = ..., head: _Optional[_Union[Broadcast, _Mapping]] = ..., keys: _Optional[_Union[KeyRequest, _Mapping]] = ..., open: _Optional[_Union[Opening, _Mapping]] = ...) -> None: ...
 
 class ToServer(_message.Message):
-    __slots__ = ("hello", "bank", "update", "evaluation", "refusal", "head")
+    __slots__ = ("hello", "bank", "update", "evaluation", "refusal", "head", "keys", "opened")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BANK_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     bank: BankReceipt
     update: Update
     evaluation: Evaluation
     refusal: Refusal
     head: HeadStatistics
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bank: _Optional[_Union[BankReceipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., head: _Optional[_Union[HeadStatistics, _Mapping]] = ...) -> None: ...
+    keys: KeyReply
+    opened: Opened
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bank: _Optional[_Union[BankReceipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., head: _Optional[_Union[HeadStatistics, _Mapping]] = ..., keys: _Optional[_Union[KeyReply, _Mapping]] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ...) -> None: ...

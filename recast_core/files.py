@@ -11,8 +11,10 @@ from pathlib import Path
 from recast_core.errors import RecastError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write ``content`` to ``path`` so that a reader sees all of it or nothing.
+
+    A ``private`` file only its owner can read.
 
     Raises:
         RecastError: the folder cannot be made or written.
@@ -20,7 +22,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        mode = 0o600 if private else 0o666
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as file:  # noqa: PTH123
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -136,6 +136,10 @@ class Privacy:
 class Images:
     """What clients have to learn from."""
 
+    secure_aggregation: bool = setting(
+        False,
+        "Hide each update in a sum with at least two others: the server learns sums alone.",
+    )
     partition: str = setting(
         "dirichlet:0.5",
         "iid, dirichlet:ALPHA, shards:CLASSES or natural: how simulated clients divide a task.",

@@ -7,6 +7,7 @@ import re
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
 from recast_core.privacy.check import check_privacy
+from recast_core.secure.check import check_secure
 from recast_core.setting_values import parse_quorum
 from recast_core.settings import Settings
 from recast_core.targets import patterns_of
@@ -80,3 +81,4 @@ def check(settings: Settings) -> None:
     patterns_of(settings.target)
     settings.recast()
     check_privacy(settings)
+    check_secure(settings)

@@ -70,6 +70,15 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
         style="dim",
         highlight=False,
     )
+    for task in report["tasks"]:
+        if "hiding_bytes_up" in task:
+            each = task["rounds"] * max(task["clients"], 1)
+            up, down = (task[f"hiding_bytes_{way}"] / each for way in ("up", "down"))
+            console.print(
+                f"{task['name']}: hiding each update in a sum took {up:,.0f} B up and "
+                f"{down:,.0f} B down of these, a client and round",
+                highlight=False,
+            )
     for task, count in report.get("without_images", {}).items():
         who = "1 client has" if count == 1 else f"{count} clients have"
         console.print(f"{task}: {who} no training images and took no part")

@@ -91,6 +91,8 @@ class JoinOptions:
         }
         if self.backbone is not None:
             config["backbone"] = self.backbone
+        if not self.insecure:
+            config["certificate"] = str(self.certs / f"{self.name}.pem")
         if self.skip_unreadable:
             config["skip-unreadable"] = True
         return LocalApp(app, config, cache, {"device": self.device})

@@ -23,6 +23,8 @@ KINDS = {
     "coefficients": "var(--c1)",
     "head": "var(--c3)",
     "metrics": "var(--c5)",
+    "shares": "var(--c4)",
+    "keys": "var(--c2)",
     "control": "var(--c8)",
     "bank": "var(--c6)",
 }

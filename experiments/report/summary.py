@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -64,6 +65,9 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
     run, ledger = result.run, Ledger(registry)
     totals = ledger.totals(run, by=("task", "direction", "layer"))
     longest = ledger.longest(run, kind="coefficients", direction="up")
+    # Of a hidden update the shares are the larger part.
+    sealed = ledger.longest(run, kind="shares", direction="up")
+    kinds = ledger.totals(run, by=("task", "direction", "layer", "kind"))
     first: dict[int, Any] = {}
     for found in registry.accuracies(run):
         first.setdefault(found.task, found)
@@ -80,16 +84,28 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
                 "coefficients": result.start.sent,
                 "accuracy": accuracy.accuracy if accuracy else None,
                 "head_only_accuracy": accuracy.head_only_accuracy if accuracy else None,
-                "update_bytes": longest.get(task.name, 0),
+                "update_bytes": longest.get(task.name, 0) + sealed.get(task.name, 0),
                 **{
                     f"{layer}_bytes_{direction}": totals.get((task.name, direction, layer), 0)
                     for layer in ("payload", "message")
                     for direction in ("up", "down")
                 },
+                **_hiding(kinds, task.name),
                 **beside(baselines.get(task.number, {})),
             }
         )
     return tasks
+
+
+def _hiding(kinds: Mapping[tuple[str | int | None, ...], int], task: str) -> dict[str, int]:
+    """What of a task's messages only hides its updates; nothing where none are hidden."""
+    return {
+        f"hiding_bytes_{direction}": sum(
+            kinds.get((task, direction, "message", kind), 0) for kind in ("keys", "shares")
+        )
+        for direction in ("up", "down")
+        if (task, direction, "message", "shares") in kinds
+    }
 
 
 def _without_images(registry: Registry, run: int) -> dict[str, int]:

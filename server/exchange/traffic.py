@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.text import plain
+from server.exchange.bytes_of import parts_down, parts_up
 from server.exchange.carried import Carrying
 from server.exchange.collect import Collector
 from server.exchange.notices import Noticing
@@ -34,6 +35,8 @@ MESSAGE_TYPES = {
     "train": "train",
     "evaluate": "evaluate",
     "head": "query.head",
+    "keys": "query.keys",
+    "open": "query.open",
 }
 
 
@@ -111,7 +114,7 @@ class Traffic:
         if isinstance(grid, Carrying) and grid.tells(MESSAGE_TYPES[which], len(content)):
             self._before[len(content)] = len(content) - len(body.bank.content)
         else:
-            for kind, payload, size in _parts_down(body, len(content)):
+            for kind, payload, size in parts_down(body, len(content)):
                 self._count(topic, node, "down", kind, payload, size)
         return Message(to_content(content), node, MESSAGE_TYPES[which], group_id=topic.group)
 
@@ -219,8 +222,8 @@ class Traffic:
             self._count(topic, node, "up", "control", 0, len(body))
             self.refuse(node, topic, "malformed", f"{len(body)} bytes that do not parse")
             return None
-        kind, payload = _payload_up(message)
-        self._count(topic, node, "up", kind, payload, len(body))
+        for kind, payload, size in parts_up(message, len(body)):
+            self._count(topic, node, "up", kind, payload, size)
         return message
 
     def refuse(self, node: int, topic: Topic, reason: str, detail: str) -> None:
@@ -263,44 +266,3 @@ def code(reason: int) -> str:
         return "malformed"
     name = pb.Refusal.Reason.Name(reason)
     return name.removeprefix("REASON_").lower().replace("_", "-")
-
-
-def _parts_down(body: pb.ToClient, size: int) -> Iterator[tuple[Kind, int, int]]:
-    """Kind, payload and message bytes of each part of what is sent."""
-    match body.WhichOneof("body"):
-        case "bank":
-            yield "bank", len(body.bank.content), size
-        case "train":
-            yield "coefficients", len(body.train.coefficients), size
-        case "evaluate":
-            for kind, content in (
-                ("head", body.evaluate.head),
-                ("metrics", body.evaluate.start_head),
-            ):
-                if content:
-                    # With its tag and its length.
-                    taken = pb.Broadcast(head=content).ByteSize()
-                    size -= taken
-                    yield kind, len(content), taken  # type: ignore[misc]
-            yield "coefficients", len(body.evaluate.coefficients), size
-        case "head":
-            yield _of_start(body.head.round), len(body.head.coefficients), size
-        case _:
-            yield "control", 0, size
-
-
-def _payload_up(message: pb.ToServer) -> tuple[Kind, int]:
-    match message.WhichOneof("body"):
-        case "update":
-            return "coefficients", len(message.update.coefficients)
-        case "head":
-            return _of_start(message.head.round), len(message.head.content)
-        case "evaluation":
-            return "metrics", 0
-        case _:
-            return "control", 0
-
-
-def _of_start(round_: int) -> Kind:
-    """A head on the backbone as it came serves the report alone."""
-    return "head" if round_ else "metrics"

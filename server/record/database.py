@@ -80,8 +80,25 @@ def _create(engine: Engine, path: Path) -> None:
     with engine.execution_options(write=True).begin() as connection:
         if _is_incomplete(connection, path):  # not so where another process was faster
             Base.metadata.create_all(connection)
+            _widen(connection)
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _widen(connection: Connection) -> None:
+    """Let a ledger of before take the kinds of today.
+
+    What a table may hold is changed the way that SQLite's documentation gives for it, in the text
+    of its definition.
+    """
+    before = "'metrics', 'control')"
+    after = "'metrics', 'control', 'keys', 'shares')"
+    connection.exec_driver_sql("PRAGMA writable_schema = ON")
+    connection.exec_driver_sql(
+        "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'ledger'",
+        (before, after),
+    )
+    connection.exec_driver_sql("PRAGMA writable_schema = RESET")
 
 
 def _is_incomplete(connection: Connection, path: Path) -> bool:

@@ -13,7 +13,7 @@ Vector = NDArray[np.float32]
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 Direction = Literal["up", "down"]
-Kind = Literal["bank", "coefficients", "head", "metrics", "control"]
+Kind = Literal["bank", "coefficients", "head", "metrics", "control", "keys", "shares"]
 Layer = Literal["payload", "message", "wire"]
 Privacy = Literal["central", "local"]
 Sampling = Literal["all", "fixed", "poisson"]

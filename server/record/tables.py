@@ -16,8 +16,9 @@ from sqlalchemy.types import LargeBinary, String
 
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
-SCHEMA = 5
-# Later schemas have only added tables: a file of this one is completed when it is opened.
+SCHEMA = 6
+# Later schemas have only added tables, and kinds of bytes: a file of this one is completed when it
+# is opened.
 OLDEST = 2
 
 

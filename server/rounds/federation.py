@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
+from recast_core.secure.members import FEWEST, longest_hidden
 from recast_core.start import Start
 from recast_core.wire.codec import encoded_length
 from recast_core.wire.messages import to_broadcast
@@ -48,6 +49,8 @@ class Federation:
     @property
     def longest_update(self) -> int:
         """Bytes that the message of an update may have."""
+        if self.plan.secure:
+            return longest_hidden(self.start.sent)
         return encoded_length(self.start.sent, self.plan.hyper.bits) + 64
 
     def shares(self, task: int) -> list[tuple[int, Share]]:
@@ -59,12 +62,13 @@ class Federation:
         ]
 
     def is_learnable(self, task: int) -> bool:
-        """Whether a node that is ready can train a task."""
-        return any(
+        """Whether enough nodes that are ready can train a task: one, or as many as a sum needs."""
+        able = sum(
             self.heads.can_train(shares[task])
             for shares in self.roster.nodes.values()
             if task in shares
         )
+        return able >= (FEWEST if self.plan.secure else 1)
 
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
         """The task's coefficients as a message."""

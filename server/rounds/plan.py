@@ -31,6 +31,7 @@ class RoundPlan:
         nearest: a task may start at an earlier one's coefficients.
         secret: decides who is drawn, where clients may not know; ``None`` for the run's seed.
         privacy: what the run may tell of any one client; ``None`` for no promise.
+        secure: clients hide their updates, and only sums are told.
     """
 
     rounds: int
@@ -46,6 +47,7 @@ class RoundPlan:
     nearest: bool = False
     secret: int | None = None
     privacy: PrivacyPlan | None = None
+    secure: bool = False
 
     def hidden(self, secret: int | None) -> RoundPlan:
         """The plan where clients may know neither who is drawn nor the noise."""
@@ -88,6 +90,7 @@ class RoundPlan:
             and settings.head_kind == "backbone"
             and not settings.dp_epsilon,
             privacy=PrivacyPlan.of(settings),
+            secure=settings.secure_aggregation,
         )
 
     def hyper_of(self, round_: int) -> Hyperparameters:

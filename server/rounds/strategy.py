@@ -86,6 +86,7 @@ class FedRecast(Strategy):
         self._agenda = Agenda(self._federation, required=len(tasks))
         self.states = self._agenda.states
         self._training_now: list[TaskState] = []
+        self._grid: Grid | None = None
         self._finishing: list[TaskState] = []
 
     def active(self, server_round: int) -> list[TaskState]:
@@ -151,21 +152,22 @@ class FedRecast(Strategy):
         Raises:
             RecastError: no node is there, or none has data for a task.
         """
+        self._grid, self._training_now = grid, []
         self._agenda.read()
-        self._training_now = []
         if not self._agenda.unfinished():
             return []
         await_clients(grid, self._federation, self._agenda)
         self._agenda.agree(grid, self.active(server_round))
         self._agenda.describe()
         self._training_now = self.active(server_round)
-        return self._training.questions(self._training_now, list(self.states.values()))
+        return self._training.questions(grid, self._training_now, list(self.states.values()))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord]:
         """Average each task's offsets, and record the round before anything else happens."""
-        examples = self._training.finish(self._training_now, replies)
+        assert self._grid is not None
+        examples = self._training.finish(self._grid, self._training_now, replies)
         return self.initial_arrays(), MetricRecord({"examples": examples})
 
     def configure_evaluate(

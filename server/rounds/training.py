@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from flwr.app import Message
+from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
@@ -19,15 +20,17 @@ from server.rounds.aggregation import Contribution
 from server.rounds.checks import check_update
 from server.rounds.drawing import Drawing
 from server.rounds.federation import Federation
+from server.rounds.hidden import hidden_contributions
 from server.rounds.nearest import candidates, from_here, origin
 from server.rounds.private import PrivateDrawing, PrivateRounds
+from server.rounds.secure import SecureSums
 from server.rounds.state import TaskState
 
 logger = logging.getLogger("recast.server")
 
 # A round that brought no update is tried again this often, unless asking again cannot help.
 RETRIES = 2
-_PASSING = FORGETFUL | {"gone", "late"} | set(LOST.values())
+_PASSING = FORGETFUL | {"gone", "late", "roster", "too-few"} | set(LOST.values())
 
 
 class Training:
@@ -51,15 +54,17 @@ class Training:
             self._drawing = PrivateDrawing(
                 plan.clients_per_round, plan.sampling_seed, poisson=plan.privacy.poisson
             )
+        self._secure = SecureSums(federation) if plan.secure else None
         self._began = 0.0
         self._mark = 0
 
     def questions(
-        self, states: Sequence[TaskState], every: Sequence[TaskState] = ()
+        self, grid: Grid, states: Sequence[TaskState], every: Sequence[TaskState] = ()
     ) -> list[Message]:
         """A broadcast of each task to the nodes that train it in its next round.
 
         Args:
+            grid: the way to the clients, where they are to hide their updates.
             states: the tasks.
             every: all tasks of the run, for a first round to start from.
         """
@@ -76,6 +81,10 @@ class Training:
             if not self._affords(state, every, body):
                 continue
             self._offered[state.number] = self._offer(body, state)
+            if self._secure is not None:
+                shares = dict(federation.shares(state.number))
+                nodes, told = self._secure.prepare(grid, state, {n: shares[n] for n in nodes})
+                body.train.secure.CopyFrom(told)
             federation.observer.round_started(
                 state.name, round_, federation.plan.rounds, len(nodes)
             )
@@ -132,7 +141,7 @@ class Training:
             if federation.heads.can_train(share)
         ]
 
-    def finish(self, states: Sequence[TaskState], replies: Iterable[Message]) -> int:
+    def finish(self, grid: Grid, states: Sequence[TaskState], replies: Iterable[Message]) -> int:
         """Average each task's offsets, and record all of the round before anything else happens.
 
         Returns:
@@ -142,7 +151,12 @@ class Training:
             RecastError: a task diverged, or nobody has sent an update of it that can be used.
         """
         federation, seconds = self._federation, time.monotonic() - self._began
-        found = self._contributions(states, replies)
+        if self._secure is None:
+            found = self._contributions(states, replies)
+        else:
+            found = hidden_contributions(
+                federation, self._secure, grid, states, replies, self._asked
+            )
         if federation.plan.hyper.error_feedback:
             counted = {(node, number) for number, by in found.items() for node in by}
             self._counted |= {key: self._asked[key] for key in counted}
@@ -269,6 +283,8 @@ class Training:
         if refusals:
             last = (lasting or refusals)[-1]
             return f"no update was accepted in {what} ({last.reason}: {last.detail})"
+        if self._secure is not None:
+            return f"too few clients took part in a hidden sum in {what}: look at the log above"
         return (
             f"no client answered in {what}, {state.attempts} times: raise --deadline, or look at "
             "the clients"

@@ -91,7 +91,7 @@ class HeldStore:
         """See ``Store``."""
         return self.content.get(name, b"")
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, private: bool = False) -> None:
         """See ``Store``."""
         self.content[name] = content
 
@@ -120,6 +120,10 @@ class SimulatedNode:
     def simulated(self) -> bool:
         """See ``Holdings``."""
         return True
+
+    @property
+    def identity(self) -> None:
+        """See ``Holdings``: simulated clients have no certificates."""
 
     @property
     def settings(self) -> Settings:

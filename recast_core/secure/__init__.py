@@ -1,0 +1,1 @@
+"""Sums that hide their terms: secret sharing, and the channels that shares travel through."""

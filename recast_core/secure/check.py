@@ -1,0 +1,48 @@
+"""Whether the settings of a run whose updates are hidden fit together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recast_core.errors import RecastError
+from recast_core.heads import head_kind
+from recast_core.secure.members import FEWEST
+from recast_core.setting_fields import Updates
+
+if TYPE_CHECKING:
+    from recast_core.settings import Settings
+
+
+def check_secure(settings: Settings) -> None:
+    """Refuse what needs single updates, which hidden ones are not.
+
+    Raises:
+        RecastError: the first that does.
+    """
+    if not settings.secure_aggregation:
+        return
+    if settings.error_feedback:
+        raise RecastError(
+            "--error-feedback and --secure-aggregation: hidden updates are hardly rounded, leave "
+            "--error-feedback out"
+        )
+    if head_kind(settings.head_kind).travels:
+        raise RecastError(
+            f"--head {settings.head_kind} and --secure-aggregation: what clients tell of their "
+            "features would travel openly; use head backbone, local or linear"
+        )
+    if settings.aggregation not in ("mean", Updates.aggregation):
+        raise RecastError(
+            f"--aggregation {settings.aggregation} and --secure-aggregation: the rule compares "
+            "single updates, which are hidden; use mean"
+        )
+    if settings.dp_epsilon:
+        raise RecastError(
+            "--dp-epsilon and --secure-aggregation: the account counts on single updates that "
+            "are clipped, which hidden ones cannot be seen to be; leave one out"
+        )
+    if 0 < settings.clients_per_round < FEWEST:
+        raise RecastError(
+            f"--clients-per-round {settings.clients_per_round} and --secure-aggregation: give at "
+            f"least {FEWEST}, fewer do not hide each other"
+        )

@@ -1,0 +1,154 @@
+"""Who hides in whose sum: keys of clients, and the rosters that they keep before they train."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.serverapp import Grid
+
+from protos import recast_v1_pb2 as pb
+from recast_core.secure.channel import KEY_BYTES
+from recast_core.secure.members import FEWEST, MOST
+from recast_core.secure.shamir import threshold
+from server.exchange.traffic import Reply, Topic, is_answer
+from server.rounds.gathering import Exchange
+
+logger = logging.getLogger("recast.server")
+Group = tuple[int, ...]
+# A certificate and its signature, with room to spare.
+LONGEST_KEY = 8192
+# Clients that lose their keys or keep no roster are left out after so many tries.
+_TRIES = 3
+
+
+@dataclass
+class Roster:
+    """The groups of a round: nodes in their places, and who has kept its group's roster."""
+
+    number: int
+    groups: tuple[Group, ...]
+    kept: set[int] = field(default_factory=set)
+
+
+class Rosters:
+    """Learns keys, forms groups, and has each client keep its group's roster.
+
+    What a client has kept is not sent to it again: the rosters of a run whose clients stay the same
+    travel once.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._keys: dict[int, pb.SecureMember] = {}
+        self._known: dict[tuple[Group, ...], Roster] = {}
+        self._next = secrets.randbits(60)
+
+    def form(
+        self, grid: Grid, nodes: Sequence[int], topic: Topic, suspects: frozenset[int], parts: int
+    ) -> Roster | None:
+        """A roster that enough of ``nodes`` have kept, ``None`` where they are too few.
+
+        Args:
+            grid: the way to the clients.
+            nodes: that would take part.
+            topic: for the ledger.
+            suspects: nodes of which one may have spoiled a sum; they are kept apart.
+            parts: into how many groups to divide them, at least.
+        """
+        usable = sorted(nodes)
+        for _ in range(_TRIES):
+            self._learn_keys(grid, usable, topic)
+            usable = self._with_keys(usable, topic)
+            if len(usable) < FEWEST:
+                break
+            roster = self._roster(divided(usable, suspects, parts))
+            self._send(grid, roster, topic)
+            short = {
+                node
+                for group in roster.groups
+                if len(roster.kept & set(group)) < threshold(len(group))
+                for node in group
+                if node not in roster.kept
+            }
+            if not short:
+                return roster
+            lost = {node for node in short if node not in self._keys}
+            usable = [node for node in usable if node not in short or node in lost]
+        for node in usable:
+            detail = f"{len(usable)} clients are too few for a hidden sum: at least {FEWEST}"
+            self._exchange.traffic.refuse(node, topic, "too-few", detail)
+        return None
+
+    def forget(self, node: int) -> None:
+        """Nothing came of a node's part in a sum: it is sent its roster again."""
+        for roster in self._known.values():
+            roster.kept.discard(node)
+
+    def _roster(self, groups: tuple[Group, ...]) -> Roster:
+        if groups not in self._known:
+            self._next += 1
+            if len(self._known) >= 4:  # as many as a client keeps
+                del self._known[next(iter(self._known))]
+            self._known[groups] = Roster(self._next, groups)
+        return self._known[groups]
+
+    def _learn_keys(self, grid: Grid, nodes: Sequence[int], topic: Topic) -> None:
+        body = pb.ToClient(keys=pb.KeyRequest())
+        wanted = {node: body for node in nodes if node not in self._keys}
+        for answer in self._ask(grid, wanted, topic):
+            self._enter(answer, topic)
+
+    def _enter(self, answer: Reply, topic: Topic) -> None:
+        member = answer.body.keys.member
+        taken = {known.public for node, known in self._keys.items() if node != answer.node}
+        if len(member.public) != KEY_BYTES:
+            self._exchange.traffic.refuse(answer.node, topic, "malformed", "no key of 32 bytes")
+        elif member.public in taken:
+            detail = "another client has the same key: give each its own cache folder or number"
+            self._exchange.traffic.refuse(answer.node, topic, "same-key", detail)
+        else:
+            self._keys[answer.node] = member
+
+    def _with_keys(self, nodes: Sequence[int], topic: Topic) -> list[int]:
+        return [node for node in nodes if node in self._keys]
+
+    def _send(self, grid: Grid, roster: Roster, topic: Topic) -> None:
+        bodies: dict[int, pb.ToClient] = {}
+        for group in roster.groups:
+            members = [self._keys[node] for node in group]
+            body = pb.ToClient(keys=pb.KeyRequest(roster=roster.number, members=members))
+            bodies |= {node: body for node in group if node not in roster.kept}
+        for answer in self._ask(grid, bodies, topic):
+            if answer.body.keys.roster == roster.number:
+                roster.kept.add(answer.node)
+                continue
+            # It has lost the key that the others were told.
+            del self._keys[answer.node]
+            self._known = {
+                groups: known
+                for groups, known in self._known.items()
+                if not any(answer.node in group for group in groups)
+            }
+            self._enter(answer, topic)
+
+    def _ask(self, grid: Grid, bodies: Mapping[int, pb.ToClient], topic: Topic) -> list[Reply]:
+        if not bodies:
+            return []
+        traffic = self._exchange.traffic
+        messages = [traffic.send(node, body, topic, grid) for node, body in bodies.items()]
+        replies = self._exchange.collector.ask(
+            grid, messages, lambda reply: is_answer(reply, "keys", LONGEST_KEY), hurry=False
+        )
+        return list(traffic.receive(replies, topic, "keys", LONGEST_KEY))
+
+
+def divided(nodes: Sequence[int], suspects: frozenset[int], parts: int) -> tuple[Group, ...]:
+    """Groups of almost equal size, each of ``FEWEST`` to ``MOST``, suspects spread among them."""
+    count = max(-(-len(nodes) // MOST), min(parts, len(nodes) // FEWEST))
+    first = [node for node in nodes if node in suspects]
+    ordered = first + [node for node in nodes if node not in suspects]
+    # Suspects in halves: one group's sum clears one half of them.
+    return tuple(tuple(sorted(ordered[place::count])) for place in range(count))

@@ -1,0 +1,288 @@
+"""Rounds whose updates are hidden: what is told before, and how the sums are opened after."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from protos import recast_v1_pb2 as pb
+from recast_core.secure.channel import SALT_BYTES, TAG_BYTES
+from recast_core.secure.field import Numbers
+from recast_core.secure.levels import Levels, plan
+from recast_core.secure.members import as_bits
+from recast_core.secure.shamir import InconsistentError, combine, liars, threshold
+from recast_core.wire.codec import Vector
+from recast_core.wire.messages import RefusedError
+from server.exchange.roster import Share
+from server.exchange.traffic import Topic, is_answer
+from server.rounds.federation import Federation
+from server.rounds.rosters import Group, Roster, Rosters
+from server.rounds.state import TaskState
+
+logger = logging.getLogger("recast.server")
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a round of a task was asked with."""
+
+    roster: Roster
+    told: pb.SecureRound
+    levels: Levels
+
+
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """What one group's sum tells.
+
+    Attributes:
+        mean: of the offsets from the broadcast, weighted, float32 ``[D]``.
+        weights: of the nodes whose updates are in it.
+        unit: examples that a unit of weight stands for.
+    """
+
+    mean: Vector
+    weights: Mapping[int, int]
+    unit: float
+
+
+class SecureSums:
+    """Asks for updates that only sums tell, and for the sums."""
+
+    def __init__(self, federation: Federation, clock: Callable[[], int] = time.time_ns) -> None:
+        """Prepare; ``clock`` makes each round's number greater than any before it."""
+        self._federation = federation
+        self._rosters = Rosters(federation.exchange)
+        self._clock = clock
+        self._nonce = 0
+        self._hidden: dict[int, Hidden] = {}
+        # Nodes of which one has spoiled a sum of a task, and nodes that are left out for it.
+        self._suspects: dict[int, frozenset[int]] = {}
+        self._barred: dict[int, set[int]] = {}
+
+    def prepare(
+        self, grid: Grid, state: TaskState, shares: Mapping[int, Share]
+    ) -> tuple[list[int], pb.SecureRound]:
+        """The nodes that can hide their updates of a task, and what tells them how to."""
+        federation, barred = self._federation, self._barred.setdefault(state.number, set())
+        topic = Topic(state.name, state.round + 1)
+        suspects = self._suspects.get(state.number, frozenset())
+        nodes = [node for node in shares if node not in barred]
+        roster = self._rosters.form(grid, nodes, topic, suspects, 2 if suspects else 1)
+        self._hidden.pop(state.number, None)
+        if roster is None:
+            return [], pb.SecureRound()
+        asked = [node for group in roster.groups for node in group]
+        hyper = federation.plan.hyper
+        levels = plan(
+            [shares[node].train_examples for node in asked],
+            max(map(len, roster.groups)),
+            hyper.learning_rate,
+            hyper.bits,
+        )
+        self._nonce = max(self._nonce + 1, self._clock())
+        told = pb.SecureRound(
+            roster=roster.number,
+            nonce=self._nonce,
+            width=levels.width,
+            levels=levels.levels,
+            step=levels.step,
+            unit=levels.unit,
+        )
+        self._hidden[state.number] = Hidden(roster, told, levels)
+        return sorted(roster.kept), told
+
+    @property
+    def longest(self) -> int:
+        """Bytes that the message of a hidden update may have."""
+        lengths = (
+            len(group) * self._sealed(hidden.levels)
+            for hidden in self._hidden.values()
+            for group in hidden.roster.groups
+        )
+        return max(lengths, default=0) + 128
+
+    def check(self, update: pb.Update, node: int, asked: int | None, share: Share | None) -> None:
+        """Refuse an update that is not hidden as it was asked to be.
+
+        Raises:
+            RefusedError: with the reason that the ledger counts.
+        """
+        hidden = self._hidden.get(update.task)
+        if asked is None or share is None or hidden is None:
+            raise RefusedError("unknown-task", f"task {update.task} was not asked of this client")
+        if asked != update.round:
+            raise RefusedError("stale-round", f"round {update.round} came in round {asked}")
+        if update.bank != self._federation.start.prefix:
+            raise RefusedError("wrong-bank", f"bank {update.bank:08x} is another")
+        if not 0 < update.examples <= share.train_examples:
+            raise RefusedError(
+                "too-many-examples",
+                f"{update.examples} examples, {share.train_examples} were announced",
+            )
+        if update.coefficients or update.scale or update.started:
+            raise RefusedError("malformed", "an update that is not hidden")
+        members = len(_group_of(hidden.roster, node))
+        wanted = SALT_BYTES, members * self._sealed(hidden.levels)
+        if (len(update.salt), len(update.shares)) != wanted:
+            raise RefusedError("wrong-length", f"{len(update.shares)} bytes of sealed shares")
+
+    def open(self, grid: Grid, state: TaskState, updates: Mapping[int, pb.Update]) -> list[Summed]:
+        """The sums of a task's groups; those that too few take part in, or that fail, are absent.
+
+        Args:
+            grid: the way to the clients.
+            state: the task.
+            updates: of the nodes that sent one, checked.
+        """
+        hidden = self._hidden.pop(state.number, None)
+        if hidden is None:
+            return []
+        topic = Topic(state.name, state.round + 1)
+        for node in hidden.roster.kept - set(updates):
+            self._rosters.forget(node)
+        groups = []
+        for group in hidden.roster.groups:
+            found = [node for node in group if node in updates]
+            if len(found) < threshold(len(group)):
+                logger.warning(
+                    "round %d of task %s: %d of %d clients sent their part of a hidden sum, %d are "
+                    "needed",
+                    *(topic.round, state.name, len(found), len(group), threshold(len(group))),
+                )
+            else:
+                groups.append((group, found))
+        told = self._ask(grid, hidden, state, groups, updates)
+        summed = []
+        for group, found in groups:
+            total = self._combine(hidden, state, group, found, told)
+            if total is None:
+                continue
+            weights = {node: hidden.levels.weight(updates[node].examples) for node in found}
+            if not hidden.levels.is_plausible(total, sum(weights.values())):
+                self._spoiled(state, group, "the sum is larger than its terms can be")
+                continue
+            self._clear(state, group)
+            mean = hidden.levels.mean(total, sum(weights.values()))
+            summed.append(Summed(mean, weights, hidden.levels.unit))
+        return summed
+
+    def _sealed(self, levels: Levels) -> int:
+        return self._federation.start.sent * levels.width + TAG_BYTES
+
+    def _ask(
+        self,
+        grid: Grid,
+        hidden: Hidden,
+        state: TaskState,
+        groups: Sequence[tuple[Group, list[int]]],
+        updates: Mapping[int, pb.Update],
+    ) -> dict[int, pb.Opened]:
+        """What each survivor says of its group's sum."""
+        traffic, topic = self._federation.traffic, Topic(state.name, state.round + 1)
+        length, messages = self._sealed(hidden.levels), []
+        for group, found in groups:
+            survivors = as_bits([group.index(node) for node in found], len(group))
+            for node in found:
+                start = group.index(node) * length
+                sealed = (
+                    updates[one].salt + updates[one].shares[start : start + length] for one in found
+                )
+                opening = pb.Opening(
+                    bank=self._federation.start.prefix,
+                    task=state.number,
+                    round=topic.round,
+                    roster=hidden.roster.number,
+                    nonce=hidden.told.nonce,
+                    width=hidden.levels.width,
+                    survivors=survivors,
+                    shares=b"".join(sealed),
+                )
+                messages.append(traffic.send(node, pb.ToClient(open=opening), topic))
+        replies = self._federation.collector.ask(
+            grid, messages, lambda reply: is_answer(reply, "opened", length + 128)
+        )
+        asked = {node for _, found in groups for node in found}
+        return {
+            answer.node: answer.body.opened
+            for answer in traffic.receive(replies, topic, "opened", length + 128)
+            if answer.node in asked
+        }
+
+    def _combine(
+        self,
+        hidden: Hidden,
+        state: TaskState,
+        group: Group,
+        found: Sequence[int],
+        told: Mapping[int, pb.Opened],
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+        """The sum of a group's integers ``[D]``, ``None`` where it cannot be told."""
+        traffic, topic = self._federation.traffic, Topic(state.name, state.round + 1)
+        field, needed = hidden.levels.field, threshold(len(group))
+        shares: dict[int, Numbers] = {}
+        forged: dict[int, int] = dict.fromkeys(range(len(group)), 0)
+        for node in found:
+            opened = told.get(node)
+            if opened is None:
+                continue
+            if opened.forged:
+                bits = int.from_bytes(opened.forged, "little")
+                for place in forged:
+                    forged[place] += bits >> place & 1
+                continue
+            try:
+                own = field.unpack(opened.share, self._federation.start.sent)
+            except ValueError as error:
+                traffic.refuse(node, topic, "malformed", str(error))
+            else:
+                shares[group.index(node)] = own
+        for place, complaints in forged.items():
+            if complaints > len(group) - needed:  # more than may lie
+                detail = f"{complaints} members could not read what it had sealed for them"
+                traffic.refuse(group[place], topic, "forged-shares", detail)
+                self._barred[state.number].add(group[place])
+        if len(shares) < needed:
+            logger.warning(
+                "round %d of task %s: %d of %d clients helped to open a hidden sum, %d are needed",
+                *(topic.round, state.name, len(shares), len(group), needed),
+            )
+            return None
+        try:
+            total = combine(field, shares, needed)
+        except InconsistentError as error:
+            self._spoiled(state, group, str(error))
+            return None
+        for place in liars(field, shares, needed):
+            traffic.refuse(group[place], topic, "lying-share", "its share of the sum is wrong")
+        return field.centred(total)
+
+    def _spoiled(self, state: TaskState, group: Group, why: str) -> None:
+        """Somebody in this group sent what fits nothing: who, later groups will show."""
+        before = self._suspects.get(state.number, frozenset(group))
+        suspects = before & set(group) or frozenset(group)
+        logger.warning(
+            "round %d of task %s: a hidden sum of %d clients is spoiled: %s",
+            *(state.round + 1, state.name, len(group), why),
+        )
+        if len(suspects) == 1:
+            (node,) = suspects
+            self._barred[state.number].add(node)
+            topic = Topic(state.name, state.round + 1)
+            self._federation.traffic.refuse(node, topic, "spoils-sums", why)
+            suspects = frozenset()
+        self._suspects[state.number] = suspects
+
+    def _clear(self, state: TaskState, group: Group) -> None:
+        """A group's sum is sound, and with it those who are in it."""
+        suspects = self._suspects.get(state.number, frozenset()) - set(group)
+        self._suspects[state.number] = suspects
+
+
+def _group_of(roster: Roster, node: int) -> Group:
+    return next(group for group in roster.groups if node in group)
