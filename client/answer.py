@@ -109,6 +109,8 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
     without_labels = hyper.objective == "label-free"
     enough = {"split-ridge": 2, "cross-entropy": 1, "label-free": 0}[hyper.objective]
     model, data = _ready(broadcast, me, enough)
+    if me.settings.secure_aggregation and not broadcast.HasField("secure"):
+        raise RosterError("roster", "an update was asked for openly, and this run hides them")
     start, local, task = asked.vector(model.start), False, me.tasks[broadcast.task]
     if hyper.objective != "split-ridge":
         kept.check_classes(model, data)

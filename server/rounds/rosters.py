@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,8 +21,8 @@ logger = logging.getLogger("recast.server")
 Group = tuple[int, ...]
 # A certificate and its signature, with room to spare.
 LONGEST_KEY = 8192
-# Clients that lose their keys or keep no roster are left out after so many tries.
-_TRIES = 3
+# A client that loses its key more often in a run is left out.
+_LOSSES = 3
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Rosters:
         self._exchange = exchange
         self._keys: dict[int, pb.SecureMember] = {}
         self._known: dict[tuple[Group, ...], Roster] = {}
+        self._losses: Counter[int] = Counter()
         self._next = secrets.randbits(60)
 
     def form(
@@ -59,13 +61,14 @@ class Rosters:
             parts: into how many groups to divide them, at least.
         """
         usable = sorted(nodes)
-        for _ in range(_TRIES):
+        while True:  # each time with fewer nodes, or one loss more
             self._learn_keys(grid, usable, topic)
-            usable = self._with_keys(usable, topic)
+            usable = [n for n in usable if n in self._keys and self._losses[n] <= _LOSSES]
             if len(usable) < FEWEST:
                 break
             roster = self._roster(divided(usable, suspects, parts))
-            self._send(grid, roster, topic)
+            if not self._send(grid, roster, topic):
+                continue
             short = {
                 node
                 for group in roster.groups
@@ -75,8 +78,7 @@ class Rosters:
             }
             if not short:
                 return roster
-            lost = {node for node in short if node not in self._keys}
-            usable = [node for node in usable if node not in short or node in lost]
+            usable = [node for node in usable if node not in short]
         for node in usable:
             detail = f"{len(usable)} clients are too few for a hidden sum: at least {FEWEST}"
             self._exchange.traffic.refuse(node, topic, "too-few", detail)
@@ -112,20 +114,21 @@ class Rosters:
         else:
             self._keys[answer.node] = member
 
-    def _with_keys(self, nodes: Sequence[int], topic: Topic) -> list[int]:
-        return [node for node in nodes if node in self._keys]
-
-    def _send(self, grid: Grid, roster: Roster, topic: Topic) -> None:
+    def _send(self, grid: Grid, roster: Roster, topic: Topic) -> bool:
+        """Have nodes keep a roster; false where it has grown old, as keys were lost."""
         bodies: dict[int, pb.ToClient] = {}
         for group in roster.groups:
             members = [self._keys[node] for node in group]
             body = pb.ToClient(keys=pb.KeyRequest(roster=roster.number, members=members))
             bodies |= {node: body for node in group if node not in roster.kept}
+        sound = True
         for answer in self._ask(grid, bodies, topic):
             if answer.body.keys.roster == roster.number:
                 roster.kept.add(answer.node)
                 continue
             # It has lost the key that the others were told.
+            sound = False
+            self._losses[answer.node] += 1
             del self._keys[answer.node]
             self._known = {
                 groups: known
@@ -133,6 +136,7 @@ class Rosters:
                 if not any(answer.node in group for group in groups)
             }
             self._enter(answer, topic)
+        return sound
 
     def _ask(self, grid: Grid, bodies: Mapping[int, pb.ToClient], topic: Topic) -> list[Reply]:
         if not bodies:

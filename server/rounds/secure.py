@@ -14,7 +14,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.secure.channel import SALT_BYTES, TAG_BYTES
 from recast_core.secure.field import Numbers
 from recast_core.secure.levels import Levels, plan
-from recast_core.secure.members import as_bits
+from recast_core.secure.members import FEWEST, as_bits
 from recast_core.secure.shamir import InconsistentError, combine, liars, threshold
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError
@@ -72,7 +72,11 @@ class SecureSums:
         federation, barred = self._federation, self._barred.setdefault(state.number, set())
         topic = Topic(state.name, state.round + 1)
         suspects = self._suspects.get(state.number, frozenset())
+        # Those who are not waited for would count as lost, and too many lost spoil a sum.
+        overdue = federation.collector.overdue
         nodes = [node for node in shares if node not in barred]
+        present = [node for node in nodes if node not in overdue]
+        nodes = present if len(present) >= FEWEST else nodes
         roster = self._rosters.form(grid, nodes, topic, suspects, 2 if suspects else 1)
         self._hidden.pop(state.number, None)
         if roster is None:

@@ -1,0 +1,326 @@
+"""Hidden sums on the server: exact, recovered, asked again, and spoiled by nobody for long."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from flwr.app import Error
+
+from client.secure import Hiding
+from experiments.engines.folded.nodes import HeldStore
+from protos import recast_v1_pb2 as pb
+from recast_core import RecastError
+from recast_core.secure.levels import Levels
+from recast_core.secure.members import FEWEST, MOST
+from recast_core.secure.shamir import share, threshold
+from recast_core.wire.messages import RefusedError
+from server.record.ledger import Ledger
+from server.rounds.rosters import divided
+
+if TYPE_CHECKING:
+    from conftest import Federation
+
+Make = Callable[..., "Federation"]
+D = 6
+AWAY = Error(1, "away")
+
+
+class Client:
+    """A script that hides updates as a client does, but for what a test has it do otherwise."""
+
+    def __init__(self, number: int, examples: int = 40, **otherwise: Callable[..., object]) -> None:
+        self.number, self.examples, self.otherwise = number, examples, otherwise
+        self.hiding = Hiding(HeldStore(), number, None)
+        self.told: list[pb.SecureRound] = []
+
+    @property
+    def offsets(self) -> np.ndarray:
+        return np.linspace(-0.1, 0.1, D, dtype=np.float32) * self.number
+
+    def __call__(self, question: pb.ToClient, right: pb.ToServer) -> object:
+        kind = str(question.WhichOneof("body"))
+        reply = self.right(question, right)
+        return self.otherwise[kind](question, reply) if kind in self.otherwise else reply
+
+    def right(self, question: pb.ToClient, right: pb.ToServer) -> pb.ToServer:
+        match question.WhichOneof("body"):
+            case "keys":
+                return pb.ToServer(keys=self.hiding.keep_keys(question.keys))
+            case "open":
+                return pb.ToServer(opened=self.hiding.open(question.open))
+            case "train":
+                asked = question.train
+                self.told.append(asked.secure)
+                salt, shares = self.hiding.seal(self.offsets, self.examples, asked)
+                update = pb.Update(
+                    bank=asked.bank, task=asked.task, round=asked.round,
+                    examples=self.examples, salt=salt, shares=shares,
+                )  # fmt: skip
+                return pb.ToServer(update=update)
+            case _:
+                return right
+
+
+def fleet(count: int, **otherwise: dict[int, Callable[..., object]]) -> dict[int, Client]:
+    """Clients from 1, some of which do otherwise when asked ``train``, ``open`` or ``keys``."""
+    return {
+        n: Client(n, **{kind: who[n] for kind, who in otherwise.items() if n in who})
+        for n in range(1, count + 1)
+    }
+
+
+def away(question: pb.ToClient, reply: pb.ToServer) -> object:
+    return AWAY
+
+
+def mean_of(clients: list[Client]) -> np.ndarray:
+    told = clients[0].told[-1]
+    levels = Levels(told.width, told.levels, told.step, told.unit)
+    weights = [levels.weight(client.examples) for client in clients]
+    total = sum(w * levels.count(c.offsets) for w, c in zip(weights, clients, strict=True))
+    return levels.mean(total, sum(weights))
+
+
+def check_mean(made: Federation, clients: list[Client], round_: int = 1) -> None:
+    """The round moved by the mean of just these, to what a broadcast of 16 bits can carry."""
+    assert made.registry.rounds(made.run, 1)[round_ - 1].clients == len(clients)
+    np.testing.assert_allclose(
+        made.moved(1, round_), round_ * mean_of(clients), rtol=2e-3, atol=1e-6
+    )
+
+
+def test_the_round_is_the_mean_of_all_and_no_update_is_sent_openly(federation: Make) -> None:
+    clients = fleet(5)
+    made = federation(nodes=5, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, list(clients.values()))
+    told = clients[1].told[0]
+    assert told.levels >= 127  # as fine as 8 bits at least
+    totals = Ledger(made.registry).totals(made.run, by=("client", "direction", "layer"))
+    for (node, direction), count in made.grid.bytes.items():
+        assert totals[str(node), direction, "message"] == count
+    kinds = Ledger(made.registry).totals(made.run, by=("kind", "direction", "layer"))
+    assert kinds["coefficients", "up", "payload"] == 0
+    assert kinds["shares", "up", "payload"] == 5 * (5 * (D * told.width + 8) + D * told.width)
+    assert kinds["keys", "up", "message"] > 5 * 32
+
+
+PATTERNS = [
+    (gone, late)
+    for gone, late in itertools.product(range(3), repeat=2)
+    if 7 - gone - late >= threshold(7)
+]
+
+
+@pytest.mark.parametrize(("gone", "late"), PATTERNS)
+def test_whoever_drops_out_before_or_after_its_update_the_sum_is_of_those_that_sent_one(
+    federation: Make, gone: int, late: int
+) -> None:
+    drawn = random.Random(10 * gone + late).sample(range(1, 8), gone + late)
+    clients = fleet(
+        7, train=dict.fromkeys(drawn[:gone], away), open=dict.fromkeys(drawn[gone:], away)
+    )
+    made = federation(nodes=7, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, [clients[n] for n in clients if n not in drawn[:gone]])
+
+
+@pytest.mark.parametrize("phase", ["train", "open"])
+def test_with_fewer_than_the_threshold_nothing_is_recorded_and_all_are_asked_again(
+    federation: Make, phase: str
+) -> None:
+    clients = fleet(7, **{phase: dict.fromkeys((1, 2, 3), away)})
+    made = federation(nodes=7, scripts=clients, secure=True)
+    with pytest.raises(RecastError, match=r"too few clients took part|no update was accepted"):
+        made.go()
+    assert made.registry.rounds(made.run, 1) == []
+    assert len(made.trained(7)) == 3
+
+
+def test_a_round_that_failed_is_learned_when_they_are_back(federation: Make) -> None:
+    tries = itertools.count()
+
+    def once(question: pb.ToClient, reply: pb.ToServer) -> object:
+        return AWAY if next(tries) < 3 else reply
+
+    clients = fleet(7, open=dict.fromkeys((1, 2, 3), once))
+    made = federation(nodes=7, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, list(clients.values()))
+    assert len(clients[7].told) == 2
+    assert clients[7].told[0].nonce < clients[7].told[1].nonce
+
+
+def test_a_lying_share_is_found_and_the_sum_is_right(federation: Make) -> None:
+    def lies(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.opened.share = bytes(len(reply.opened.share))
+        return reply
+
+    clients = fleet(10, open={4: lies})
+    made = federation(nodes=10, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, list(clients.values()))
+    assert made.reasons() == {"lying-share": 1}
+
+
+SPOILED = {
+    "on no polynomial": lambda field, secret, members, needed: field.random((members, D)),
+    "beyond what a sum can be": lambda field, secret, members, needed: share(
+        field, field.wrap(np.full(D, field.prime // 3)), members, needed
+    ),
+}
+
+
+@pytest.mark.parametrize("shares", SPOILED.values(), ids=SPOILED)
+def test_whoever_spoils_sums_is_found_in_a_few_rounds_and_every_round_is_recorded(
+    federation: Make, shares: Callable[..., np.ndarray]
+) -> None:
+    def spoils(question: pb.ToClient, reply: pb.ToServer) -> object:
+        with patch("client.secure.share", shares):
+            return clients[4].right(question, reply)
+
+    clients = fleet(10, train={4: spoils})
+    made = federation(nodes=10, scripts=clients, secure=True, rounds=6)
+    made.go()
+    counts = [round_.clients for round_ in made.registry.rounds(made.run, 1)]
+    assert len(counts) == 6
+    assert min(counts) >= 5
+    assert counts[-1] == 9
+    assert made.reasons() == {"spoils-sums": 1}
+    assert {refusal.client for refusal in made.registry.refusals(made.run)} == {"4"}
+
+
+def test_sealed_shares_that_nobody_can_read_bar_whoever_sent_them(federation: Make) -> None:
+    def garbage(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.update.shares = bytes(len(reply.update.shares))
+        return reply
+
+    clients = fleet(6, train={2: garbage})
+    made = federation(nodes=6, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, [clients[n] for n in clients if n != 2])
+    assert made.reasons() == {"forged-shares": 1}
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_fewer_than_three_cannot_hide(federation: Make, nodes: int) -> None:
+    made = federation(nodes=nodes, scripts=fleet(nodes), secure=True)
+    with pytest.raises(RecastError):
+        made.go()
+    assert made.trained(1) == []
+
+
+def test_an_update_that_is_not_hidden_or_not_as_asked_is_refused(federation: Make) -> None:
+    def openly(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.update.coefficients = bytes(D)
+        return reply
+
+    def short(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.update.shares = reply.update.shares[1:]
+        return reply
+
+    def boasts(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.update.examples = 2**32 - 1
+        return reply
+
+    def twice(question: pb.ToClient, reply: pb.ToServer) -> object:
+        return [reply, reply]
+
+    clients = fleet(10, train={1: openly, 2: short, 3: boasts, 4: twice})
+    made = federation(nodes=10, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, [clients[n] for n in clients if n > 3])
+    assert made.reasons() == {
+        "malformed": 1, "wrong-length": 1, "too-many-examples": 1, "replayed": 1,
+    }  # fmt: skip
+
+
+def test_a_server_that_is_killed_at_any_moment_asks_again_and_ends_in_the_same_bytes(
+    federation: Make,
+) -> None:
+    whole = federation(nodes=4, scripts=fleet(4), secure=True, rounds=2)
+    whole.go()
+    wanted = whole.vector(1).tobytes()
+    events, at = whole.grid.events, 0
+    while (at := at + 1) <= events:
+        clients = fleet(4)
+        made = federation(nodes=4, scripts=clients, secure=True, rounds=2)
+        made.grid.kill_at = at
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - stands for the process's end
+            made.go()
+        again = federation(nodes=4, scripts=clients, secure=True, rounds=2, run=made.run)
+        again.go()
+        assert again.vector(1).tobytes() == wanted
+        assert [r.round for r in again.registry.rounds(again.run, 1)] == [1, 2]
+
+
+def test_keys_and_rosters_travel_once_while_the_clients_stay(federation: Make) -> None:
+    made = federation(nodes=4, scripts=fleet(4), secure=True, rounds=3)
+    made.go()
+    assert made.grid.nodes[1].kinds().count("keys") == 2
+    assert made.grid.nodes[1].kinds().count("open") == 3
+
+
+def test_a_client_that_lost_its_key_is_told_the_others_again(federation: Make) -> None:
+    tries = itertools.count()
+
+    def loses(question: pb.ToClient, reply: pb.ToServer) -> object:
+        if next(tries) == 0:  # after its first round: nothing of it is left
+            clients[2].hiding = Hiding(HeldStore(), 2, None)
+        return reply
+
+    def refuses(question: pb.ToClient, right: pb.ToServer) -> object:
+        try:
+            return clients[2].right(question, right)
+        except RefusedError as error:
+            reason = pb.Refusal.REASON_ROSTER
+            return pb.ToServer(refusal=pb.Refusal(reason=reason, detail=str(error)))
+
+    clients = fleet(4)
+    made = federation(nodes=4, scripts=clients, secure=True, rounds=3)
+    made.grid.nodes[2].script = lambda question, right: (
+        loses(question, refuses(question, right))
+        if question.WhichOneof("body") == "open"
+        else refuses(question, right)
+    )
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4, 3, 4]
+
+
+def test_one_that_has_another_key_each_time_is_left_out_and_ends_nothing(
+    federation: Make,
+) -> None:
+    def another(question: pb.ToClient, reply: pb.ToServer) -> object:
+        clients[2].hiding = Hiding(HeldStore(), 2, None)
+        return clients[2].right(question, reply)
+
+    clients = fleet(5, keys={2: another})
+    made = federation(nodes=5, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, [clients[n] for n in clients if n != 2])
+
+
+def test_two_clients_with_one_key_are_one(federation: Make) -> None:
+    clients = fleet(5)
+    clients[3].hiding = clients[4].hiding
+    made = federation(nodes=5, scripts=clients, secure=True)
+    made.go()
+    assert made.registry.rounds(made.run, 1)[0].clients == 4
+    assert made.reasons() == {"same-key": 1}
+
+
+@pytest.mark.parametrize("count", [3, 5, 6, 32, 33, 70, 1000])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_groups_hold_everybody_once_and_are_neither_small_nor_large(count: int, parts: int) -> None:
+    groups = divided(list(range(count)), frozenset(range(3)), parts)
+    assert sorted(node for group in groups for node in group) == list(range(count))
+    sizes = [len(group) for group in groups]
+    assert min(sizes) >= FEWEST
+    assert max(sizes) <= MOST
+    assert max(sizes) - min(sizes) <= 1
