@@ -39,6 +39,7 @@ class JoinOptions:
         force_insecure: to any.
         keepalive: seconds of silence before the link is probed.
         json_log: log JSON objects.
+        secure_aggregation: send no update that is not hidden in a sum, whatever the server asks.
     """
 
     data: Path
@@ -53,6 +54,7 @@ class JoinOptions:
     force_insecure: bool
     keepalive: float
     json_log: bool
+    secure_aggregation: bool = False
 
     def check(self) -> None:
         """Find out what the ClientApp would only find out after it has joined.
@@ -95,7 +97,10 @@ class JoinOptions:
             config["certificate"] = str(self.certs / f"{self.name}.pem")
         if self.skip_unreadable:
             config["skip-unreadable"] = True
-        return LocalApp(app, config, cache, {"device": self.device})
+        here: dict[str, Value] = {"device": self.device}
+        if self.secure_aggregation:
+            here["secure-aggregation"] = True
+        return LocalApp(app, config, cache, here)
 
 
 def join(server: str, options: JoinOptions) -> int:

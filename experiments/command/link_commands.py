@@ -76,6 +76,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 @click.option("--backbone", help="Where the backbone is on this machine.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--skip-unreadable", is_flag=True, help="Go on without images that cannot be read.")
+@click.option("--secure-aggregation", is_flag=True, help="Send updates hidden in sums, or none.")
 @_insecure
 @_force
 @_keepalive
