@@ -130,16 +130,16 @@ class Privacy:
         "Length that a client's update may have with --dp-epsilon; auto follows the learning rate "
         "and, with --dp central, the clients' median.",
     )
+    secure_aggregation: bool = setting(
+        False,
+        "Hide each update in a sum with at least two others: the server learns sums alone.",
+    )
 
 
 @dataclass(frozen=True)
 class Images:
     """What clients have to learn from."""
 
-    secure_aggregation: bool = setting(
-        False,
-        "Hide each update in a sum with at least two others: the server learns sums alone.",
-    )
     partition: str = setting(
         "dirichlet:0.5",
         "iid, dirichlet:ALPHA, shards:CLASSES or natural: how simulated clients divide a task.",

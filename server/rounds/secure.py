@@ -18,7 +18,7 @@ from recast_core.secure.members import FEWEST, as_bits
 from recast_core.secure.shamir import InconsistentError, combine, liars, threshold
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError
-from server.exchange.shares import Share
+from server.exchange.share import Share
 from server.exchange.traffic import Topic, is_answer
 from server.rounds.federation import Federation
 from server.rounds.rosters import Group, Roster, Rosters
