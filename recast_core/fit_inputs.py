@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -55,6 +55,20 @@ def fit_inputs(
     if len(x):
         _try_features(net, x[:2])
     return x, y.to(net.device)
+
+
+def class_count(data: object) -> int:
+    """How many classes a data set says that it has, also within a DataLoader or a subset.
+
+    Raises:
+        RecastError: it does not say.
+    """
+    while data is not None:
+        names = getattr(data, "classes", None)
+        if isinstance(names, Sequence) and not isinstance(names, str) and names:
+            return len(names)
+        data = getattr(data, "dataset", None)
+    raise RecastError("the number of classes is not known: give it, as in classes=10")
 
 
 @contextmanager

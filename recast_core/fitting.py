@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from recast_core.descent import Featured, descend
 from recast_core.errors import RecastError
-from recast_core.fit_inputs import fit_inputs, training
+from recast_core.fit_inputs import class_count, fit_inputs, training
+from recast_core.fit_progress import shown
 from recast_core.heads.ridge import ridge_head
 from recast_core.model import RecastModel
 from recast_core.norms import NORMS, Norm, affine_parameters, norm_state, recompute
@@ -56,6 +57,7 @@ class FitOptions(TypedDict, total=False):
         norm: ``frozen``, the default; ``affine`` trains the normalisation layers' scales and
             shifts as well; ``recompute`` first gives BatchNorms the statistics of the images, if
             that raises held-out accuracy (see ``recast_core.norms.recompute``).
+        progress: write how far it is to standard error; where absent, on a terminal.
     """
 
     epochs: int
@@ -63,6 +65,7 @@ class FitOptions(TypedDict, total=False):
     learning_rate: float
     optimizer: Optimizer
     norm: Norm
+    progress: bool
 
 
 _OPTIONS = frozenset(FitOptions.__annotations__)
@@ -71,8 +74,8 @@ _OPTIONS = frozenset(FitOptions.__annotations__)
 def fit(
     net: RecastModel,
     images: object,
-    labels: object,
-    classes: int,
+    labels: object = None,
+    classes: int | None = None,
     recipe: Recipe | None = None,
     seed: int = 0,
     **options: Unpack[FitOptions],
@@ -87,9 +90,9 @@ def fit(
         net: attached; its coefficients are left at the result, and so are its normalisation
             layers unless they are frozen.
         images: floats ``[N, 3, H, W]`` as the backbone takes them, a tensor or array; or, with
-            ``labels`` ``None``, a DataLoader or Dataset of pairs.
+            ``labels`` ``None``, a DataLoader or Dataset of pairs: ``fit(net, loader, classes=10)``.
         labels: ``[N]`` in ``[0, classes)``, of any type of whole numbers, or one-hot rows.
-        classes: of the task.
+        classes: of the task; needed unless a data set says them, as ``ImageFolder`` does.
         recipe: epochs, batch and rate; its defaults where not given.
         seed: of the shuffling.
         options: see ``FitOptions``.
@@ -109,9 +112,10 @@ def fit(
             f"batch is {recipe.batch}: a step teaches nothing with fewer than 4 images, of which "
             "one half is scored by the other"
         )
+    count = class_count(images) if classes is None else classes
     with training(net):
-        x, y = fit_inputs(net, images, labels, classes)
-        return _fit(net, x, y, classes, recipe, seed, options)
+        x, y = fit_inputs(net, images, labels, count)
+        return _fit(net, x, y, count, recipe, seed, options)
 
 
 def _fit(
@@ -143,7 +147,8 @@ def _fit(
     optimizer = _optimizer(kind, net.coefficients.flat, affine, recipe.learning_rate)
     for parameter in affine:
         parameter.requires_grad_(True)
-    loss = descend(net, optimizer, images, labels, objective, recipe, seed)
+    with shown(optimizer, len(labels), recipe, options.get("progress")):
+        loss = descend(net, optimizer, images, labels, objective, recipe, seed)
     for parameter in affine:
         parameter.requires_grad_(False)
         parameter.grad = None

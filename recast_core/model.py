@@ -115,6 +115,17 @@ class RecastModel(nn.Module):
         finally:
             _heads.reset(token)
 
+    @contextmanager
+    def disable_adapter(self) -> Iterator[Self]:
+        """Compute as the backbone came, with its own head, in the block; nothing is written.
+
+        In this thread or coroutine alone, as ``using``. It is what the bank's start gives: the
+        backbone, unless the bank has fewer templates than layers.
+        """
+        self.refuse_merged()
+        with self.using(self.bank.initial_vector, self.own_head):
+            yield self
+
     def refuse_merged(self) -> None:
         """Refuse to go on with what is used up.
 

@@ -19,7 +19,7 @@ class Adaptation:
     backbone: str = setting(
         DEPLOYED,
         "digits_resnet20 (a classifier of digits), glyph_resnet20 (it saw letters), a torchvision "
-        "NAME:WEIGHTS, file:PATH or module:FACTORY.",
+        "NAME:WEIGHTS, file:PATH, hf:NAME, timm:NAME or module:FACTORY.",
     )
     target: str = setting(
         "conv", "attn, mlp, attn+mlp, conv, or module-name patterns with commas.", bank=True

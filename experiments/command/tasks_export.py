@@ -207,7 +207,7 @@ def architecture(spec: str, state: Mapping[str, Tensor]) -> str:
     try:
         return str(infer_architecture(state))
     except RecastError:
-        return spec if kind == "module" else f"torchvision:{kind}"
+        return spec if kind in ("module", "hf", "timm") else f"torchvision:{kind}"
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,14 +28,12 @@ class WandbLog(Callback):
 
     def run_started(self, event: RunStarted) -> None:
         """Open the run, in the current folder's ``wandb/`` or where WANDB_DIR says."""
-        import wandb
-
-        mode: Any = os.environ.get("WANDB_MODE", "offline")  # wandb checks it
+        wandb: Any = import_module("wandb")
         self._run = wandb.init(
             project=self._project,
             name=f"{event.folder.name}-{event.run}",
             config={**event.settings, "bank-sha256": event.bank},
-            mode=mode,
+            mode=os.environ.get("WANDB_MODE", "offline"),
             reinit="create_new",
         )
 

@@ -67,7 +67,8 @@ def load_backbone(spec: str = DEFAULT_BACKBONE, weights: bool = True) -> Backbon
             - ``file:PATH`` or ``file:PATH@ARCH``: a .safetensors or torch file, whose architecture
               is inferred or given, such as ``cifar_resnet(depth=20)``;
             - ``module:PKG.MOD:FACTORY`` or ``module:PKG.MOD:FACTORY@size=28,channels=1,...``: what
-              a Python callable without arguments returns; see ``load_module``.
+              a Python callable without arguments returns; see ``load_module``;
+            - ``hf:NAME`` or ``hf:FOLDER``, and ``timm:NAME``: see ``load_hf`` and ``load_timm``.
         weights: download a torchvision classifier's; where ``False`` they are random.
 
     Raises:
@@ -94,9 +95,13 @@ def _load(spec: str, weights: bool) -> _Loaded:
         return _load_file(rest)
     if kind == "module":
         return *load_module(rest), ()
+    if kind in ("hf", "timm"):
+        from recast_core.backbones.named_models import load_hf, load_timm
+
+        return load_hf(rest, weights) if kind == "hf" else load_timm(rest, weights)
     from recast_core.backbones.torchvision_models import load_torchvision
 
-    return *load_torchvision(kind, rest, (*PACKAGED, "file", "module"), weights), ()
+    return *load_torchvision(kind, rest, (*PACKAGED, "file", "module", "hf", "timm"), weights), ()
 
 
 def _load_file(rest: str, random: bool = False) -> _Loaded:

@@ -38,25 +38,40 @@ def load_module(rest: str) -> tuple[nn.Module, Preprocess]:
             not take such images or return logits.
     """
     name, at, text = rest.partition("@")
-    options = _options(text, rest) if at else {}
-    model = _made(name)
-    preprocess = _preprocess(model, options, rest)
+    # Before the factory, which may take long.
+    _options(text, f"module:{rest}") if at else None
+    return ready_module(_made(name), f"module:{name}", text if at else "")
+
+
+def ready_module(model: nn.Module, spec: str, text: str = "") -> tuple[nn.Module, Preprocess]:
+    """A stranger's model in float32, and how images are made ready for it.
+
+    Args:
+        model: a classifier of images.
+        spec: as a user named it, without options.
+        text: ``size=28,channels=1,...``; what is not said is what the model says of itself.
+
+    Raises:
+        RecastError: options that cannot be read, or a model that does not take such images or
+            return logits.
+    """
+    preprocess = _preprocess(model, _options(text, f"{spec}@{text}") if text else {}, spec)
     model.float()
     example = preprocess.example(2)
     try:
         with on_trial(model):
             logits = output_tensor(model(example))
     except RecastError as error:
-        raise RecastError(f"module:{name}: {error}") from error
+        raise RecastError(f"{spec}: {error}") from error
     except Exception as error:  # a stranger's forward
         raise RecastError(
-            f"the model of module:{name} fails on images of {preprocess.channels} x "
+            f"the model of {spec} fails on images of {preprocess.channels} x "
             f"{preprocess.size} x {preprocess.size} ({_line(error)}): say what it takes, as in "
-            f"module:{name}@size=32,channels=1,mean=0.5,std=0.5"
+            f"{spec}@size=32,channels=1,mean=0.5,std=0.5"
         ) from error
     if logits.dim() != 2 or len(logits) != len(example):
         raise RecastError(
-            f"the model of module:{name} returns {list(logits.shape)} for {len(example)} images: "
+            f"the model of {spec} returns {list(logits.shape)} for {len(example)} images: "
             "let it return logits [N, classes]"
         )
     return model, preprocess
@@ -104,11 +119,11 @@ def _options(text: str, rest: str) -> dict[str, str]:
         if key not in _OPTIONS or not equals or not all(map(_NUMBER.fullmatch, numbers)):
             near = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.5)
             hint = f" (did you mean {near[0]}?)" if near and near[0] != key else ""
-            raise RecastError(f"cannot read {part!r} in module:{rest}{hint}: {_FORM}")
+            raise RecastError(f"cannot read {part!r} in {rest}{hint}: {_FORM}")
         options[key] = value
     for key in ("size", "channels"):
         if key in options and not (options[key].isdigit() and int(options[key])):
-            raise RecastError(f"{key} of module:{rest} is {options[key]}: give a whole number")
+            raise RecastError(f"{key} of {rest} is {options[key]}: give a whole number")
     return options
 
 
@@ -121,7 +136,7 @@ def _preprocess(model: nn.Module, options: Mapping[str, str], rest: str) -> Prep
     channels = int(options["channels"]) if "channels" in options else max(lengths, default=0)
     channels = channels or _declared_channels(model) or 3
     if channels not in (1, 3):
-        raise RecastError(f"module:{rest} takes {channels} channels: images have 1 or 3")
+        raise RecastError(f"{rest} takes {channels} channels: images have 1 or 3")
     usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else (GREY_MEAN, GREY_STD)
     found = []
     for key, default in zip(("mean", "std"), usual, strict=True):
@@ -129,15 +144,15 @@ def _preprocess(model: nn.Module, options: Mapping[str, str], rest: str) -> Prep
         values = values * channels if len(values) == 1 else values
         if len(values) != channels:
             raise RecastError(
-                f"{key} of module:{rest} has {len(values)} numbers for {channels} channels: give "
+                f"{key} of {rest} has {len(values)} numbers for {channels} channels: give "
                 "one, or one for each, as in mean=0.5/0.4/0.4"
             )
         found.append(values)
     if not all(value > 0 for value in found[1]):
-        raise RecastError(f"std of module:{rest} is 0: give numbers above 0")
+        raise RecastError(f"std of {rest} is 0: give numbers above 0")
     if not given and not own:
         note(
-            f"module:{rest}: images are normalised by ImageNet's mean and deviation; if yours "
+            f"{rest}: images are normalised by ImageNet's mean and deviation; if yours "
             "differ, add @mean=...,std=..."
         )
     return Preprocess(size, found[0], found[1])

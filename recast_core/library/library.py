@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
-import io
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
+from recast_core.library.export import in_place_of, state_bytes
 from recast_core.library.mixed import mixed_features
+from recast_core.library.pretrained import (
+    TASKS,
+    About,
+    download,
+    read_pretrained,
+    save_pretrained,
+    upload,
+)
 from recast_core.library.task import SUFFIX, SavedTask, make_task
 from recast_core.model import RecastModel
 
@@ -31,7 +38,6 @@ class TaskLibrary:
 
     ::
 
-        tasks = TaskLibrary(bank)
         tasks.add("flowers", net.coefficients.sent(), head, classes=names)
         tasks.save("my-tasks")
         tasks = TaskLibrary.load("my-tasks", bank)
@@ -43,7 +49,7 @@ class TaskLibrary:
 
     def __init__(self, bank: TemplateBank) -> None:
         """An empty library for ``bank``."""
-        self.bank = bank
+        self.bank, self.about = bank, About()
         self._tasks: dict[str, SavedTask] = {}
 
     def __len__(self) -> int:
@@ -136,11 +142,43 @@ class TaskLibrary:
             ) from error
         return library
 
+    def save_pretrained(self, folder: Path | str, about: About | None = None) -> None:
+        """Write the library with its bank and a model card to a folder that says all of itself.
+
+        Args:
+            folder: of this library alone.
+            about: backbone, licence and figures; what the library was read with where ``None``.
+
+        Raises:
+            RecastError: figures of an unknown task, or a folder that cannot be written.
+        """
+        self.about = about or self.about
+        save_pretrained(self, Path(folder), self.about)
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, revision: str | None = None) -> TaskLibrary:
+        """The library in a folder, or on Hugging Face's hub as ``OWNER/NAME``.
+
+        Raises:
+            RecastError: neither, or one that is damaged.
+        """
+        folder = download(str(name), revision)
+        bank, about = read_pretrained(folder)
+        library = cls.load(folder / TASKS, bank)
+        library.about = about
+        return library
+
+    def push_to_hub(self, name: str, about: About | None = None, *, private: bool = True) -> str:
+        """Put the library on Hugging Face's hub as ``OWNER/NAME``; its address. Raises likewise."""
+        with tempfile.TemporaryDirectory(prefix="recast-") as folder:
+            self.save_pretrained(folder, about)
+            return upload(Path(folder), name, private=private)
+
     def activate(self, net: RecastModel, name: str) -> None:
         """Give ``net`` the coefficients and the head of a task, in place, for all threads.
 
-        Where several threads need different tasks of one model, ``use`` is the way: answers that
-        another thread's ``activate`` came between raise.
+        Threads that need different tasks of one model ``use`` them: answers that another thread's
+        ``activate`` came between raise.
 
         Raises:
             RecastError: no such task, or ``net`` has another bank.
@@ -245,10 +283,10 @@ class TaskLibrary:
             )
         clone = net.copy()
         clone.coefficients.load(task.coefficients)
-        clone.head = _in_place_of(net.own_head, task.head(net.device))
+        clone.head = in_place_of(net.own_head, task.head(net.device))
         model = clone.merge()
         if path is not None:
-            write_atomically(Path(path), _state_bytes(model, Path(path).suffix, metadata))
+            write_atomically(Path(path), state_bytes(model, Path(path).suffix, metadata))
         return model
 
     def _check(self, net: RecastModel) -> None:
@@ -257,26 +295,3 @@ class TaskLibrary:
                 f"the model has bank {net.bank.sha256.hex()[:8]}, the library "
                 f"{self.bank.sha256.hex()[:8]}: attach the library's bank"
             )
-
-
-def _in_place_of(own: nn.Module, head: nn.Linear) -> nn.Module:
-    """``head`` in the structure of the backbone's classifier, where that adds nothing but names."""
-    if not isinstance(own, nn.Sequential):
-        return head
-    layers = dict(own.named_children())
-    linear = [key for key, layer in layers.items() if isinstance(layer, nn.Linear)]
-    silent = all(isinstance(x, nn.Linear | nn.Dropout | nn.Identity) for x in layers.values())
-    if len(linear) != 1 or not silent:
-        return head
-    classifier = copy.deepcopy(own)
-    setattr(classifier, linear[0], head)
-    return classifier
-
-
-def _state_bytes(model: nn.Module, suffix: str, metadata: Mapping[str, str] | None) -> bytes:
-    state = {key: t.detach().cpu().contiguous().clone() for key, t in model.state_dict().items()}
-    if suffix == ".safetensors":
-        return safetensors.torch.save(state, dict(metadata or {}))
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()

@@ -150,3 +150,20 @@ def test_an_option_that_does_not_exist_is_refused_and_the_recipes_are_options() 
     net = attached()
     fit(net, IMAGES, LABELS, CLASSES, epochs=0)
     assert torch.equal(net.coefficients.sent(), net.bank.initial_vector)
+
+
+def test_a_loader_says_its_classes_and_progress_is_shown_where_it_is_wanted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    x, y = torch.randn(24, 3, 32, 32), torch.arange(24) % 3
+    data = TensorDataset(x, y)
+    with pytest.raises(RecastError, match="the number of classes is not known: give it"):
+        fit(attached(), DataLoader(data, 8))
+    data.classes = ["a", "b", "c"]  # type: ignore[attr-defined]
+    found = fit(attached(), DataLoader(data, 8), epochs=2, batch=8, progress=True)
+    assert found.head.out_features == 3
+    said = capsys.readouterr().err
+    assert said.rstrip().splitlines()[-1].startswith("fit: 6/6 steps, ")
+    again = fit(attached(), data, classes=3, epochs=2, batch=8)
+    assert torch.equal(again.coefficients, found.coefficients)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,121 @@
+"""``hf:`` and ``timm:``: tiny models with random weights in folders; no hub is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from recast_core import RecastConfig, RecastError, attach, mimic
+from recast_core.backbones import load_backbone
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="module")
+def hf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(1)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
+        image_size=32, patch_size=8, id2label={0: "cat", 1: "dog", 2: "cow"},
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("hf") / "tiny-vit"
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(
+        size={"height": 32, "width": 32}, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.2, 0.1]
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import timm
+
+    torch.manual_seed(0)
+    options = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=4, **options)
+    folder = tmp_path_factory.mktemp("timm") / "tiny-vit"
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    about = {"input_size": [3, 32, 32], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "architecture": "vit_tiny_patch16_224",
+                "num_classes": 4,
+                "model_args": options,
+                "pretrained_cfg": {**about, "num_classes": 4, "label_names": list("wxyz")},
+            }
+        )
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["hf", "timm"])
+def test_a_folder_gives_model_images_classes_and_a_bank(
+    kind: str, hf_folder: Path, timm_folder: Path
+) -> None:
+    spec = f"hf:{hf_folder}" if kind == "hf" else f"timm:local-dir:{timm_folder}"
+    loaded = load_backbone(spec)
+    assert (loaded.preprocess.size, loaded.preprocess.mean) == (32, (0.5, 0.4, 0.3))
+    assert loaded.classes == (("cat", "dog", "cow") if kind == "hf" else tuple("wxyz"))
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    pixels = loaded.preprocess(images)
+    with torch.no_grad():
+        before = loaded.model(pixels)
+        before = getattr(before, "logits", before)
+    bank = mimic(loaded.model, RecastConfig(target="mlp"))
+    net = attach(loaded.model, bank, loaded.head)
+    torch.testing.assert_close(net(pixels).detach(), before, rtol=1e-4, atol=1e-5)
+    again = load_backbone(spec).model
+    assert mimic(again, RecastConfig(target="mlp")).sha256 == bank.sha256
+
+
+def test_weights_may_be_random_and_are_the_same_everywhere(hf_folder: Path) -> None:
+    one, other = (load_backbone(f"hf:{hf_folder}", weights=False).model for _ in range(2))
+    own = load_backbone(f"hf:{hf_folder}").model
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+    pairs = zip(one.parameters(), own.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+    loaded = load_backbone("timm:test_vit.r160_in1k:none")
+    assert loaded.preprocess.size == 160
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("hf:/no/such/folder", "cannot load backbone hf:/no/such/folder"),
+        ("timm:vit_tinny:none", "cannot load backbone timm:vit_tinny:none"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line(spec: str, message: str) -> None:
+    with pytest.raises(RecastError, match=message) as caught:
+        load_backbone(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_no_classifier_of_images_is_refused(tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
+    with pytest.raises(RecastError, match="classifier of images"):
+        load_backbone(f"hf:{tmp_path}")
+
+
+@pytest.mark.parametrize(("kind", "package"), [("hf", "transformers"), ("timm", "timm")])
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    kind: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(RecastError, match=f"needs {package}: `pip install 'recast-fl\\[models\\]'"):
+        load_backbone(f"{kind}:x")
