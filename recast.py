@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from recast_core.errors import RecastError
     from recast_core.fitting import fit
     from recast_core.heads import register_head
-    from recast_core.library import TaskLibrary
+    from recast_core.library import About, TaskLibrary
     from recast_core.methods import register_method
     from recast_core.mimicry import mimic
     from recast_core.model import RecastModel, attach
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from server.rounds.aggregation import Contribution, register_aggregation
 
 _HOME = {
+    "About": "recast_core.library",
     "Callback": "experiments.logs.callback",
     "Contribution": "server.rounds.aggregation",
     "Federation": "experiments.session.federation",
@@ -73,6 +74,7 @@ _HOME = {
 }
 
 __all__ = [
+    "About",
     "Callback",
     "Contribution",
     "Federation",

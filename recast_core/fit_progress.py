@@ -49,6 +49,7 @@ def shown(
     hook = optimizer.register_step_post_hook(stepped)
     try:
         yield
+        done = total  # steps that teach nothing are not taken
     finally:
         hook.remove()
         write("\n")

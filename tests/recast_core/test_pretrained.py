@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_refused(tasks: TaskLibrary, tmp_path: Path) -> Non
         other.save_pretrained(tmp_path)
     about = tmp_path / "recast.json"
     about.write_text(about.read_text().replace("library/1", "library/2"))
-    with pytest.raises(RecastError, match="has format 'recast.library/2': upgrade recast"):
+    with pytest.raises(RecastError, match=r"has format 'recast\.library/2': upgrade"):
         TaskLibrary.from_pretrained(tmp_path)
     about.write_text("{")
     with pytest.raises(RecastError, match="give the folder that save_pretrained"):
