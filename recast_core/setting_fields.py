@@ -175,6 +175,11 @@ class Running:
         "seconds at least; 0 for the deadline alone.",
     )
     keep_running: bool = setting(False, "Wait for `recast tasks add` when all tasks are learned.")
+    evaluate_every: int = setting(
+        0,
+        "Also evaluate a task after every so many of its rounds, for learning curves; its bytes "
+        "count. 0 is after its last round alone.",
+    )
     baseline: bool = setting(
         True,
         "Where heads travel, also learn one on the backbone as it came, to report what the "

@@ -43,6 +43,10 @@ def check(settings: Settings) -> None:
         )
     if not 0 <= settings.learning_rate < float("inf"):
         raise RecastError(f"learning_rate is {settings.learning_rate}: give a number of 0 or more")
+    if settings.evaluate_every < 0:
+        raise RecastError(
+            f"evaluate_every is {settings.evaluate_every}: give a number of rounds, or 0 for none"
+        )
     if settings.clients_per_round < 0:
         raise RecastError(
             f"clients_per_round is {settings.clients_per_round}: give a number, or 0 for all"

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from experiments.command import options, report_file
+from recast_core.errors import RecastError
 
 
 @click.command()
@@ -35,7 +36,7 @@ def ledger(
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=click.Path(path_type=Path), nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the page here.")
 @click.option("--run-id", type=int, help="Of the registry's runs; the last one if not given.")
 @click.option(
@@ -46,22 +47,29 @@ def ledger(
 )
 @options.json_file
 def report(
-    run: Path | None,
+    run: tuple[Path, ...],
     output: Path | None,
     run_id: int | None,
     compare: tuple[Path, ...],
     json_path: Path | None = None,
 ) -> None:
-    """Show a run as one HTML page that loads nothing.
+    """Show a run, or several side by side, as one HTML page that loads nothing.
 
     RUN is a run folder or its registry; the newest folder under runs/ if not given. The page goes
-    beside the registry unless -o says otherwise; with --json alone only the numbers are written.
+    beside the registry, that of several runs into the current folder, unless -o says otherwise;
+    with --json alone only the numbers are written.
 
     Example: recast report runs/20260101-120000 -o report.html --compare measure.json
     """
+    page = output is not None or not json_path
+    if len(run) > 1:
+        if run_id is not None:
+            raise RecastError("--run-id with several runs: of each registry the last run counts")
+        from experiments.report.several import report_several
+
+        report_file.report(json_path, lambda: report_several(run, output, compare, page=page))
+        return
     from experiments.report import report as make
 
-    report_file.report(
-        json_path,
-        lambda: make(run, output, run_id, compare, page=output is not None or not json_path),
-    )
+    one = run[0] if run else None
+    report_file.report(json_path, lambda: make(one, output, run_id, compare, page=page))

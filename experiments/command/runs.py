@@ -13,6 +13,7 @@ from rich.table import Table
 
 from experiments.command.console import stdout
 from experiments.report.data import report_data
+from experiments.report.repetition import settings_that_differ
 from recast_core.errors import RecastError
 from server.record.history import History
 from server.record.lock import is_held
@@ -126,17 +127,6 @@ def remove_run(run: Path, confirm: Callable[[str], bool]) -> dict[str, Any]:
     said = f" but for what is not recast's: {', '.join(left)}" if left else ""
     click.echo(f"removed {run}{said}", err=True)
     return {"removed": str(run), "bytes": size, "left": left}
-
-
-def settings_that_differ(data: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The settings that runs do not have in common, with each run's value."""
-    names = dict.fromkeys(name for one in data for name in one["run"]["settings"])
-    rows = {name: [one["run"]["settings"].get(name) for one in data] for name in names}
-    return {
-        name: values
-        for name, values in rows.items()
-        if name not in ("run-dir", "data") and any(value != values[0] for value in values)
-    }
 
 
 def _side_by_side(data: Sequence[dict[str, Any]]) -> Table:

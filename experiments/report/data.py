@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from sqlalchemy import distinct, func, select
 
 from experiments.engines.radio import RADIOS
 from experiments.report.baselines import beside
+from experiments.report.names import client_labels, transport_of
 from experiments.report.privacy import privacy
-from experiments.report.repetition import reproduce
+from experiments.report.repetition import compared_with_defaults, reproduce
 from recast_core.errors import RecastError
-from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry, Run
 from server.record.rows import Refusal
@@ -77,7 +76,7 @@ def report_data(path: Path, run: int | None = None) -> dict[str, Any]:
                 {"name": RADIOS[name].title, "bytes": RADIOS[name].frame} for name in MARKED
             ],
             "clients": _clients(registry, entry.id),
-            "refusals": _refusals(registry.refusals(entry.id)),
+            "refusals": _refusals(registry.refusals(entry.id), client_labels(registry, entry.id)),
             "privacy": privacy(registry, entry.id),
         }
 
@@ -113,24 +112,9 @@ def _run(entry: Run, path: Path, runs: int) -> dict[str, Any]:
         "settings": entry.config,
         "seed": entry.config.get("seed"),
         "versions": entry.versions,
+        "transport": transport_of(entry.command),
         "registry": str(path),
     }
-
-
-def compared_with_defaults(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each setting's value and whether it is another than the default; those that are come first.
-
-    What is no setting of today (``clients`` of a simulation, a setting of before) is as it was
-    given: it has no default.
-    """
-    defaults = {field.name.replace("_", "-"): field.default for field in fields(Settings)}
-    unknown = object()
-    rows = {
-        name: {"value": value, "changed": defaults.get(name, unknown) != value}
-        for name, value in config.items()
-        if value is not None and name != "data"
-    }
-    return dict(sorted(rows.items(), key=lambda item: not item[1]["changed"]))
 
 
 def _bank(registry: Registry, entry: Run, folder: Path) -> dict[str, Any]:
@@ -259,9 +243,11 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
     for (client, direction, kind, layer), value in totals.items():
         name = "bank" if kind == "bank" else str(direction)
         sums[str(client)][f"{layer}_{name}"] += value
+    labels = client_labels(registry, run)
     return [
         {
             "client": client,
+            "name": labels[client],
             "tasks": sorted(tasks[client]),
             "images": images.get(client),
             "rounds": rounds[client],
@@ -278,7 +264,7 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
     ]
 
 
-def _refusals(refusals: list[Refusal]) -> list[dict[str, Any]]:
+def _refusals(refusals: list[Refusal], labels: Mapping[str, str]) -> list[dict[str, Any]]:
     """Reasons, most frequent first, each with its latest detail."""
     counts = Counter(refusal.reason for refusal in refusals)
     clients: defaultdict[str, set[str]] = defaultdict(set)
@@ -292,6 +278,7 @@ def _refusals(refusals: list[Refusal]) -> list[dict[str, Any]]:
             "count": count,
             "clients": len(clients[reason]),
             "last_client": latest[reason].client,
+            "last_name": labels[latest[reason].client],
             "last_detail": latest[reason].detail,
         }
         for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))

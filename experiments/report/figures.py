@@ -16,7 +16,9 @@ from experiments.report.plots import (
     tip,
 )
 
-CELL_HEIGHT = 38
+CELL_HEIGHT, CELL_WIDTH, LABELS_WIDTH = 38, 38, 120
+# From here on a cell is so dark that its number stands out better in the page's colour.
+_DARK = 0.72
 # What stands beside an accuracy, and its title; the last is drawn.
 _FITTED = {"head_only_accuracy": "head only"}
 _KEPT = {"deployed_accuracy": "as deployed", "zero_byte_accuracy": "best zero-byte"}
@@ -108,9 +110,6 @@ def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
     found = [cell["accuracy"] for cell in cells if cell["accuracy"] is not None]
     if not found:
         return None
-    low, high = min(found), max(found)
-    low, high = (low, high) if high - low > 0.02 else (low - 0.02, high)
-    middle = low + 0.55 * (high - low)
     axes = {
         "x": {
             "field": "after",
@@ -136,13 +135,14 @@ def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
     shade = {
         "field": "accuracy",
         "type": "quantitative",
-        "scale": {"domain": [low, high], "range": [0.1, 0.95], "zero": False, "nice": False},
+        # Fixed, so that a shade means the same on every page.
+        "scale": {"domain": [0, 1], "range": [0.04, 0.96]},
         "legend": None,
     }
     text = {
         "condition": [
             {"test": "datum.accuracy === null", "value": "var(--muted)"},
-            {"test": f"datum.accuracy > {middle:.6f}", "value": "var(--on-mark)"},
+            {"test": f"datum.accuracy > {_DARK}", "value": "var(--on-mark)"},
         ],
         "value": "var(--ink)",
     }
@@ -153,7 +153,7 @@ def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
             "encoding": axes | {"fillOpacity": shade},
         },
         {
-            "mark": {"type": "text", "fontSize": 12},
+            "mark": {"type": "text", "fontSize": 12, "fontWeight": 600},
             "encoding": axes | {"text": {"field": "text"}, "color": text},
         },
     ]
@@ -162,4 +162,5 @@ def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
         make_spec({"layer": layers, "height": CELL_HEIGHT * len(tasks)}, cells),
         f"Heat map of accuracy in per cent: a row for each of {len(tasks)} tasks, a column for each"
         " task learned since.",
+        least_width=LABELS_WIDTH + CELL_WIDTH * len(tasks),
     )

@@ -67,7 +67,13 @@ def bytes_figure(data: Mapping[str, Any]) -> Figure | None:
                         "field": "signed",
                         "type": "quantitative",
                         "title": "◂ down · bytes · up ▸",
-                        "axis": {"labelExpr": "format(abs(datum.value), '~s')", "tickCount": 6},
+                        "axis": {
+                            "labelExpr": "format(abs(datum.value), '~s')",
+                            "tickCount": 6,
+                            "tickMinStep": 1,
+                            "labelOverlap": "greedy",
+                            "labelSeparation": 6,
+                        },
                     },
                     "y": {
                         "field": "task",
@@ -102,16 +108,26 @@ def bytes_figure(data: Mapping[str, Any]) -> Figure | None:
     )
 
 
-def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure | None:
-    """Accuracy against bytes of an update on a logarithmic axis, with the frames of radios."""
+def tradeoff_figure(
+    data: Mapping[str, Any], points: Sequence[Point], known: Sequence[str] = ()
+) -> Figure | None:
+    """Accuracy against bytes of an update on a logarithmic axis, with the frames of radios.
+
+    Args:
+        data: of the run: its updates, and the frames.
+        points: to draw.
+        known: labels that come first, so that they have the colours of other plots.
+    """
     if not points:
         return None
-    methods = list(dict.fromkeys(point["method"] for point in points))
-    colours = colour_of(methods)
+    points = [dict(point) | {"label": label_of(point)} for point in points]
+    methods = list(dict.fromkeys([*known, *(point["label"] for point in points)]))
+    drawn = {point["label"] for point in points}
+    colours = {name: value for name, value in colour_of(methods).items() if name in drawn}
     layers_used = {name: LAYERS[name] for name in LAYERS if any(p["layer"] == name for p in points)}
     hollow = set(methods[len(COLOURS) :])
     values = [
-        dict(p) | {"x": max(p["bytes"], SMALLEST), "hollow": p["method"] in hollow} for p in points
+        dict(p) | {"x": max(p["bytes"], SMALLEST), "hollow": p["label"] in hollow} for p in points
     ]
     limits = data["limits"]
     widest = max([p["x"] for p in values] + [limit["bytes"] for limit in limits] + [3000])
@@ -148,6 +164,12 @@ def tradeoff_figure(data: Mapping[str, Any], points: Sequence[Point]) -> Figure 
     )
 
 
+def label_of(point: Mapping[str, Any]) -> str:
+    """A method with what carried it, where that is known."""
+    carried = point["transport"]
+    return f"{point['method']} ({carried})" if carried else str(point["method"])
+
+
 def _tradeoff_points(
     x: Mapping[str, Any], y: Mapping[str, Any], colours: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -157,8 +179,8 @@ def _tradeoff_points(
         "encoding": {
             "x": x,
             "y": y,
-            "stroke": colour_scale("method", colours),
-            "fill": colour_scale("method", colours),
+            "stroke": colour_scale("label", colours),
+            "fill": colour_scale("label", colours),
             "fillOpacity": {"condition": {"test": "datum.hollow", "value": 0}, "value": 1},
             "shape": {
                 "field": "layer",
@@ -197,7 +219,7 @@ def refusals_figure(data: Mapping[str, Any]) -> Figure | None:
                 "field": "count",
                 "type": "quantitative",
                 "title": "refused",
-                "axis": {"format": "~s", **ticks},
+                "axis": {"format": "~s" if most >= 10_000 else ",d", "tickMinStep": 1, **ticks},
             },
             "y": {
                 "field": "reason",

@@ -13,7 +13,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report.figures import accuracy_figure, forgetting_figure
-from experiments.report.figures_traffic import bytes_figure, refusals_figure, tradeoff_figure
+from experiments.report.figures_several import curves_figure, reached_figure
+from experiments.report.figures_traffic import (
+    bytes_figure,
+    label_of,
+    refusals_figure,
+    tradeoff_figure,
+)
+from experiments.report.plots import Figure
 from experiments.report.points import Point
 from recast_core.errors import RecastError
 
@@ -21,14 +28,17 @@ FOLDER = Path(__file__).parent
 NOTHING = "\u2013"
 MINUS = "\u2212"
 VEGA_LITE = "6.1"
+# Settings that the head of the page shows anyway.
+_ELSEWHERE = ("seed",)
 
 
-def render(data: Mapping[str, Any], points: Sequence[Point]) -> str:
+def render(data: Mapping[str, Any], points: Sequence[Point], *, live: bool = False) -> str:
     """The page.
 
     Args:
         data: of ``report_data``.
         points: of the run itself and of whatever it is compared with.
+        live: the page is served by the running federation, and keeps itself up to date.
 
     Raises:
         RecastError: the package that the plots need is missing.
@@ -41,6 +51,71 @@ def render(data: Mapping[str, Any], points: Sequence[Point]) -> str:
         refusals_figure(data),
     )
     figures = {figure.name: figure for figure in made if figure is not None}
+    settings = data["settings"].items()
+    return _page(
+        "template.html",
+        figures,
+        live=live,
+        data=data,
+        points=points,
+        changed={
+            name: entry["value"]
+            for name, entry in settings
+            if entry["changed"] and name not in _ELSEWHERE
+        },
+        wire=any(row["layer"] == "wire" for row in data["bytes"]),
+        totals=_totals(data),
+        kept=any("zero_byte_accuracy" in task for task in data["tasks"]),
+    )
+
+
+def render_several(shown: Mapping[str, Any]) -> str:
+    """The page of several runs.
+
+    Args:
+        shown: of ``report_several``.
+
+    Raises:
+        RecastError: the package that the plots need is missing.
+    """
+    labels, runs = shown["labels"], shown["runs"]
+    limits = {"tasks": [], "limits": runs[0]["limits"]}
+    known = [
+        label_of({"method": label, "transport": data["run"]["transport"]})
+        for label, data in zip(labels, runs, strict=True)
+    ]
+    made = (
+        reached_figure(labels, runs),
+        curves_figure(labels, runs),
+        tradeoff_figure(limits, shown["points"], known),
+    )
+    return _page(
+        "several.html",
+        {figure.name: figure for figure in made if figure is not None},
+        rows=_rows(labels, runs),
+        **{name: shown[name] for name in ("labels", "runs", "settings")},
+    )
+
+
+def _rows(labels: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each task and run, the runs of a task together."""
+    names = dict.fromkeys(task["name"] for data in runs for task in data["tasks"])
+    found = []
+    for name in names:
+        for label, data in zip(labels, runs, strict=True):
+            totals = {row["task"]: row["bytes"] for row in _totals(data)}
+            for task in data["tasks"]:
+                if task["name"] != name:
+                    continue
+                without = task.get("zero_byte_accuracy", task["head_only_accuracy"])
+                up, down = (totals[name].get(f"message_{way}") for way in ("up", "down"))
+                found.append(
+                    {"run": label, "task": task, "without": without, "up": up, "down": down}
+                )
+    return found
+
+
+def _page(template: str, figures: Mapping[str, Figure], *, live: bool = False, **shown: Any) -> str:
     # The two scripts that may run are named by their hashes: text that came over the network would
     # stay text even if it got past the escaping.
     scripts = [plotting_library(), (FOLDER / "page.js").read_text(encoding="utf-8")]
@@ -55,17 +130,14 @@ def render(data: Mapping[str, Any], points: Sequence[Point]) -> str:
         "percent": _percent, "count": _count, "size": _size, "moment": _moment,
         "points": _points, "duration": _duration,
     }  # fmt: skip
-    return environment.get_template("template.html").render(
-        data=data,
-        points=points,
+    return environment.get_template(template).render(
         figures=figures,
+        live=live,
         specs={name: figure.spec for name, figure in figures.items()},
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),
         scripts=scripts,
         hashes=[_hash(script) for script in scripts],
-        wire=any(row["layer"] == "wire" for row in data["bytes"]),
-        totals=_totals(data),
-        kept=any("zero_byte_accuracy" in task for task in data["tasks"]),
+        **shown,
     )
 
 

@@ -27,12 +27,16 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot: ``spec`` in Vega-Lite, what it shows in a sentence, and its legend."""
+    """A plot: ``spec`` in Vega-Lite, what it shows in a sentence, and its legend.
+
+    Where there is less room than ``least_width`` pixels it scrolls.
+    """
 
     name: str
     spec: dict[str, Any]
     alt: str
     legend: tuple[LegendEntry, ...] = ()
+    least_width: int = 0
 
 
 def colour_of(names: Sequence[str]) -> dict[str, str]:

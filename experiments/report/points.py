@@ -12,13 +12,16 @@ from recast_core.errors import RecastError
 Point = dict[str, Any]
 
 
-def own_points(data: Mapping[str, Any]) -> list[Point]:
+def own_points(data: Mapping[str, Any], name: str = "this run") -> list[Point]:
     """A point for each task of the run that was evaluated: its update as a serialised message."""
     return [
-        _point("this run", task["name"], "message", task["update_bytes"], task["accuracy"])
+        _point(
+            name, task["name"], "message", task["update_bytes"], task["accuracy"],
+            data["run"].get("transport"),
+        )
         for task in data["tasks"]
         if task["accuracy"] is not None and task["update_bytes"]
-    ]
+    ]  # fmt: skip
 
 
 def read_points(path: Path) -> list[Point]:

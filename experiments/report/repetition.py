@@ -1,8 +1,10 @@
-"""The command that repeats a run."""
+"""What repeats a run: its command, and the settings that are not the defaults."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import PurePath
 from typing import Any
 
@@ -29,6 +31,33 @@ def reproduce(command: str, config: dict[str, Any]) -> tuple[str, bool]:
     if not changed:
         return "flwr run .", False
     return shlex.join(["flwr", "run", ".", "--run-config", _toml(changed)]), False
+
+
+def compared_with_defaults(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each setting's value and whether it is another than the default; those that are come first.
+
+    What is no setting of today (``clients`` of a simulation, a setting of before) is as it was
+    given: it has no default.
+    """
+    defaults = {field.name.replace("_", "-"): field.default for field in fields(Settings)}
+    unknown = object()
+    rows = {
+        name: {"value": value, "changed": defaults.get(name, unknown) != value}
+        for name, value in config.items()
+        if value is not None and name != "data"
+    }
+    return dict(sorted(rows.items(), key=lambda item: not item[1]["changed"]))
+
+
+def settings_that_differ(data: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The settings that runs do not have in common, with each run's value."""
+    names = dict.fromkeys(name for one in data for name in one["run"]["settings"])
+    rows = {name: [one["run"]["settings"].get(name) for one in data] for name in names}
+    return {
+        name: values
+        for name, values in rows.items()
+        if name not in ("run-dir", "data") and any(value != values[0] for value in values)
+    }
 
 
 def _toml(values: dict[str, Any]) -> str:

@@ -128,6 +128,10 @@ class LinkGrid(OwnGrid):
         """Return when ``count`` clients are connected."""
         self.sessions.wait_for_clients(count)
 
+    def names(self) -> dict[int, str]:
+        """See ``server.exchange.naming``."""
+        return {session.node: session.name for session in self.sessions.all()}
+
     def get_node_ids(self) -> Iterable[int]:
         """The clients that are connected, or were within the grace."""
         self._servicer.expel_revoked()

@@ -21,6 +21,7 @@ from server.record.tables import (
     Accuracy,
     Baseline,
     ClassEntry,
+    ClientName,
     RefusalEntry,
     Round,
     Run,
@@ -199,6 +200,12 @@ class History:
                 Spending(**{name: getattr(row, name) for name in names})
                 for row in session.scalars(query)
             ]
+
+    def client_names(self, run: int) -> dict[str, str]:
+        """What clients are called, by their node ids; those without a name are absent."""
+        query = select(ClientName).where(ClientName.run == run)
+        with self.reading() as session:
+            return {row.client: row.name for row in session.scalars(query)}
 
     def refusals(self, run: int) -> list[Refusal]:
         """All refusals of a run in the order of recording."""

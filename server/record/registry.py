@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
@@ -21,6 +21,7 @@ from server.record.tables import (
     Base,
     Baseline,
     ClassEntry,
+    ClientName,
     LedgerEntry,
     RefusalEntry,
     Round,
@@ -109,6 +110,12 @@ class Registry(Runs):
             rows = [ClassEntry(run=run, task=number, id=i, name=n) for i, n in enumerate(names)]
             session.add_all(rows)
 
+    def name_clients(self, run: int, names: Mapping[str, str]) -> None:
+        """Record what clients are called, by their node ids."""
+        with self.writing(f"the names of the clients of run {run}") as session:
+            for client, name in names.items():
+                session.merge(ClientName(run=run, client=client, name=name))
+
     def record_rounds(
         self,
         run: int,
@@ -148,9 +155,18 @@ class Registry(Runs):
         found: Sequence[Measured],
         ledger_rows: Sequence[LedgerRow] = (),
         refusals: Sequence[Refusal] = (),
+        on_the_way: Sequence[Measured] = (),
     ) -> None:
-        """Record evaluations, their bytes and their refusals: all of it or nothing."""
-        tasks = ", ".join(f"task {one.task}" for one in found)
+        """Record evaluations, their bytes and their refusals: all of it or nothing.
+
+        Args:
+            run: the run.
+            found: evaluations of tasks that are learned.
+            ledger_rows: all bytes since the last record.
+            refusals: all refusals since the last record.
+            on_the_way: evaluations of rounds before a task's last: what a learning curve shows.
+        """
+        tasks = ", ".join(f"task {one.task}" for one in [*found, *on_the_way])
         with self.writing(f"an accuracy of {tasks} of run {run}") as session:
             for one in found:
                 told = asdict(one)
@@ -165,6 +181,9 @@ class Registry(Runs):
                         accuracy=accuracy,
                     )
                     session.merge(row)
+            for one in on_the_way:
+                where = (Round.run == run, Round.task == one.task, Round.round == one.round)
+                session.execute(update(Round).where(*where).values(accuracy=one.accuracy))
             _add_traffic(session, run, ledger_rows, refusals)
 
     def record_traffic(

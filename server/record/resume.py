@@ -10,7 +10,9 @@ from server.record.registry import Registry, Run
 from server.record.tables import ShareEntry
 
 # Settings that do not decide what is learned from what.
-FREE = frozenset({"run-dir", "device", "deadline", "quorum", "max-lag", "keep-running", "data"})
+FREE = frozenset(
+    {"run-dir", "device", "deadline", "quorum", "max-lag", "keep-running", "data", "evaluate-every"}
+)
 # What a run's config says of the images of each task, where the server's machine has them.
 DATA = "data"
 

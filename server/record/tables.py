@@ -16,7 +16,7 @@ from sqlalchemy.types import LargeBinary, String
 
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
-SCHEMA = 6
+SCHEMA = 7
 # Later schemas have only added tables, and kinds of bytes: a file of this one is completed when it
 # is opened.
 OLDEST = 2
@@ -231,3 +231,13 @@ class ShareEntry(Base, kw_only=True):
     client: Mapped[str] = mapped_column(primary_key=True)
     train_examples: Mapped[int]
     test_examples: Mapped[int]
+
+
+class ClientName(Base, kw_only=True):
+    """What people call a client: its certificate's name, or its number in a simulation."""
+
+    __tablename__ = "client_names"
+    __table_args__ = (CheckConstraint("name <> ''"),)
+    run: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    client: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]

@@ -82,6 +82,17 @@ class Agenda:
         rounds = self._federation.plan.rounds
         return [s for s in self.states.values() if s.round >= rounds and not s.evaluated]
 
+    def halfway(self) -> list[TaskState]:
+        """The tasks that have just had a round after which they are evaluated on the way."""
+        plan = self._federation.plan
+        return [
+            s
+            for s in self.states.values()
+            if plan.evaluate_every
+            and s.looked < s.round < plan.rounds
+            and s.round % plan.evaluate_every == 0
+        ]
+
     def active(self) -> list[TaskState]:
         """The tasks of the next round: the first that have rounds left and a client."""
         able = [s for s in self.unfinished() if self._federation.is_learnable(s.number)]

@@ -1,12 +1,14 @@
 """The evaluate phase: what a task's coefficients are worth on the clients' own test images.
 
 Every node that has test images of the task is asked, whatever was sampled to train it, once after
-the task's last round and once more when all tasks are learned. The accuracy is over all who answer
-before the quorum, or the deadline, closes it.
+the task's last round, where the run is told so after every so many before it, and once more when
+all tasks are learned. The accuracy is over all who answer before the quorum, or the deadline,
+closes it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from flwr.app import Message
@@ -19,6 +21,8 @@ from server.record.rows import Measured
 from server.rounds.checks import check_evaluation
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState
+
+logger = logging.getLogger("recast.server")
 
 
 class Evaluating:
@@ -71,14 +75,23 @@ class Evaluating:
                         self._baselines(told, examples),
                     )
                 )
+        on_the_way = [row for row in rows if after is None and row.round < federation.plan.rounds]
+        rows = [row for row in rows if row not in on_the_way]
         federation.registry.record_accuracies(
-            federation.run, rows, federation.ledger.drain(), federation.ledger.drain_refusals()
+            federation.run,
+            rows,
+            federation.ledger.drain(),
+            federation.ledger.drain_refusals(),
+            on_the_way,
         )
         names = {state.number: state.name for state in states}
+        for row in on_the_way:
+            text = "task %s round %d: accuracy %.2f %% (%d clients)"
+            logger.info(text, names[row.task], row.round, 100 * row.accuracy, row.clients)
         for row in rows if after is None else []:
             without = max(row.baselines.values(), default=row.head_only_accuracy)
             federation.observer.evaluated(names[row.task], row.accuracy, without, row.clients)
-        return {row.task: row.accuracy for row in rows}
+        return {row.task: row.accuracy for row in [*rows, *on_the_way]}
 
     def _baselines(self, told: Sequence[pb.Evaluation], examples: int) -> dict[str, float]:
         """What sends no byte beside a kept head; nothing for another, which needs its own."""

@@ -29,6 +29,7 @@ class RoundPlan:
         aggregate: makes a task's next vector.
         falls: the rate falls along half a cosine over a task's rounds.
         nearest: a task may start at an earlier one's coefficients.
+        evaluate_every: rounds after which a task is also evaluated; 0 for none but its last.
         secret: decides who is drawn, where clients may not know; ``None`` for the run's seed.
         privacy: what the run may tell of any one client; ``None`` for no promise.
         secure: clients hide their updates, and only sums are told.
@@ -45,6 +46,7 @@ class RoundPlan:
     aggregate: Aggregate = average
     falls: bool = False
     nearest: bool = False
+    evaluate_every: int = 0
     secret: int | None = None
     privacy: PrivacyPlan | None = None
     secure: bool = False
@@ -91,6 +93,7 @@ class RoundPlan:
             and not settings.dp_epsilon,
             privacy=PrivacyPlan.of(settings),
             secure=settings.secure_aggregation,
+            evaluate_every=settings.evaluate_every,
         )
 
     def hyper_of(self, round_: int) -> Hyperparameters:

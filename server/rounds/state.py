@@ -18,6 +18,7 @@ class TaskState:
         round: the last finished one, 0 before the first.
         attempts: at the next round, that brought no update.
         evaluated: with the coefficients of its last round.
+        looked: the round before its last that was evaluated last, 0 for none.
         given_up: it is not tried again in this process.
         classes: the names that class ids count in; none where they are not agreed yet, or where
             no client has names.
@@ -29,5 +30,6 @@ class TaskState:
     round: int = 0
     attempts: int = 0
     evaluated: bool = False
+    looked: int = 0
     given_up: bool = False
     classes: tuple[str, ...] = ()

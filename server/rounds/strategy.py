@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from protos import recast_v1_pb2 as pb
 from recast_core.start import Start
 from server.exchange.collect import Collector
+from server.exchange.naming import names_of
 from server.exchange.observer import Observer
 from server.exchange.roster import Roster
 from server.exchange.traffic import Traffic, is_answer
@@ -88,6 +89,7 @@ class FedRecast(Strategy):
         self._training_now: list[TaskState] = []
         self._grid: Grid | None = None
         self._finishing: list[TaskState] = []
+        self._names: dict[str, str] = {}
 
     def active(self, server_round: int) -> list[TaskState]:
         """The tasks of a round: the first that have rounds left and a client to learn them."""
@@ -159,6 +161,7 @@ class FedRecast(Strategy):
         await_clients(grid, self._federation, self._agenda)
         self._agenda.agree(grid, self.active(server_round))
         self._agenda.describe()
+        self._name_clients(grid)
         self._training_now = self.active(server_round)
         return self._training.questions(grid, self._training_now, list(self.states.values()))
 
@@ -173,8 +176,8 @@ class FedRecast(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """An evaluation of each task that has had its last round and none yet."""
-        self._finishing = self._agenda.unevaluated()
+        """An evaluation of each task that is due: after its last round, or on the way."""
+        self._finishing = [*self._agenda.unevaluated(), *self._agenda.halfway()]
         self._agenda.agree(grid, self._finishing)
         return self._evaluating.questions(grid, self._finishing)
 
@@ -186,10 +189,21 @@ class FedRecast(Strategy):
             return None
         accuracies = self._evaluating.finish(self._finishing, replies)
         for state in self._finishing:
+            if state.round < self.plan.rounds:
+                state.looked = state.round  # Once, whether or not anybody was there.
+                continue
             # Nobody may have been there, as after a restart: it is asked for again.
             state.evaluated = state.number in accuracies
         found = accuracies.values()
         return MetricRecord({"accuracy": fmean(found)}) if found else None
+
+    def _name_clients(self, grid: Grid) -> None:
+        """Record the names of clients that are new, or have another."""
+        made = self._federation
+        names = names_of(grid, made.roster.numbers())
+        if names != self._names:
+            self._names = names
+            made.registry.name_clients(made.run, names)
 
     def evaluate_again(self, grid: Grid) -> None:
         """Evaluate every task but the last once more: what learning the later ones changed.

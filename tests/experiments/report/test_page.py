@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from experiments.report import report
+from experiments.report.several import report_several
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -138,3 +140,61 @@ def test_a_script_that_slips_in_does_not_run(
     loaded = load(path)
     assert any("Content Security Policy" in line for line in loaded.said)
     assert loaded.page.evaluate("window.slipped") is None
+
+
+def test_a_search_and_all_rows_say_how_many_of_how_many(
+    load: Callable[..., Loaded], large_page: Path
+) -> None:
+    page = load(large_page).page
+    shown, count = page.locator("#clients tbody tr:visible"), page.locator("[data-count=clients]")
+    assert (shown.count(), count.inner_text()) == (15, "15 of 100 clients")
+    page.get_by_role("button", name="Show all 100").click()
+    assert (shown.count(), count.inner_text()) == (100, "100 of 100 clients")
+    page.get_by_label("Find").fill("client 10")
+    assert count.inner_text() == "2 of 2 clients found of 100"
+    assert shown.locator("th").all_inner_texts() == ["client 10", "client 100"]
+
+
+def test_no_name_on_the_page_is_a_long_number(
+    load: Callable[..., Loaded], large_page: Path
+) -> None:
+    assert not re.search(r"\d{18,}", load(large_page).page.locator("main").inner_text())
+
+
+def test_a_table_that_is_cut_off_says_so_until_its_end(
+    load: Callable[..., Loaded], large_page: Path
+) -> None:
+    page = load(large_page, 390).page
+    box = page.locator("#clients").locator("xpath=..")
+    assert box.get_attribute("data-more") is not None
+    box.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
+    page.wait_for_function(
+        "!document.querySelector('#clients').parentElement.hasAttribute('data-more')"
+    )
+    assert load(large_page, 1920).page.locator("#clients").locator("xpath=..").get_attribute(
+        "data-more"
+    ) is None  # fmt: skip
+
+
+def test_paper_gets_every_row_and_no_tools(load: Callable[..., Loaded], large_page: Path) -> None:
+    page = load(large_page).page
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#clients tbody tr:visible").count() == 100
+    assert page.locator(".tools").is_hidden()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("#clients tbody tr:visible").count() == 15
+
+
+@pytest.mark.parametrize("width", [390, 1920])
+def test_several_runs_have_a_page(
+    load: Callable[..., Loaded], large_run: Path, hostile_run: Path, tmp_path: Path, width: int
+) -> None:
+    report_several([large_run, hostile_run], tmp_path / "several.html")
+    loaded = load(tmp_path / "several.html", width)
+    assert loaded.said == []
+    assert len(loaded.asked) == 1
+    for name in ("reached", "curves", "tradeoff"):
+        assert loaded.page.locator(f"#plot-{name} svg .mark-symbol path").count() > 0, name
+    assert "large" in loaded.page.locator("table").first.inner_text()
+    assert loaded.page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,105 @@
+"""The plots of several runs side by side: what each reached, and how it got there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.report.plots import (
+    BAR_HEIGHT,
+    PERCENT,
+    Figure,
+    LegendEntry,
+    accuracy_axis,
+    colour_of,
+    colour_scale,
+    make_spec,
+    tip,
+)
+
+Data = dict[str, Any]
+
+
+def reached_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
+    """A line for each task, a point on it for each run's accuracy after learning the task."""
+    rows = [
+        {"run": label, "task": task["name"], "accuracy": task["accuracy"]}
+        for label, data in zip(labels, runs, strict=True)
+        for task in data["tasks"]
+        if task["accuracy"] is not None
+    ]
+    if not rows:
+        return None
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    colours = colour_of(labels)
+    y = {
+        "field": "task",
+        "type": "nominal",
+        "title": None,
+        "sort": None,
+        "scale": {"domain": tasks},
+        "axis": {"labelLimit": 130, "ticks": False, "domain": False, "grid": True},
+    }
+    spec = {
+        "height": BAR_HEIGHT * len(tasks),
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
+        "encoding": {
+            "x": accuracy_axis("accuracy") | {"title": "accuracy after learning"},
+            "y": y,
+            "color": colour_scale("run", colours),
+            "tooltip": [
+                tip("run", "run"),
+                tip("task", "task"),
+                tip("accuracy", "accuracy", type="quantitative", **PERCENT),
+            ],
+        },
+    }
+    return Figure(
+        "reached",
+        make_spec(spec, rows),
+        f"Points of accuracy, a row for each task and a colour for each run: {', '.join(labels)}.",
+        tuple(LegendEntry(label, colour) for label, colour in colours.items()),
+    )
+
+
+def curves_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
+    """Accuracy against the rounds of each run: a line for each of its tasks, in its colour."""
+    rows = [
+        {"run": label, "line": f"{label} {row['task']}", "task": row["task"],
+         "run_round": row["run_round"], "accuracy": row["accuracy"]}
+        for label, data in zip(labels, runs, strict=True)
+        for row in data["accuracy"]
+    ]  # fmt: skip
+    if not rows:
+        return None
+    colours = colour_of(labels)
+    where = {
+        "x": {
+            "field": "run_round",
+            "type": "quantitative",
+            "title": "rounds of the run",
+            "axis": {"tickMinStep": 1, "tickCount": 8, "format": "d", "grid": False},
+        },
+        "y": accuracy_axis("accuracy"),
+        "color": colour_scale("run", colours),
+        "detail": {"field": "line", "type": "nominal"},
+    }
+    tooltip = [
+        tip("run", "run"),
+        tip("task", "task"),
+        tip("run_round", "rounds so far", type="quantitative"),
+        tip("accuracy", "accuracy", type="quantitative", **PERCENT),
+    ]
+    layers = [
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": where},
+        {
+            "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
+            "encoding": where | {"tooltip": tooltip},
+        },
+    ]
+    return Figure(
+        "curves",
+        make_spec({"layer": layers, "height": 300}, rows),
+        f"Lines of accuracy against rounds, in a colour for each run: {', '.join(labels)}.",
+        tuple(LegendEntry(label, colour) for label, colour in colours.items()),
+    )

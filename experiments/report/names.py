@@ -1,0 +1,36 @@
+"""What a report calls clients, and what carried their messages."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from server.record.registry import Registry
+from server.record.tables import LedgerEntry
+
+# Ids from this length on are random numbers, which nobody can tell apart.
+_LONG_ID = 10
+_CARRIERS = {"serve": "lean link", "simulate": "simulated", "measure": "measured here"}
+
+
+def transport_of(command: str) -> str:
+    """What carried a run's messages, by the command that was recorded."""
+    words = command.replace("=", " ").split()
+    found = next((_CARRIERS[word] for word in words if word in _CARRIERS), "Flower")
+    if found == "simulated" and "--engine" in words[:-1]:
+        found = f"simulated, {words[words.index('--engine') + 1]}"
+    return found
+
+
+def client_labels(registry: Registry, run: int) -> dict[str, str]:
+    """What to call each client: its name, the number of a simulated one, or its place among all."""
+    query = select(LedgerEntry.client).where(LedgerEntry.run == run).distinct()
+    with registry.reading() as session:
+        found = set(session.scalars(query))
+    found |= {refusal.client for refusal in registry.refusals(run)}
+    found |= {share.client for share in registry.shares(run)}
+    names = registry.client_names(run)
+    labels = {}
+    for place, client in enumerate(sorted(found, key=lambda c: (len(c), c)), start=1):
+        number = client if len(client) < _LONG_ID else str(place)
+        labels[client] = names.get(client) or (f"client {number}" if client.isdecimal() else client)
+    return labels
