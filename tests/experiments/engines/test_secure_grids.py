@@ -1,0 +1,69 @@
+"""Hidden sums on simulated clients: the arithmetic is done, on every engine to the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.app import app
+from experiments.engines.folded import FoldedGrid
+from experiments.engines.local import LocalGrid
+from experiments.engines.sequential import SequentialGrid
+from recast_core.errors import RecastError
+from recast_core.settings import Settings
+from server.app import run_federation
+from server.exchange.observer import LogObserver
+from server.flower import server_identity
+from server.record.ledger import Ledger
+from server.record.registry import Registry
+
+CLIENTS, ROUNDS = 4, 2
+Make = Callable[..., Settings]
+
+
+def learned(grid: LocalGrid, settings: Settings, folder: Path) -> tuple[np.ndarray, dict]:
+    with server_identity():
+        run_federation(grid, settings, folder, LogObserver())
+    with Registry(folder / "registry.sqlite") as registry:
+        vectors = [registry.coefficients(1, t, r) for t in (1, 2) for r in range(1, ROUNDS + 1)]
+        totals = Ledger(registry).totals(1, by=("client", "round", "direction", "kind", "layer"))
+        assert Ledger(registry).refusals(1) == {}
+        assert [r.clients for r in registry.rounds(1, 2)] == [CLIENTS] * ROUNDS
+    return np.stack(vectors), totals
+
+
+def test_every_engine_opens_the_same_sums_at_the_same_bytes_and_the_mean_is_the_plain_one(
+    tiny: Make, tmp_path: Path
+) -> None:
+    hidden = tiny(rounds=ROUNDS, batch=8, secure_aggregation=True)
+    with server_identity():
+        alone = SequentialGrid(CLIENTS, app, hidden, tmp_path / "caches")
+        folded = FoldedGrid(CLIENTS, hidden)
+    one, bytes_of_one = learned(alone, hidden, tmp_path / "alone")
+    other, bytes_of_other = learned(folded, hidden, tmp_path / "folded")
+    assert one.tobytes() == other.tobytes()
+    assert bytes_of_one == bytes_of_other
+    openly = tiny(rounds=ROUNDS, batch=8, bits=32)
+    plain, _ = learned(FoldedGrid(CLIENTS, openly), openly, tmp_path / "openly")
+    assert np.abs(plain - plain[0]).max() > 0.01
+    np.testing.assert_allclose(one, plain, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"error_feedback": True}, "error-feedback"),
+        ({"head": "ridge"}, "would travel openly"),
+        ({"clients_per_round": 2}, "at least 3"),
+        ({"dp_epsilon": 1.0}, "leave one out"),
+    ],
+)
+def test_what_needs_single_updates_is_refused_in_one_line(
+    tiny: Make, changed: dict[str, object], why: str
+) -> None:
+    with pytest.raises(RecastError, match=why) as refused:
+        tiny(secure_aggregation=True, **changed)
+    assert "\n" not in str(refused.value)
