@@ -102,7 +102,22 @@ class Updates:
         "What clients do to an update before it leaves, in this order: clip:LENGTH, or what a "
         "plug-in registers.",
     )
-    aggregation: str = setting("mean", "How updates become the next coefficients: mean.")
+    aggregation: str = setting(
+        "clipped",
+        "How updates become the next coefficients: clipped (the mean, none longer than twice the "
+        "median), mean, median, trimmed, geometric-median, krum or multi-krum.",
+    )
+    max_weight: float = setting(
+        3.0,
+        "Times the median of all clients' counts of images that a client's own may count, in a "
+        "round, a head that travels and an accuracy; 0 for no limit.",
+    )
+    probe: str = setting(
+        "auto",
+        "Images of the server's own, NAME=DATA for each task, whose training images judge each "
+        "update and each round before it is recorded; none, or auto: where clients are simulated "
+        "the tasks' own judge a round, else none do.",
+    )
 
 
 @dataclass(frozen=True)

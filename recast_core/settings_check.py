@@ -55,6 +55,8 @@ def check(settings: Settings) -> None:
         raise RecastError(f"deadline is {settings.deadline}: give seconds, more than 0")
     if not 0 <= settings.max_lag < float("inf"):
         raise RecastError(f"max_lag is {settings.max_lag}: give a number, 0 for the deadline alone")
+    if settings.max_weight and not 1 <= settings.max_weight < float("inf"):
+        raise RecastError(f"max_weight is {settings.max_weight}: give 1 or more, or 0 for no limit")
     parse_quorum(settings.quorum)
     if not 0 <= settings.seed < 2**32:
         raise RecastError(f"seed is {settings.seed}: give a whole number from 0 to 4294967295")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,11 +28,12 @@ from server.prepare import keep_bank, kept_start, make_heads, make_start
 from server.record.farewell import farewell_given, owe_farewell, owed_farewell
 from server.record.lock import hold, settle
 from server.record.registry import Registry, Run
-from server.record.resume import unfinished
+from server.record.resume import as_begun, unfinished
 from server.record.secret import sampling_secret
 from server.rounds.attendance import LOOK_SECONDS
 from server.rounds.gathering import ClassesOf
 from server.rounds.plan import RoundPlan
+from server.rounds.probe import Probe
 from server.rounds.strategy import FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
 
@@ -90,6 +91,9 @@ class RunResult:
         return registry_path(self.folder)
 
 
+ProbeOf = Callable[[Settings, Start], Probe | None]
+
+
 @dataclass(frozen=True)
 class Conditions:
     """Where and among whom a server works; nothing of it is a setting of the run.
@@ -100,11 +104,13 @@ class Conditions:
             know it.
         secret_sampling: draw clients by a secret of the run's folder, where they are others'
             machines; by the run's seed, which clients know, where a run is to be repeated.
+        probe_of: the images by which the server judges for itself, if there are any.
     """
 
     patience: float = 30.0
     classes_of: ClassesOf | None = None
     secret_sampling: bool = False
+    probe_of: ProbeOf | None = None
 
 
 def run_federation(
@@ -147,11 +153,14 @@ def run_federation(
             settle(registry)
             previous, start = _start(registry, settings, config, fresh)
             _check_length(grid, start, settings.width(start.sent))
+            settings = as_begun(settings, previous.config if previous else config)
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
             heads = make_heads(settings, around.classes_of)
             secret = sampling_secret(folder) if around.secret_sampling else None
             plan = RoundPlan.of(settings, around.patience, start).hidden(secret)
+            if around.probe_of:
+                plan = replace(plan, probe=around.probe_of(settings, start))
             strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)

@@ -50,7 +50,7 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
     table = Table(title="What each task gained, and cost one client")
     kept = all("zero_byte_accuracy" in task for task in report["tasks"])
     own = ("as deployed", "best zero-byte", "coefficients") if kept else ("accuracy", "head only")
-    columns = ("task", *own, "update", "up", "down", "FedAvg*")
+    columns = ("task", *own, "median", "update", "up", "down", "FedAvg*")
     for name in columns:
         table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
     for task in report["tasks"]:
@@ -58,6 +58,7 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
         table.add_row(
             task["name"],
             *(_percent(task[name]) for name in (_KEPT if kept else _FITTED)),
+            _percent(task["median_accuracy"]),
             f"{task['update_bytes']} B",
             f"{task['message_bytes_up'] / clients:,.0f} B",
             f"{task['message_bytes_down'] / clients:,.0f} B",
@@ -65,6 +66,9 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
         )
     console = stdout()
     console.print(table)
+    console.print(
+        "  accuracies are over all test images, median is that of the clients' own", style="dim"
+    )
     console.print(
         "* computed, not sent: float32 weights without the classifier, both ways in every round",
         style="dim",

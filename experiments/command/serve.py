@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from experiments.command.console import print_closing
 from experiments.command.link_log import address_of, check_insecure, set_up
 from experiments.command.link_view import LinkView
 from experiments.command.metrics import serve_metrics
+from experiments.engines.probe import probe_of
 from experiments.logs.callback import Callback
 from experiments.logs.watched import watched
 from experiments.report.summary import summarise
@@ -150,7 +152,11 @@ def run_server(
             settings,
             folder,
             watch.observer,
-            conditions=Conditions(classes_of=known_classes, secret_sampling=True),
+            conditions=Conditions(
+                classes_of=known_classes,
+                secret_sampling=True,
+                probe_of=partial(probe_of, own=False),
+            ),
         )
         report = summarise(result, "link", settings.seed, time.monotonic() - began)
         watch.finished(report)

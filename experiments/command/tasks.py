@@ -156,6 +156,7 @@ def _task(registry: Registry, run: Run, task: Task) -> dict[str, Any]:
         "clients": task.clients,
         "examples": task.examples,
         "accuracy": own[0].accuracy if own else None,
+        "median_accuracy": registry.medians(run.id).get(own[0].id) if own else None,
         "head_only_accuracy": own[0].head_only_accuracy if own else None,
         **beside(registry.baselines(run.id).get(task.number, {})),
     }

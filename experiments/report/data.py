@@ -145,7 +145,8 @@ def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
     longest = Ledger(registry).longest(entry.id, kind="coefficients", direction="up")
     accuracies = registry.accuracies(entry.id)
     names = registry.class_lists(entry.id)
-    baselines = registry.baselines(entry.id)
+    baselines, medians = registry.baselines(entry.id), registry.medians(entry.id)
+    held_back = Counter(row.task for row in registry.held_back(entry.id))
     found = []
     for task in registry.tasks(entry.id):
         rounds = registry.rounds(entry.id, task.number)
@@ -162,6 +163,8 @@ def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
                 "rounds": len(rounds),
                 "round_seconds": sum(r.seconds for r in rounds) / len(rounds) if rounds else None,
                 "accuracy": first.accuracy if first else None,
+                "median_accuracy": medians.get(first.id) if first else None,
+                "held_back": held_back[task.number],
                 "head_only_accuracy": first.head_only_accuracy if first else None,
                 "last_accuracy": last.accuracy if last else None,
                 "change": last.accuracy - first.accuracy if first and last else None,
@@ -236,6 +239,7 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
         if row.task is not None:
             tasks[row.client].add(row.task)
     refused = Counter(refusal.client for refusal in registry.refusals(run))
+    held_back = Counter(row.client for row in registry.held_back(run))
     images: dict[str, int] = {}
     for share in registry.shares(run):
         images[share.client] = images.get(share.client, 0) + share.train_examples
@@ -252,6 +256,7 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
             "images": images.get(client),
             "rounds": rounds[client],
             "refusals": refused[client],
+            "held_back": held_back[client],
             **{
                 name: sums[client].get(name)
                 for layer in ("payload", "message", "wire")

@@ -71,7 +71,7 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
     first: dict[int, Any] = {}
     for found in registry.accuracies(run):
         first.setdefault(found.task, found)
-    baselines = registry.baselines(run)
+    baselines, medians = registry.baselines(run), registry.medians(run)
     tasks = []
     for task in registry.tasks(run):
         rounds, accuracy = registry.rounds(run, task.number), first.get(task.number)
@@ -83,6 +83,7 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
                 "rounds": len(rounds),
                 "coefficients": result.start.sent,
                 "accuracy": accuracy.accuracy if accuracy else None,
+                "median_accuracy": medians.get(accuracy.id) if accuracy else None,
                 "head_only_accuracy": accuracy.head_only_accuracy if accuracy else None,
                 "update_bytes": longest.get(task.name, 0) + sealed.get(task.name, 0),
                 **{

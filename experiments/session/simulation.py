@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid, FoldedOptions
 from experiments.engines.local import LocalGrid
+from experiments.engines.probe import probe_of
 from experiments.engines.ray import check_ray, run_on_ray
 from experiments.engines.sequential import SequentialGrid
 from experiments.logs.callback import Callback
@@ -130,7 +132,11 @@ def simulate(
                 folder,
                 watch.observer,
                 extra=extra,
-                conditions=Conditions(patience=0.0, classes_of=known_classes),
+                conditions=Conditions(
+                    patience=0.0,
+                    classes_of=known_classes,
+                    probe_of=partial(probe_of, own=True),
+                ),
             )
 
         if people.engine == "ray":

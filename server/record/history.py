@@ -22,6 +22,8 @@ from server.record.tables import (
     Baseline,
     ClassEntry,
     ClientName,
+    HeldBack,
+    Median,
     RefusalEntry,
     Round,
     Run,
@@ -178,6 +180,20 @@ class History:
             for row in session.scalars(query):
                 found.setdefault(row.task, {})[row.name] = row.accuracy
         return found
+
+    def medians(self, run: int) -> dict[int, float]:
+        """The median over clients of each evaluation, by its id; none of runs of before."""
+        query = select(Median).join(Accuracy, Accuracy.id == Median.evaluation)
+        with self.reading() as session:
+            found = session.scalars(query.where(Accuracy.run == run))
+            return {row.evaluation: row.median for row in found}
+
+    def held_back(self, run: int) -> list[HeldBack]:
+        """The updates that did not count whole, by task, round and client."""
+        query = select(HeldBack).where(HeldBack.run == run)
+        order = HeldBack.task, HeldBack.round, HeldBack.client
+        with self.reading() as session:
+            return list(session.scalars(query.order_by(*order)))
 
     def accuracy_matrix(self, run: int) -> NDArray[np.float64]:
         """The forgetting matrix ``[T, T]``: row b, column a is task a after task b was learned.

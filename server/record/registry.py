@@ -22,7 +22,9 @@ from server.record.tables import (
     Baseline,
     ClassEntry,
     ClientName,
+    HeldBack,
     LedgerEntry,
+    Median,
     RefusalEntry,
     Round,
     Run,
@@ -142,6 +144,7 @@ class Registry(Runs):
         with self.writing(f"{which} of run {run}") as session:
             session.add_all(rows)
             session.add_all(_spending_rows(run, spendings))
+            session.add_all(_held_back_rows(run, rounds))
             _add_traffic(session, run, ledger_rows, refusals)
 
     def record_spendings(self, run: int, spendings: Sequence[Spending]) -> None:
@@ -170,8 +173,12 @@ class Registry(Runs):
         with self.writing(f"an accuracy of {tasks} of run {run}") as session:
             for one in found:
                 told = asdict(one)
-                baselines = told.pop("baselines")
-                session.add(Accuracy(run=run, **told))
+                baselines, median = told.pop("baselines"), told.pop("median")
+                entry = Accuracy(run=run, **told)
+                session.add(entry)
+                if median is not None:
+                    session.flush()
+                    session.add(Median(evaluation=entry.id, median=median))
                 for name, accuracy in baselines.items():
                     row = Baseline(
                         run=run,
@@ -223,6 +230,14 @@ def _round_row(run: int, found: FinishedRound) -> Round:
 
 def _spending_rows(run: int, spendings: Sequence[Spending]) -> list[SpendingEntry]:
     return [SpendingEntry(run=run, **asdict(spending)) for spending in spendings]
+
+
+def _held_back_rows(run: int, rounds: Sequence[FinishedRound]) -> list[HeldBack]:
+    return [
+        HeldBack(run=run, task=found.task, round=found.round, client=client, share=share)
+        for found in rounds
+        for client, share in found.held_back.items()
+    ]
 
 
 def _add_traffic(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from recast_core.errors import RecastError
+from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from server.record.registry import Registry, Run
 from server.record.tables import ShareEntry
@@ -13,6 +14,9 @@ from server.record.tables import ShareEntry
 FREE = frozenset(
     {"run-dir", "device", "deadline", "quorum", "max-lag", "keep-running", "data", "evaluate-every"}
 )
+# What runs were begun with before these were settings or had the defaults of now; ``max-weight``
+# came last.
+BEFORE: Mapping[str, Value] = {"aggregation": "mean", "max-weight": 0.0}
 # What a run's config says of the images of each task, where the server's machine has them.
 DATA = "data"
 
@@ -30,6 +34,9 @@ def unfinished(registry: Registry, config: Mapping[str, object]) -> Run | None:
         return None
     # A run of before a setting was there had what is the default now.
     default = Settings().as_dict()
+    config = dict(config) | begun_with(run.config, config)
+    if "max-weight" not in run.config:
+        default |= BEFORE
     if DATA in run.config and DATA in config:
         _check_data(registry, run, run.config[DATA], config[DATA])
     pairs = {
@@ -48,6 +55,24 @@ def unfinished(registry: Registry, config: Mapping[str, object]) -> Run | None:
         f"{old!r}, not {new!r}: give the same settings to continue "
         "it, or another --run-dir"
     )
+
+
+def as_begun(settings: Settings, config: Mapping[str, object]) -> Settings:
+    """``settings`` for a run that was begun with ``config``, perhaps before today's defaults."""
+    kept = begun_with(config, settings.as_dict())
+    return Settings.from_mapping(settings.as_dict() | kept) if kept else settings
+
+
+def begun_with(begun: Mapping[str, object], config: Mapping[str, object]) -> dict[str, Value]:
+    """What a run of before goes on with where ``config`` asks for nothing but today's default."""
+    if "max-weight" in begun:
+        return {}
+    default = Settings().as_dict()
+    return {
+        name: begun.get(name, before)  # type: ignore[misc]  # what Settings.as_dict wrote
+        for name, before in BEFORE.items()
+        if config.get(name, default[name]) == default[name]
+    }
 
 
 def _check_data(registry: Registry, run: Run, old: object, new: object) -> None:

@@ -71,6 +71,7 @@ class FinishedRound:
         clients: whose updates were aggregated.
         seconds: that the round took.
         accuracy: a fraction, ``None`` where none was measured.
+        held_back: how much of a client's update counted, where that was not all of it.
     """
 
     task: int
@@ -80,6 +81,7 @@ class FinishedRound:
     clients: int
     seconds: float
     accuracy: float | None = None
+    held_back: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Measured:
         clients: that evaluated.
         after_task: the number of the task learned last.
         baselines: fractions that methods reach which send nothing, by their names.
+        median: of the clients' own accuracies, a fraction.
     """
 
     task: int
@@ -140,3 +143,4 @@ class Measured:
     clients: int
     after_task: int
     baselines: Mapping[str, float] = field(default_factory=dict)
+    median: float | None = None

@@ -126,6 +126,30 @@ class Accuracy(Base, kw_only=True):
     clients: Mapped[int]
 
 
+class Median(Base, kw_only=True):
+    """The median over the clients of what each measured in an evaluation."""
+
+    __tablename__ = "medians"
+    __table_args__ = (CheckConstraint("median BETWEEN 0 AND 1"),)
+    evaluation: Mapped[int] = mapped_column(ForeignKey("accuracies.id"), primary_key=True)
+    median: Mapped[float]
+
+
+class HeldBack(Base, kw_only=True):
+    """An update of which the rule of a round let only a share count."""
+
+    __tablename__ = "held_back"
+    __table_args__ = (
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        CheckConstraint("round > 0 AND share BETWEEN 0 AND 1"),
+    )
+    run: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[int] = mapped_column(primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    client: Mapped[str] = mapped_column(primary_key=True)
+    share: Mapped[float]
+
+
 class Baseline(Base, kw_only=True):
     """What a method that sends nothing reaches in an evaluation."""
 

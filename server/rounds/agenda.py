@@ -58,7 +58,7 @@ class Agenda:
                 task.number, task.name, vector, round_, evaluated=task.number in evaluated
             )
             self.states[task.number] = state
-            state.classes = classes.get(task.number, ())
+            state.source, state.classes = task.source, classes.get(task.number, ())
             names_of = federation.heads.classes_of
             if not state.classes and names_of and (names := names_of(task.source)):
                 self._name(state, names)

@@ -1,60 +1,59 @@
-"""Aggregate the coefficients of one task; the default is FedAvg (McMahan et al., 2017)."""
+"""The rules by name that make a task's next coefficients of a round's contributions."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from recast_core.errors import RecastError
-from recast_core.wire.codec import Vector
+from server.rounds.contribution import Aggregate, Contribution, Shares
+from server.rounds.rules.clipped import clipped_mean, clipped_shares
+from server.rounds.rules.geometric import geometric_median
+from server.rounds.rules.krum import krum, krum_shares, multi_krum, multi_krum_shares
+from server.rounds.rules.mean import average
+from server.rounds.rules.median import coordinate_median
+from server.rounds.rules.trimmed import trimmed_mean
+
+__all__ = ["Contribution", "aggregation", "average", "register_aggregation", "shares", "whole"]
 
 
-@dataclass(frozen=True, eq=False)
-class Contribution:
-    """What one client adds to a round of one task.
-
-    Attributes:
-        offsets: from the broadcast, float32 ``[D]``.
-        examples: the weight, at least 1.
-    """
-
-    offsets: Vector
-    examples: int
+def whole(contributions: Sequence[Contribution]) -> list[float]:
+    """Every contribution counts."""
+    return [1.0] * len(contributions)
 
 
-# From the vector that was broadcast and what came back to the next one, both float32 ``[D]``.
-# Whatever the order of arrival, the same contributions must give the same bits.
-Aggregate = Callable[[Vector, Sequence[Contribution]], Vector]
+@dataclass(frozen=True)
+class _Rule:
+    """A rule, and what it lets count of each contribution."""
+
+    aggregate: Aggregate
+    shares: Shares = whole
 
 
-def average(start: Vector, contributions: Sequence[Contribution]) -> Vector:
-    """``start`` moved by the mean offset, weighted by examples: float32 ``[D]``.
-
-    Bit-identical for any order of arrival: summed in float64, in an order that the contributions
-    themselves decide.
-    """
-    if not contributions:
-        return start.copy()
-    ordered = sorted(contributions, key=lambda c: (c.examples, c.offsets.tobytes()))
-    weights = np.array([c.examples for c in ordered], np.float64)
-    offsets = np.stack([c.offsets for c in ordered]).astype(np.float64)
-    mean = (weights[:, None] * offsets).sum(0) / weights.sum()
-    return np.asarray(start + mean, np.float32)
+_RULES: dict[str, _Rule] = {
+    "clipped": _Rule(clipped_mean, clipped_shares),
+    "mean": _Rule(average),
+    "median": _Rule(coordinate_median),
+    "trimmed": _Rule(trimmed_mean),
+    "geometric-median": _Rule(geometric_median),
+    "krum": _Rule(krum, krum_shares),
+    "multi-krum": _Rule(multi_krum, multi_krum_shares),
+}
 
 
-_RULES: dict[str, Aggregate] = {"mean": average}
-
-
-def register_aggregation(name: str, rule: Aggregate) -> None:
+def register_aggregation(name: str, rule: Aggregate, shares: Shares = whole) -> None:
     """Let the setting ``aggregation`` name ``rule``.
+
+    Args:
+        name: of the rule.
+        rule: from the vector that was broadcast and the contributions to the next one.
+        shares: how much of each contribution it lets count, for the report; all where not given.
 
     Raises:
         RecastError: another rule has the name.
     """
-    if _RULES.setdefault(name, rule) is not rule:
+    if _RULES.setdefault(name, _Rule(rule, shares)).aggregate is not rule:
         raise RecastError(f"aggregation {name!r} is registered already: give another name")
 
 
@@ -69,6 +68,19 @@ def aggregation(name: str) -> Aggregate:
     Raises:
         RecastError: no such rule; offers a near one.
     """
+    return _rule(name).aggregate
+
+
+def shares(name: str) -> Shares:
+    """What the rule of this name lets count of each contribution.
+
+    Raises:
+        RecastError: no such rule; offers a near one.
+    """
+    return _rule(name).shares
+
+
+def _rule(name: str) -> _Rule:
     if name not in _RULES:
         near = difflib.get_close_matches(name, _RULES, n=1, cutoff=0.0)[0]
         raise RecastError(

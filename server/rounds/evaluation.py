@@ -3,7 +3,7 @@
 Every node that has test images of the task is asked, whatever was sampled to train it, once after
 the task's last round, where the run is told so after every so many before it, and once more when
 all tasks are learned. The accuracy is over all who answer before the quorum, or the deadline,
-closes it.
+closes it: weighted by test images, and the median of clients.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from server.record.rows import Measured
 from server.rounds.checks import check_evaluation
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState
+from server.rounds.tally import Tally
 
 logger = logging.getLogger("recast.server")
 
@@ -62,17 +63,19 @@ class Evaluating:
             examples = sum(answer.examples for answer in told)
             if examples:
                 asked = federation.broadcast(state, state.round, train=False).evaluate
-                head_only = sum(answer.head_only_correct for answer in told) / examples
+                tally = Tally(told, federation.plan.max_weight)
+                head_only = tally.weighted("head_only_correct")
                 rows.append(
                     Measured(
                         state.number,
                         state.round,
-                        sum(answer.correct for answer in told) / examples,
+                        tally.weighted("correct"),
                         head_only if federation.heads.measures_baseline(asked) else None,
                         examples,
                         len(told),
                         (after or state).number,
-                        self._baselines(told, examples),
+                        tally.baselines() if federation.heads.stay else {},
+                        tally.median("correct"),
                     )
                 )
         on_the_way = [row for row in rows if after is None and row.round < federation.plan.rounds]
@@ -92,18 +95,6 @@ class Evaluating:
             without = max(row.baselines.values(), default=row.head_only_accuracy)
             federation.observer.evaluated(names[row.task], row.accuracy, without, row.clients)
         return {row.task: row.accuracy for row in [*rows, *on_the_way]}
-
-    def _baselines(self, told: Sequence[pb.Evaluation], examples: int) -> dict[str, float]:
-        """What sends no byte beside a kept head; nothing for another, which needs its own."""
-        if not self._federation.heads.stay:
-            return {}
-        sums = {
-            "deployed": sum(answer.deployed_correct for answer in told),
-            "statistics": sum(answer.head_only_correct for answer in told),
-            "local head": sum(answer.local_head_correct for answer in told),
-            "either head": sum(answer.chosen_correct for answer in told),
-        }
-        return {name: correct / examples for name, correct in sums.items()}
 
     def _answers(
         self, states: Sequence[TaskState], replies: Iterable[Message]

@@ -9,8 +9,10 @@ from recast_core.setting_values import parse_quorum
 from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.wire.messages import Hyperparameters
-from server.rounds.aggregation import Aggregate, aggregation, average
+from server.rounds.aggregation import aggregation, average, shares, whole
+from server.rounds.contribution import Aggregate, Shares
 from server.rounds.privacy import PrivacyPlan
+from server.rounds.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class RoundPlan:
         max_lag: how many times as long as the others a client may take; 0 for the deadline alone.
         patience: seconds to wait for clients where there are none.
         aggregate: makes a task's next vector.
+        shares: how much of each contribution that lets count.
+        max_weight: times their median that a client's examples may count; 0 for no limit.
+        probe: what the server can tell of coefficients by itself.
         falls: the rate falls along half a cosine over a task's rounds.
         nearest: a task may start at an earlier one's coefficients.
         evaluate_every: rounds after which a task is also evaluated; 0 for none but its last.
@@ -44,6 +49,9 @@ class RoundPlan:
     max_lag: float = 0.0
     patience: float = 30.0
     aggregate: Aggregate = average
+    shares: Shares = whole
+    max_weight: float = 0.0
+    probe: Probe | None = None
     falls: bool = False
     nearest: bool = False
     evaluate_every: int = 0
@@ -76,6 +84,11 @@ class RoundPlan:
             RecastError: no such aggregation, or no accountant for a private run.
         """
         rate, numbers = (start.customary_rate, start.sent) if start else (None, 0)
+        # What is hidden, or has a budget, is a mean: a rule compares single updates with others.
+        private = settings.secure_aggregation or settings.dp_epsilon
+        rule = settings.aggregation
+        if private and rule == Settings.aggregation:
+            rule = "mean"
         return cls(
             rounds=settings.rounds,
             hyper=settings.hyperparameters(rate, numbers),
@@ -85,7 +98,9 @@ class RoundPlan:
             deadline=settings.deadline,
             max_lag=settings.max_lag,
             patience=patience,
-            aggregate=aggregation(settings.aggregation),
+            aggregate=aggregation(rule),
+            shares=shares(rule),
+            max_weight=settings.max_weight,
             falls=settings.falls,
             # In a private run which earlier task a client takes would be told without noise.
             nearest=settings.begin == "nearest"

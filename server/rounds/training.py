@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -16,8 +16,9 @@ from recast_core.wire.messages import RefusedError, snap
 from server.exchange.observer import LOST
 from server.exchange.traffic import FORGETFUL, Topic
 from server.record.rows import FinishedRound
-from server.rounds.aggregation import Contribution
 from server.rounds.checks import check_update
+from server.rounds.combining import Combined, Combining
+from server.rounds.contribution import Contribution
 from server.rounds.drawing import Drawing
 from server.rounds.federation import Federation
 from server.rounds.hidden import hidden_contributions
@@ -47,6 +48,7 @@ class Training:
         # The last round in which a node's update of a task counted.
         self._counted: dict[tuple[int, int], int] = {}
         plan = federation.plan
+        self._combining = Combining(federation)
         self._drawing = Drawing(plan.clients_per_round, plan.sampling_seed)
         self._private: PrivateRounds | None = None
         if federation.privacy is not None and plan.privacy is not None:
@@ -157,37 +159,32 @@ class Training:
             found = hidden_contributions(
                 federation, self._secure, grid, states, replies, self._asked
             )
-        if federation.plan.hyper.error_feedback:
-            counted = {(node, number) for number, by in found.items() for node in by}
-            self._counted |= {key: self._asked[key] for key in counted}
         rounds = []
         lost: list[tuple[TaskState, str]] = []
         for state in states:
             if state.given_up:
                 continue
-            contributions = list(found[state.number].values())
-            if not contributions and federation.start.sent and not self._nobody_drawn(state):
-                if (reason := self._missed(state)) is not None:
-                    lost.append((state, reason))
-                continue
             try:
-                moved = self._moved(state, contributions)
-                vector = snap(federation.start, moved, federation.heads.bits)
+                combined = self._combine(state, found[state.number])
             except RefusedError as refused:
                 lost.append((state, f"{refused}; lower the learning rate"))
                 continue
-            if contributions and not any(one.offsets.any() for one in contributions):
-                logger.warning(
-                    "round %d of task %s moved nothing: its %d clients have too few images of a "
-                    "class to train on some and judge by others",
-                    state.round + 1,
-                    state.name,
-                    len(contributions),
-                )
+            if combined is None:
+                if (reason := self._missed(state)) is not None:
+                    lost.append((state, reason))
+                continue
+            contributions = list(combined.counted.values())
             examples = sum(contribution.examples for contribution in contributions)
+            held_back = {str(node): share for node, share in combined.held_back.items()}
             rounds.append(
                 FinishedRound(
-                    state.number, state.round + 1, vector, examples, len(contributions), seconds
+                    state.number,
+                    state.round + 1,
+                    combined.vector,
+                    examples,
+                    len(contributions),
+                    seconds,
+                    held_back=held_back,
                 )
             )
         # What was sent in vain is recorded with the round that succeeds, or at the end.
@@ -200,8 +197,34 @@ class Training:
             state.given_up = True
         return sum(row.examples for row in rounds)
 
+    def _combine(self, state: TaskState, told: Mapping[int, Contribution]) -> Combined | None:
+        """The task's next coefficients, ``None`` where nobody has sent what can be used."""
+        federation = self._federation
+        if not told and federation.start.sent and not self._nobody_drawn(state):
+            return None
+        if self._private is None and self._secure is None:
+            combined = self._combining.combine(state, told)
+        else:
+            # Comparing updates would cost a budget that nobody counts, or see what is hidden.
+            moved = self._moved(state, list(told.values()))
+            combined = Combined(snap(federation.start, moved, federation.heads.bits), told)
+        if combined is None:
+            return None
+        if federation.plan.hyper.error_feedback:
+            counted = {(node, state.number) for node in combined.counted}
+            self._counted |= {key: self._asked[key] for key in counted}
+        if combined.counted and not any(one.offsets.any() for one in combined.counted.values()):
+            logger.warning(
+                "round %d of task %s moved nothing: its %d clients have too few images of a "
+                "class to train on some and judge by others",
+                state.round + 1,
+                state.name,
+                len(combined.counted),
+            )
+        return combined
+
     def _moved(self, state: TaskState, contributions: Sequence[Contribution]) -> Vector:
-        """A task's next vector."""
+        """A task's next vector, where updates are hidden or have a budget."""
         if self._private is not None and self._federation.start.sent:
             return self._private.move(state, contributions)
         return self._federation.plan.aggregate(state.vector, contributions)

@@ -92,7 +92,7 @@ def test_a_rule_that_is_registered_can_be_named_in_the_settings(
     def first(start: np.ndarray, contributions: Sequence[Contribution]) -> np.ndarray:
         return start + min(contributions, key=lambda c: float(c.offsets[0])).offsets
 
-    with pytest.raises(RecastError, match="unknown aggregation 'first': choose mean"):
+    with pytest.raises(RecastError, match="unknown aggregation 'first': choose clipped, mean"):
         RoundPlan.of(Settings(aggregation="first"), 0.0)
     register_aggregation("first", first)
     register_aggregation("first", first)  # as a module that is loaded again does

@@ -1,0 +1,180 @@
+"""What hostile clients do to a run under each aggregation rule.
+
+``python -m experiments.studies.attacks --rows attacks.jsonl`` made the tables of docs/security.md;
+it goes on where it stopped. The server is the product's own; its clients are simulated, and the
+first k of them attack in every round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from client.data import load_dataset, parse_task
+from client.learners import attached_to
+from experiments.engines.probe import probe_of
+from experiments.studies.hostile import ATTACKS, TARGET, HostileGrid, stamp
+from recast_core.bank import TemplateBank
+from recast_core.errors import RecastError
+from recast_core.learner import BankLearner
+from recast_core.settings import Settings
+from server.app import Conditions, RunResult, run_federation
+from server.exchange.observer import LogObserver
+from server.flower import server_identity
+from server.record.registry import Registry
+
+TASK = "motion=digits[70%:]+motion:4"
+# Images of the server's own, which no client has.
+PROBE = "motion=digits[:20%]+motion:4"
+RULES = (
+    "clipped",
+    "clipped+probe",
+    "mean",
+    "median",
+    "trimmed",
+    "geometric-median",
+    "krum",
+    "multi-krum",
+)
+CLIENTS = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the study."""
+
+    rule: str
+    attack: str
+    hostile: int
+    seed: int
+
+
+def cells(
+    rules: Sequence[str], attacks: Sequence[str], counts: Sequence[int], seeds: Sequence[int]
+) -> Iterator[Cell]:
+    """All runs, those of the first rules first; without an attack nobody is hostile."""
+    for seed in seeds:
+        for rule in rules:
+            for attack in attacks:
+                for count in counts if attack != "none" else (0,):
+                    yield Cell(rule, attack, count, seed)
+
+
+def run(cell: Cell, settings: Settings) -> dict[str, Any]:
+    """What a run of ``cell`` comes to: its accuracies, and how it ended."""
+    rule, _, probed = cell.rule.partition("+")
+    settings = replace(
+        settings, aggregation=rule, seed=cell.seed, probe=PROBE if probed else "none"
+    )
+    row: dict[str, Any] = asdict(cell)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
+        grid = HostileGrid(CLIENTS, settings, ATTACKS[cell.attack], cell.hostile)
+        try:
+            found = run_federation(
+                grid,
+                replace(settings, run_dir=folder),
+                Path(folder),
+                LogObserver(),
+                extra={"clients": CLIENTS},
+                conditions=Conditions(patience=0.0, probe_of=partial(probe_of, own=False)),
+            )
+            row |= {"end": "finished"} | _measured(found, settings, cell.attack)
+        except RecastError as error:
+            row["end"] = str(error)[:120]
+    return row | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _measured(found: RunResult, settings: Settings, attack: str) -> dict[str, Any]:
+    with Registry(found.registry) as registry:
+        last = registry.accuracies(found.run)[-1]
+        vector = registry.coefficients(found.run, 1)
+        refused = len(registry.refusals(found.run))
+        row = {
+            "accuracy": last.accuracy,
+            "median": registry.medians(found.run)[last.id],
+            "refused": refused,
+        }
+    if attack != "backdoor":
+        return row
+    assert isinstance(found.start, TemplateBank)
+    model = BankLearner(*attached_to(settings, found.start))
+    data = load_dataset(parse_task(settings.tasks), model.preprocess.size)
+    stamped = torch.from_numpy(data.x_test[data.y_test != TARGET].copy())
+    stamp(stamped)
+    by = torch.from_numpy(data.x_train) if settings.recomputes else None
+    said = model.head(model.features(stamped, vector, by)).argmax(1)
+    return row | {"backdoor": float((said == TARGET).double().mean())}
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """A table in Markdown: accuracy in points, by attack and number of hostile clients."""
+    rules = [rule for rule in RULES if any(row["rule"] == rule for row in rows)]
+    print("| attack | k |", " | ".join(rules), "|")
+    print("|---|---|" + "---|" * len(rules))
+    kinds = dict.fromkeys((row["attack"], row["hostile"]) for row in rows)
+    for attack, count in kinds:
+        print(f"| {attack} | {count} |", " | ".join(
+            _entry([r for r in rows if (r["rule"], r["attack"], r["hostile"])
+                    == (rule, attack, count)]) for rule in rules), "|")  # fmt: skip
+
+
+def _entry(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    ended = [row for row in rows if row["end"] != "finished"]
+    if ended:
+        return f"ended {len(ended)} of {len(rows)}"
+    return f"{100 * fmean(row['accuracy'] for row in rows):.1f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.studies.attacks", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--rules", nargs="+", default=list(RULES))
+    parser.add_argument("--attacks", nargs="+", choices=list(ATTACKS), default=list(ATTACKS))
+    parser.add_argument("--hostile", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--task", default=TASK)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rows", type=Path, default=Path("attacks.jsonl"))
+    parser.add_argument("--quick", action="store_true", help="one seed, one rule and two attacks")
+    options = parser.parse_args(arguments)
+    for name in ("recast", "flwr"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    settings = Settings(
+        tasks=options.task, rounds=options.rounds, epochs=options.epochs, device="cpu"
+    )
+    wanted = list(cells(options.rules, options.attacks, options.hostile, options.seeds))
+    kept = [json.loads(line) for line in _lines(options.rows)]
+    done = {tuple(row[name] for name in ("rule", "attack", "hostile", "seed")) for row in kept}
+    for cell in wanted:
+        if (cell.rule, cell.attack, cell.hostile, cell.seed) in done:
+            continue
+        row = run(cell, settings)
+        kept.append(row)
+        with options.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    show(kept)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    main()

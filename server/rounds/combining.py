@@ -1,0 +1,146 @@
+"""From a round's accepted updates to the next coefficients of a task, or to none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from recast_core.wire.codec import Vector
+from recast_core.wire.messages import snap
+from server.exchange.traffic import Topic
+from server.rounds.contribution import Contribution
+from server.rounds.federation import Federation
+from server.rounds.plausible import implausible, spread
+from server.rounds.probe import Score
+from server.rounds.rules.stacked import lower_median, moved
+from server.rounds.state import TaskState
+from server.rounds.weights import limited
+
+logger = logging.getLogger("recast.server")
+
+# Of a probe's images: a round that loses so many of those that were right is not recorded.
+WORSE = 0.2
+# An update that by itself is so much behind the median of the others is left out.
+BEHIND = 0.1
+# Updates of a round that are tried one by one: the longest.
+TRIED = 64
+# Names in a line of the log.
+_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """What a round comes to.
+
+    Attributes:
+        vector: coefficients ``[D]`` that a broadcast can carry.
+        counted: the contributions that it is made of, by node.
+        held_back: how much of a contribution counted where that was not all, by node.
+    """
+
+    vector: Vector
+    counted: Mapping[int, Contribution]
+    held_back: Mapping[int, float] = field(default_factory=dict)
+
+
+class Combining:
+    """Makes the next coefficients of tasks, without what cannot be and what does harm."""
+
+    def __init__(self, federation: Federation) -> None:
+        self._federation = federation
+        self._spread = spread(federation.start)
+
+    def combine(self, state: TaskState, told: Mapping[int, Contribution]) -> Combined | None:
+        """The next coefficients, or ``None`` where no contribution can be used.
+
+        What is refused here is counted and logged as any other answer that was refused. Where the
+        server has a probe, a result that is wildly worse than what was broadcast is made again
+        without the contributions that are so by themselves; if it still is, the task stays where it
+        was. A probe that judges each also leaves out what is much behind the others.
+
+        Args:
+            state: of the task.
+            told: accepted contributions, by node.
+
+        Raises:
+            RefusedError: ``not-finite``, a result that has diverged.
+        """
+        kept = self._without(state, told, implausible(told, self._spread), "implausible")
+        probe = self._federation.plan.probe
+        score = probe.of(state) if probe and kept else None
+        if probe is None or score is None:
+            return self._together(state, kept) if kept or not told else None
+        least = score(state.vector) - WORSE
+        if probe.each:
+            alone = self._alone(state, kept, score)
+            usual = lower_median(np.array(list(alone.values()))) if len(alone) > 2 else 0.0
+            kept = self._without(state, kept, _below(max(least, usual - BEHIND), alone), "harmful")
+        found = self._together(state, kept) if kept else None
+        if found is None or score(found.vector) >= least:
+            return found
+        harmful = _below(least, self._alone(state, kept, score))
+        kept = self._without(state, kept, harmful, "harmful")
+        found = self._together(state, kept) if kept else None
+        if found is not None and score(found.vector) < least:
+            text = "round %d of task %s made the probe wildly worse: the coefficients stay"
+            logger.warning(text, state.round + 1, state.name)
+            return replace(found, vector=state.vector.copy(), held_back=dict.fromkeys(kept, 0.0))
+        return found
+
+    def _alone(
+        self, state: TaskState, told: Mapping[int, Contribution], score: Score
+    ) -> dict[int, float]:
+        """What the probe says of contributions by themselves, of many of the longest."""
+        start, bits = self._federation.start, self._federation.heads.bits
+        nodes = sorted(told, key=lambda node: (-_length(told[node]), node))[:TRIED]
+        return {
+            node: score(snap(start, moved(state.vector, told[node].offsets), bits))
+            for node in nodes
+        }
+
+    def _together(self, state: TaskState, told: Mapping[int, Contribution]) -> Combined:
+        plan, nodes = self._federation.plan, list(told)
+        weights = limited([told[node].examples for node in nodes], plan.max_weight)
+        weighed = [
+            replace(told[node], examples=weight)
+            for node, weight in zip(nodes, weights, strict=True)
+        ]
+        found = plan.aggregate(state.vector, weighed)
+        vector = snap(self._federation.start, found, self._federation.heads.bits)
+        shares = dict(zip(nodes, plan.shares(weighed), strict=True))
+        held = {node: share for node, share in sorted(shares.items()) if share < 1}
+        if held:
+            names = ", ".join(map(str, list(held)[:_NAMED]))
+            more = f" and {len(held) - _NAMED} others" if len(held) > _NAMED else ""
+            logger.info(
+                "round %d of task %s: the rule shortened or left out what came from %s%s",
+                state.round + 1, state.name, names, more,
+            )  # fmt: skip
+        return Combined(vector, told, held)
+
+    def _without(
+        self,
+        state: TaskState,
+        told: Mapping[int, Contribution],
+        refused: Mapping[int, str],
+        reason: str,
+    ) -> Mapping[int, Contribution]:
+        topic = Topic(state.name, state.round + 1)
+        for node, detail in sorted(refused.items()):
+            self._federation.traffic.refuse(node, topic, reason, detail)
+        return {node: one for node, one in told.items() if node not in refused}
+
+
+def _below(least: float, alone: Mapping[int, float]) -> dict[int, str]:
+    return {
+        node: f"by itself it takes the probe to {100 * found:.1f} %, below {100 * least:.1f} %"
+        for node, found in alone.items()
+        if found < least
+    }
+
+
+def _length(one: Contribution) -> float:
+    return float(np.sqrt(np.square(one.offsets.astype(np.float64)).sum()))

@@ -1,0 +1,1 @@
+"""Rules that make one vector of a round's contributions: pure functions, one file each."""

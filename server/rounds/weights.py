@@ -1,0 +1,22 @@
+"""How much a client's own count of examples may weigh: a claim, which nobody can check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def limited(counts: Sequence[int], most: float) -> list[int]:
+    """The counts, none of them above ``most`` times their median; in the order given.
+
+    Of two in the middle the smaller is the median, so that one of two clients cannot raise the
+    limit by claiming more.
+
+    Args:
+        counts: of examples, at least 0; those of 0 do not take part in the median.
+        most: at least 1, or 0 for no limit.
+    """
+    positive = sorted(count for count in counts if count > 0)
+    if not most or not positive:
+        return list(counts)
+    limit = max(1, int(most * positive[(len(positive) - 1) // 2]))
+    return [min(count, limit) for count in counts]
