@@ -91,6 +91,7 @@ def run(cell: Cell, settings: Settings) -> dict[str, Any]:
                 conditions=Conditions(patience=0.0, probe_of=partial(probe_of, own=False)),
             )
             row |= {"end": "finished"} | _measured(found, settings, cell.attack)
+            row["right"] = [grid.right.get(number, (0, 0)) for number in range(CLIENTS)]
         except RecastError as error:
             row["end"] = str(error)[:120]
     return row | {"seconds": round(time.monotonic() - began, 1)}
@@ -102,7 +103,7 @@ def _measured(found: RunResult, settings: Settings, attack: str) -> dict[str, An
         vector = registry.coefficients(found.run, 1)
         refused = len(registry.refusals(found.run))
         row = {
-            "accuracy": last.accuracy,
+            "reported": last.accuracy,
             "median": registry.medians(found.run)[last.id],
             "refused": refused,
         }
@@ -119,24 +120,42 @@ def _measured(found: RunResult, settings: Settings, attack: str) -> dict[str, An
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """A table in Markdown: accuracy in points, by attack and number of hostile clients."""
+    """A table in Markdown: what honest clients lose in points, by attack and number of liars."""
     rules = [rule for rule in RULES if any(row["rule"] == rule for row in rows)]
+    calm = {rule: _of(rows, rule, "none", 0) for rule in rules}
     print("| attack | k |", " | ".join(rules), "|")
     print("|---|---|" + "---|" * len(rules))
-    kinds = dict.fromkeys((row["attack"], row["hostile"]) for row in rows)
-    for attack, count in kinds:
-        print(f"| {attack} | {count} |", " | ".join(
-            _entry([r for r in rows if (r["rule"], r["attack"], r["hostile"])
-                    == (rule, attack, count)]) for rule in rules), "|")  # fmt: skip
+    first = [f"{100 * fmean(honest(row, 0) for row in calm[rule]):.1f}" for rule in rules]
+    print("| none: accuracy | 0 |", " | ".join(first), "|")
+    kinds = dict.fromkeys((row["attack"], row["hostile"]) for row in rows if row["hostile"])
+    for attack, count in sorted(kinds, key=lambda kind: (list(ATTACKS).index(kind[0]), kind[1])):
+        entries = [_entry(_of(rows, rule, attack, count), calm[rule]) for rule in rules]
+        print(f"| {attack} | {count} |", " | ".join(entries), "|")
 
 
-def _entry(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
+def _of(rows: Sequence[dict[str, Any]], *which: object) -> list[dict[str, Any]]:
+    names = ("rule", "attack", "hostile")
+    return [row for row in rows if tuple(row[name] for name in names) == which]
+
+
+def _entry(rows: Sequence[dict[str, Any]], calm: Sequence[dict[str, Any]]) -> str:
+    """What honest clients lose, in points, of seeds that have a run without an attack."""
     ended = [row for row in rows if row["end"] != "finished"]
     if ended:
         return f"ended {len(ended)} of {len(rows)}"
-    return f"{100 * fmean(row['accuracy'] for row in rows):.1f}"
+    before = {row["seed"]: row for row in calm}
+    lost = [
+        honest(row, row["hostile"]) - honest(before[row["seed"]], row["hostile"])
+        for row in rows
+        if row["seed"] in before
+    ]
+    return f"{100 * fmean(lost):+.1f}" if lost else ""
+
+
+def honest(row: dict[str, Any], hostile: int) -> float:
+    """The accuracy over the test images of all clients but the first ``hostile``."""
+    kept = row["right"][hostile:]
+    return float(sum(right for right, _ in kept) / sum(of for _, of in kept))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

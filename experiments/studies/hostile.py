@@ -97,7 +97,12 @@ ATTACKS = {
 
 
 class HostileGrid(FoldedGrid):
-    """The folded engine; the first ``count`` of its clients attack."""
+    """The folded engine; the first ``count`` of its clients attack.
+
+    Attributes:
+        right: of each client that evaluated last, what was right and of how many test images, as
+            it found and not as it said.
+    """
 
     def __init__(self, clients: int, settings: Settings, attack: Attack, count: int) -> None:
         """Prepare ``clients`` nodes, of which ``count`` are hostile."""
@@ -106,6 +111,7 @@ class HostileGrid(FoldedGrid):
         self._random = np.random.default_rng((settings.seed, count))
         self._first: Vector | None = None
         self._bits = 8
+        self.right: dict[int, tuple[int, int]] = {}
         for task in parse_tasks(settings.tasks) if attack.spoil else ():
             self._spoil(str(task))
 
@@ -124,6 +130,10 @@ class HostileGrid(FoldedGrid):
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
         """Replies; those of hostile clients are what the attack makes of them."""
         replies = list(super().answers(messages))
+        for message, reply in zip(messages, replies, strict=True):
+            told = pb.ToServer.FromString(from_content(reply) or b"").evaluation
+            if told.examples:
+                self.right[message.metadata.dst_node_id - 1] = told.correct, told.examples
         hostile = [
             index
             for index, message in enumerate(messages)
