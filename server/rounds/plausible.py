@@ -12,7 +12,7 @@ from server.rounds.contribution import Contribution
 from server.rounds.rules.stacked import lower_median
 
 # Times the median length of a round beyond which an update is not clipped but refused.
-FAR = 20.0
+FAR = 5.0
 # Times the length of the start's own vector beyond which an update is refused, alone or not.
 BEYOND = 10.0
 

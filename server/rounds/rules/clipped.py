@@ -1,7 +1,8 @@
-"""The mean of updates that are clipped twice: to a length, and to a distance from their median.
+"""The mean of updates that are clipped twice, without those that point away from the others.
 
-Both limits are medians of the round itself, so that fewer than half of the clients move neither.
-The second is centred clipping (Karimireddy et al., 2021), about the coordinates' median.
+To a length first, then to a distance from the coordinates' median, which is centred clipping
+(Karimireddy et al., 2021). Both limits are medians of the round itself, and what is left out has a
+negative product with that median: fewer than half of the clients move neither far.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recast_core.wire.codec import Vector
 from server.rounds.contribution import Contribution
@@ -19,7 +21,6 @@ from server.rounds.rules.stacked import (
     lower_median,
     moved,
     usual_length,
-    weighted_mean,
 )
 
 # Times the median length that an update may have.
@@ -29,41 +30,48 @@ BOUND = 2.0
 def clipped_mean(start: Vector, contributions: Sequence[Contribution]) -> Vector:
     """``start`` moved by the mean of the clipped offsets, by examples: float32 ``[D]``.
 
-    Of one or two contributions the second limit clips none.
+    Of one or two contributions only the first limit clips any.
     """
     if not contributions:
         return start.copy()
     stack = Stack.of(contributions)
-    shortened = _shortened(stack)
-    centre, factors = _about(shortened)
-    return moved(start, centre + weighted_mean(stack, factors[:, None] * (shortened - centre)))
+    rows = _factors(stack)[:, None] * stack.offsets
+    kept, centre = _kept(rows)
+    distances = lengths(rows - centre)
+    near = (
+        _within(distances, lower_median(distances[kept & (lengths(rows) > 0)]))
+        if kept.sum() > 2
+        else 1.0
+    )
+    weights = stack.weights * kept
+    rows = np.reshape(near, (-1, 1)) * (rows - centre)
+    return moved(start, centre + (weights[:, None] * rows).sum(0) / weights.sum())
 
 
 def clipped_shares(contributions: Sequence[Contribution]) -> list[float]:
-    """What is left of each contribution's length where that is more than ``BOUND`` medians."""
+    """What is left of each contribution's length; 0 of those that point away."""
     if not contributions:
         return []
     stack = Stack.of(contributions)
-    return stack.as_given(_within(lengths(stack.offsets), BOUND * usual_length(stack.offsets)))
+    factors = _factors(stack)
+    kept, _ = _kept(factors[:, None] * stack.offsets)
+    return stack.as_given(factors * kept)
 
 
-def _shortened(stack: Stack) -> Numbers:
-    factors = _within(lengths(stack.offsets), BOUND * usual_length(stack.offsets))
-    found: Numbers = factors[:, None] * stack.offsets
-    return found
+def _factors(stack: Stack) -> Numbers:
+    return _within(lengths(stack.offsets), BOUND * usual_length(stack.offsets))
 
 
-def _about(rows: Numbers) -> tuple[Numbers, Numbers]:
-    """The coordinates' median, and what is left of each row's distance from it.
+def _kept(rows: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+    """Which rows count, and the coordinates' median.
 
-    Rows of zeros, of clients that could learn nothing, do not take part in the medians.
+    Rows of zeros, of clients that could learn nothing, do not take part in the median, and count.
     """
     told = lengths(rows) > 0
     if told.sum() < 3:
-        return np.zeros_like(rows[0]), np.ones(len(rows))
+        return np.ones(len(rows), bool), np.zeros(rows.shape[1])
     centre: Numbers = np.median(rows[told], axis=0)
-    distances = lengths(rows - centre)
-    return centre, _within(distances, lower_median(distances[told]))
+    return (rows * centre).sum(1) >= 0, centre
 
 
 def _within(found: Numbers, bound: float) -> Numbers:
