@@ -37,15 +37,11 @@ def clipped_mean(start: Vector, contributions: Sequence[Contribution]) -> Vector
     stack = Stack.of(contributions)
     rows = _factors(stack)[:, None] * stack.offsets
     kept, centre = _kept(rows)
-    distances = lengths(rows - centre)
-    near = (
-        _within(distances, lower_median(distances[kept & (lengths(rows) > 0)]))
-        if kept.sum() > 2
-        else 1.0
-    )
-    weights = stack.weights * kept
-    rows = np.reshape(near, (-1, 1)) * (rows - centre)
-    return moved(start, centre + (weights[:, None] * rows).sum(0) / weights.sum())
+    distances, weights = lengths(rows - centre), stack.weights * kept
+    usual = distances[kept & (lengths(rows) > 0)]
+    near = _within(distances, lower_median(usual)) if len(usual) > 2 else np.ones(len(rows))
+    apart = near[:, None] * (rows - centre)
+    return moved(start, centre + (weights[:, None] * apart).sum(0) / weights.sum())
 
 
 def clipped_shares(contributions: Sequence[Contribution]) -> list[float]:
@@ -71,7 +67,8 @@ def _kept(rows: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
     if told.sum() < 3:
         return np.ones(len(rows), bool), np.zeros(rows.shape[1])
     centre: Numbers = np.median(rows[told], axis=0)
-    return (rows * centre).sum(1) >= 0, centre
+    along = (rows * centre).sum(1) >= 0
+    return (along if (along & told).any() else np.ones(len(rows), bool)), centre
 
 
 def _within(found: Numbers, bound: float) -> Numbers:
