@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from experiments.command.config_file import DEFAULTS, as_toml, read_config
 from experiments.command.opening import opening
-from recast_core.setting_fields import Adaptation, Images, Learning, Running, Updates
+from recast_core.setting_fields import Adaptation, Images, Learning, Privacy, Running, Updates
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 PREFIX = "RECAST_"
@@ -24,6 +24,7 @@ _GROUPS = {
     "What is adapted": Adaptation,
     "What is learned, and how": Learning,
     "Updates": Updates,
+    "Privacy": Privacy,
     "Images": Images,
     "The run": Running,
 }

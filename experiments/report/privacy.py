@@ -7,6 +7,7 @@ from typing import Any
 from server.record.registry import Registry
 
 UNCOVERED = "accuracies and counts of images are exact: they are not covered"
+UNTOLD = "clients tell neither accuracies nor counts of images"
 SIMULATED = "simulated: the noise follows from the seed and protects nobody"
 
 
@@ -48,9 +49,10 @@ def privacy(registry: Registry, run: int) -> dict[str, Any] | None:
 def privacy_line(found: dict[str, Any]) -> str:
     """The account in one line for a person."""
     tasks = ", ".join(f"{name} {epsilon:.3g}" for name, epsilon in found["tasks"].items())
+    beside = UNTOLD if found["kind"] == "local" and not found["seeded"] else UNCOVERED
     noise = SIMULATED if found["seeded"] else "noise from the system's randomness"
     return (
         f"privacy of a client ({found['kind']}): epsilon {found['epsilon']:.4g} of "
         f"{found['budget']:g} at delta {found['delta']:g} over all tasks (each alone: {tasks}) | "
-        f"{noise} | {UNCOVERED}"
+        f"{noise} | {beside}"
     )

@@ -24,12 +24,20 @@ import torch
 from client.data import load_dataset, parse_task
 from client.learners import preprocess_of
 from experiments.studies.trial import trial
+from experiments.studies.update_attacks import Images, attack
+from recast_core.privacy.accountant import Accountant, Sampling
 from recast_core.settings import Settings
 from recast_core.shifts.apply import shift
 
 SHIFT, SEVERITY = "impulse", 4
 # Digits that the packaged classifier was not trained on.
 DIGITS = "digits[50%:]"
+# Rates that learn most with a step a round and without a budget, of 1e-2, 3e-2 and 1e-1; where
+# none is named the customary one.
+RATES = {"lora:1": 3e-2, "norm-affine": 1e-2}
+# Images that the attacks are made on.
+MOST = 2000
+ATTACKS = ("labels", "took part", "image")
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class Scale:
         rounds: of the task.
         seeds: one run each.
         methods: that learn it.
+        known: clients whose images an attacker has.
+        victims: clients that are attacked.
     """
 
     clients: int = 1000
@@ -51,9 +61,20 @@ class Scale:
     rounds: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("recast", "lora:1", "norm-affine")
+    known: int = 240
+    victims: int = 40
 
 
-QUICK = Scale(clients=24, images=8, tests=1, rounds=2, seeds=(0,), methods=("recast",))
+QUICK = Scale(
+    clients=24,
+    images=8,
+    tests=1,
+    rounds=2,
+    seeds=(0,),
+    methods=("recast",),
+    known=12,
+    victims=3,
+)
 
 
 def make_domain(path: Path, scale: Scale) -> None:
@@ -82,6 +103,7 @@ def settings_of(path: Path, method: str, scale: Scale, seed: int, epsilon: float
         head="backbone",
         statistics="frozen",
         method=method,
+        learning_rate=RATES.get(method, 0.0),
         rounds=scale.rounds,
         epochs=1,
         partition="dirichlet:1.0",
@@ -119,12 +141,37 @@ def utility(path: Path, scale: Scale, epsilons: Sequence[float]) -> list[dict[st
     return rows
 
 
+def attacks(path: Path, scale: Scale) -> list[dict[str, float | str]]:
+    """What single updates tell: without noise, and with that of the budgets."""
+    with np.load(path) as arrays:
+        images, labels = arrays["x_train"][:MOST], arrays["y_train"][:MOST]
+    data = Images(torch.from_numpy(images), torch.from_numpy(labels), len(np.unique(labels)))
+    account = Accountant(Settings().dp_delta)
+    plan: list[tuple[float, Sampling]] = [(1.0, "all")] * scale.rounds
+    noises = {"no noise": 0.0}
+    for kind, epsilon, moved in (("central", 1.0, 1), ("central", 8.0, 1), ("local", 8.0, 2)):
+        noises[f"{kind}, epsilon {epsilon:g}"] = moved * account.noise_for(epsilon, [], plan)
+    found = []
+    for seed in scale.seeds:
+        found += attack(
+            data, noises, known=scale.known, victims=scale.victims, images=16, seed=seed
+        )
+    rows: list[dict[str, float | str]] = []
+    for name in noises:
+        same = [row for row in found if row["what"] == name]
+        means = {key: fmean(float(row[key]) for row in same) for key in ATTACKS}
+        rows.append({"what": name, "noise": noises[name], **means})
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study and print its tables."""
+    """Run the study and print its rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few rows, as a test runs it")
     parser.add_argument("--epsilons", type=float, nargs="*", default=[0.0, 1.0], help="0 is none")
     parser.add_argument("--methods", nargs="*", help="in place of the usual ones")
+    parser.add_argument("--only", choices=("utility", "attacks"))
     options = parser.parse_args(arguments)
     scale = QUICK if options.quick else Scale()
     if options.methods:
@@ -132,7 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="recast-") as folder:
         path = Path(folder) / "domain.npz"
         make_domain(path, scale)
-        utility(path, scale, options.epsilons)
+        if options.only != "attacks":
+            utility(path, scale, options.epsilons)
+        if options.only != "utility":
+            attacks(path, scale)
 
 
 if __name__ == "__main__":
