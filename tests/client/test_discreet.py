@@ -1,0 +1,68 @@
+"""With noise of its own a client tells no count, and answers nothing that noise does not cover."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from protos import recast_v1_pb2 as pb
+from recast_core.wire.gaussian import gaussian
+from recast_core.wire.messages import Hyperparameters, from_update, to_broadcast
+
+if TYPE_CHECKING:
+    from conftest import Caller
+
+
+@pytest.fixture
+def private(caller: Caller) -> Caller:
+    """A client on a machine of its own, in a run with local noise."""
+    caller.settings = replace(caller.settings, dp_epsilon=1.0, dp="local")
+    caller.hello()
+    caller.deliver()
+    return caller
+
+
+def asked(caller: Caller, transforms: str) -> pb.Broadcast:
+    hyper = Hyperparameters(epochs=1, batch=16, learning_rate=0.05, bits=32, transforms=transforms)
+    return to_broadcast(caller.bank, 1, 1, caller.bank.initial_vector.numpy(), hyper)
+
+
+def test_hello_says_that_there_are_images_and_not_how_many(private: Caller) -> None:
+    first, one_class = private.hello().hello.tasks
+    assert (first.train_examples, first.test_examples, first.local_classes) == (1, 0, 2)
+    assert (one_class.train_examples, one_class.local_classes) == (1, 1)
+
+
+def test_an_update_has_fresh_noise_and_the_weight_of_one_image(private: Caller) -> None:
+    question = asked(private, gaussian(0.01, 3.0))
+    updates = [private.train(question).update for _ in range(2)]
+    assert [update.examples for update in updates] == [1, 1]
+    one, two = (from_update(private.bank, update, 32) for update in updates)
+    assert not np.array_equal(one, two)
+    assert np.linalg.norm(one) > 1
+
+
+def test_a_round_without_the_promised_noise_is_refused(private: Caller) -> None:
+    reply = private.train(asked(private, ""))
+    assert reply.WhichOneof("body") == "refusal"
+    assert "without the noise that --dp local promises" in reply.refusal.detail
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "head"])
+def test_neither_accuracies_nor_head_statistics_are_told(private: Caller, kind: str) -> None:
+    reply = private.call(
+        pb.ToClient(**{kind: private.broadcast()}),
+        "evaluate" if kind == "evaluate" else "query.head",
+    )  # type: ignore[arg-type]
+    assert reply.WhichOneof("body") == "refusal"
+    assert "has no noise for" in reply.refusal.detail
+
+
+def test_head_statistics_are_refused_with_central_noise_too(ready: Caller) -> None:
+    ready.settings = replace(ready.settings, dp_epsilon=1.0)
+    reply = ready.call(pb.ToClient(head=ready.broadcast()), "query.head")
+    assert "has no noise for" in reply.refusal.detail
+    assert ready.evaluate().WhichOneof("body") == "evaluation"
