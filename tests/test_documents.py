@@ -41,6 +41,7 @@ ADDED = {
     "python -m experiments.studies.comparison": (
         "--clients 2 --rounds 1 --seeds 0 --tasks digits@0-2 --only 'head only, local'"
     ),
+    "python -m experiments.studies.privacy": "--quick",
     "python experiments/studies/second_task.py": "--small",
 }
 NEEDS_GPU = "a GPU"

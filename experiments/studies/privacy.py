@@ -32,9 +32,9 @@ from recast_core.shifts.apply import shift
 SHIFT, SEVERITY = "impulse", 4
 # Digits that the packaged classifier was not trained on.
 DIGITS = "digits[50%:]"
-# Rates that learn most with a step a round and without a budget, of 1e-2, 3e-2 and 1e-1; where
-# none is named the customary one.
-RATES = {"lora:1": 3e-2, "norm-affine": 1e-2}
+# Rates that learn most with a step a round and without a budget: of 0.2 and 0.4, else of 1e-2, 3e-2
+# and 1e-1. Where none is named it is the customary one.
+RATES = {"recast": 0.4, "lora:1": 3e-2, "norm-affine": 1e-2}
 # Images that the attacks are made on.
 MOST = 2000
 ATTACKS = ("labels", "took part", "image")
@@ -171,11 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few rows, as a test runs it")
     parser.add_argument("--epsilons", type=float, nargs="*", default=[0.0, 1.0], help="0 is none")
     parser.add_argument("--methods", nargs="*", help="in place of the usual ones")
+    parser.add_argument("--clients", type=int, help="in place of the usual number")
     parser.add_argument("--only", choices=("utility", "attacks"))
     options = parser.parse_args(arguments)
     scale = QUICK if options.quick else Scale()
     if options.methods:
         scale = replace(scale, methods=tuple(options.methods))
+    if options.clients:
+        scale = replace(scale, clients=options.clients)
     with tempfile.TemporaryDirectory(prefix="recast-") as folder:
         path = Path(folder) / "domain.npz"
         make_domain(path, scale)
