@@ -9,7 +9,7 @@ from torch import Tensor
 
 from client.data import UNLABELLED
 from client.node import OwnData
-from client.turn import Engine, Exam, Guess, Lesson, Look
+from client.turn import Engine, Exam, Guess, Lesson, Look, all_labels
 from recast_core.heads import head_kind, right_answers
 from recast_core.learner import Learner
 from recast_core.pulse import begin
@@ -48,9 +48,9 @@ def _train(lesson: Lesson[Learner, OwnData]) -> Vector:
     images, labels = data.images, data.labels
     # Images without a label count where nobody's do, and where statistics are the client's own.
     if hyper.objective == "label-free":
-        images, labels = data.all_images, torch.full_like(data.all_labels, UNLABELLED)
+        images, labels = data.all_images, torch.full_like(all_labels(data), UNLABELLED)
     elif lesson.local:
-        images, labels = data.all_images, data.all_labels
+        images, labels = data.all_images, all_labels(data)
     begin("training", hyper.epochs * len(labels))
     return model.fit(
         lesson.vector, images, labels, data.classes, hyper, lesson.seed, local=lesson.local

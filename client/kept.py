@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.turn import D, Exam, Guess, Holdings, Look, M, Work
+from client.turn import D, Exam, Guess, Holdings, Look, M, Work, all_labels
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind, right_answers
@@ -61,7 +61,7 @@ def own_statistics_help(
             first = yield Guess(model, data, None, halves[0], halves[1])
             second = yield Guess(model, data, None, halves[1], halves[0])
             own = torch.cat([first, second])
-            me.notes[name] = _better(frozen, own, _labels(data)[torch.cat(halves)])
+            me.notes[name] = _better(frozen, own, all_labels(data)[torch.cat(halves)])
         else:
             me.notes[name] = False
     return me.notes[name]
@@ -81,7 +81,7 @@ def nearest(
         vectors: float32 ``[D]`` each, by a number.
         local: whether BatchNorms use this client's own images.
     """
-    labels = _labels(data)
+    labels = all_labels(data)
     known = (labels >= 0).nonzero().squeeze(1)
     every = spread_choice(len(labels))
     few = known[spread_choice(len(known), FEW)] if len(known) else spread_choice(len(labels), FEW)
@@ -170,13 +170,6 @@ def _own_head_is_better(model: M, data: D, local: bool) -> Generator[Work[M, D],
         head = head_kind("local").fit(features[learn], labels[learn], data.classes)
         own += right_answers(head, features[judge], labels[judge])
     return own > right_answers(model.head, features, labels)
-
-
-def _labels(data: D) -> Tensor:
-    """Of all training images, -1 for none."""
-    labels = torch.full((len(data.labelled),), -1)
-    labels[data.labelled] = data.labels
-    return labels
 
 
 def _better(frozen: Tensor, own: Tensor, labels: Tensor) -> bool:

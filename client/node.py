@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, RecordDict
-from torch import Tensor
 
 from client.bank_cache import BankCache
 from client.data import (
-    UNLABELLED,
     ClientData,
     folder_task_data,
     load_dataset,
@@ -69,13 +67,6 @@ class OwnData:
     def test_examples(self) -> int:
         """How many test images there are."""
         return len(self.test_labels)
-
-    @property
-    def all_labels(self) -> Tensor:
-        """Of ``all_images``: int64 ``[N]``, -1 for none."""
-        labels = torch.full((len(self.all_images),), UNLABELLED)
-        labels[self.labelled] = self.labels
-        return labels
 
     @property
     def local_classes(self) -> int:

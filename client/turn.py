@@ -12,8 +12,10 @@ from collections.abc import Generator, Hashable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from client.data import UNLABELLED
 from client.residuals import Store
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
@@ -62,6 +64,13 @@ class TaskData(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]:
         """What the labels count in: the task's own list once it is known; none without names."""
+
+
+def all_labels(data: TaskData) -> Tensor:
+    """Labels of all training images: int64 ``[N]``, -1 for none."""
+    labels = torch.full((len(data.labelled),), UNLABELLED)
+    labels[data.labelled] = data.labels
+    return labels
 
 
 M = TypeVar("M", bound=Model)

@@ -13,6 +13,7 @@ from recast_core.errors import RecastError
 from recast_core.layers import TargetLayer
 from recast_core.layers.norm import RecastBatchNorm2d
 from recast_core.layers.statistics import BatchStatistics
+from recast_core.model import replace_module
 from recast_core.pulse import advance
 
 # So many of a client's images give its statistics: a mean over pixels needs no more.
@@ -47,8 +48,7 @@ def own_statistics(backbone: nn.Module) -> BatchStatistics | None:
         elif isinstance(module, nn.BatchNorm2d) and not _stands_in(backbone, name):
             layer = RecastBatchNorm2d(module, {})
             layer.statistics, found = statistics, True
-            parent, _, child = name.rpartition(".")
-            setattr(backbone.get_submodule(parent), child, layer)
+            replace_module(backbone, name, layer)
     return statistics if found else None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,22 @@ torch.set_num_threads(1)
 settings.register_profile("recast", deadline=None, max_examples=60)
 settings.load_profile("recast")
 
+LOGGERS = ("recast", "recast.data", "flwr")
 SIZE = 8
 CLASSES = 3
 # layer1 has two convolutions of one shape, so that templates are shared: 2 x 2 + 4 coefficients.
 TARGET = "layer?.0.conv*"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command sets up its process's logging; the next test is to find it as this one did."""
+    found = [logging.getLogger(name) for name in LOGGERS]
+    before = [(one, one.handlers[:], one.level, one.propagate) for one in found]
+    yield
+    for one, handlers, level, propagate in before:
+        one.handlers[:], one.propagate = handlers, propagate
+        one.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,8 @@ class Reader:
                 self._recast(command, words[1:], patch)
             elif words[:2] == ["python", "-m"]:
                 patch.setattr(sys, "argv", words[2:])
+                # As in a process of its own, where nobody has imported it.
+                patch.delitem(sys.modules, words[2], raising=False)
                 _ends(command, lambda: runpy.run_module(words[2], run_name="__main__"))
             elif words[0] == "python":
                 patch.setattr(sys, "argv", words[1:])

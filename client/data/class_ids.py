@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from client.data.arrays import ClientData, Labels
+from client.data.arrays import ClientData, Dataset, Labels
 from recast_core.classes import Names, task_ids
 
 
@@ -22,6 +22,18 @@ def in_task_ids(data: ClientData, classes: Sequence[str]) -> ClientData:
         return data
     y_train, y_test = map_labels((data.y_train, data.y_test), data.class_names, names)
     return replace(data, y_train=y_train, y_test=y_test, num_classes=len(names), class_names=names)
+
+
+def dataset_in_task_ids(data: Dataset, classes: Names) -> Dataset:
+    """The same for a whole task's images.
+
+    Raises:
+        RecastError: as `in_task_ids`.
+    """
+    if not classes or classes == data.classes:
+        return data
+    y_train, y_test = map_labels((data.y_train, data.y_test), data.classes, classes)
+    return replace(data, y_train=y_train, y_test=y_test, classes=classes)
 
 
 def map_labels(labels: Sequence[Labels], own: Names, classes: Names) -> list[Labels]:

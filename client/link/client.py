@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -214,7 +215,9 @@ class LinkClient:
             await asyncio.sleep(self._backoff.next())
 
     def _answered(self, session: int, number: int, frame: bytes) -> None:
-        self._loop.call_soon_threadsafe(self._keep, session, number, frame)
+        # Of a training that outlasted the run: nobody fetches its answer any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._keep, session, number, frame)
 
     def _keep(self, session: int, number: int, frame: bytes) -> None:
         if session != self._memory.session:

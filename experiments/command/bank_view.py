@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -14,12 +13,13 @@ from rich.table import Table
 from client.learners import pick_device
 from experiments.command.bank import BankPlan, MadeBank, make_bank
 from experiments.command.console import stdout
+from recast_core.closing import Closing
 from recast_core.errors import RecastError
 from recast_core.sources.held_out_shifts import share_of_gain
 from recast_core.sources.source_networks import SourceFolder, SourceNetwork
 
 
-class BankBar:
+class BankBar(Closing):
     """A bar for the source networks; ``BankWatcher``."""
 
     def __init__(self) -> None:
@@ -40,12 +40,8 @@ class BankBar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         self._progress.stop()
 
     def source(self, done: int, of: int, made: SourceNetwork, kept: bool) -> None:

@@ -19,6 +19,7 @@ from experiments.command import (
     runs_commands,
     tasks_commands,
 )
+from experiments.command.aside import Aside
 from experiments.command.interrupt import INTERRUPTED, acknowledged
 from recast_core.errors import RecastError
 from recast_core.plugins import load_plugins
@@ -62,13 +63,6 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-class _Aside(logging.Handler):
-    """Prints what is logged on standard error, whatever that is by then."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
-
-
 def _speak() -> None:
     """Let everything be printed on any terminal, and what is logged of data be seen."""
     for stream in (sys.stdout, sys.stderr):
@@ -76,7 +70,7 @@ def _speak() -> None:
             stream.reconfigure(errors="replace")
     logger = logging.getLogger("recast")
     if not logger.handlers:
-        logger.addHandler(_Aside())
+        logger.addHandler(Aside())
         logging.getLogger("recast.data").setLevel(logging.INFO)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from client.data import load_dataset, parse_task
 from client.data.arrays import Dataset
+from client.data.class_ids import dataset_in_task_ids
 from experiments.command.run_folder import Learned
 from experiments.command.sight import Sight
 from recast_core.errors import RecastError
@@ -65,12 +66,13 @@ def deploy(
         return Deployed(plain, _named(plain, classes), None, False, None)
     spec, preprocess = parse_task(data), model.backbone.preprocess
     images = load_dataset(spec, preprocess.size, skip_unreadable=skip_unreadable)
-    classes = classes or images.classes
-    if images.classes != classes:
+    try:
+        images = dataset_in_task_ids(images, classes)
+    except RecastError as error:
         raise RecastError(
             f"{data} has the classes {', '.join(images.classes)[:80]} and the task "
             f"{', '.join(classes)[:80]}: give data of the task's classes"
-        )
+        ) from error
     recomputed = False
     if _settings(config).recomputes:
         other = copy.deepcopy(plain)
@@ -83,7 +85,7 @@ def deploy(
     predicted = _logits(plain, preprocess(images.x_test)).argmax(1)
     accuracy = float((predicted == tests).float().mean())
     sight = Sight.of(spec.data, images.grey_bits)
-    return Deployed(plain, classes, accuracy, recomputed, sight)
+    return Deployed(plain, images.classes, accuracy, recomputed, sight)
 
 
 def _settings(config: Mapping[str, object]) -> Settings:

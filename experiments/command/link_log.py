@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 
+from experiments.command.aside import Aside
 from protos.link_address import Address
 from recast_core.errors import RecastError
 
@@ -31,10 +31,10 @@ class JsonLines(logging.Formatter):
 def set_up(*, as_json: bool, handler: logging.Handler | None = None) -> None:
     """Send what ``recast`` logs to standard error, or to ``handler``."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    handler = handler or logging.StreamHandler(sys.stderr)
+    handler = handler or Aside()
     if as_json:
         handler.setFormatter(JsonLines())
-    elif type(handler) is logging.StreamHandler:
+    elif isinstance(handler, Aside):
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     recast = logging.getLogger("recast")
     recast.handlers[:] = [handler]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from experiments.command.caution import warn_of_many
 from experiments.command.link_log import set_up
+from recast_core.closing import Closing
 from recast_core.start import Start
 from server.exchange.observer import LogObserver
 from server.link.session import Session
@@ -23,7 +23,7 @@ ROWS = 20
 logger = logging.getLogger("recast.server")
 
 
-class LinkView(LogObserver):
+class LinkView(LogObserver, Closing):
     """An observer that logs each event, and on a terminal shows who is connected meanwhile."""
 
     def __init__(self, sessions: Sessions, *, plain: bool) -> None:
@@ -42,12 +42,8 @@ class LinkView(LogObserver):
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         if self._live is not None:
             self._live.stop()
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from experiments.command.caution import warn_of_many
 from experiments.command.working import Work, clock
+from recast_core.closing import Closing
 from recast_core.pulse import listening
 from recast_core.start import Start
 from server.exchange.observer import LOST
@@ -28,7 +28,7 @@ _BAR = 30
 _EVALUATION = 0.3
 
 
-class ProgressObserver:
+class ProgressObserver(Closing):
     """An observer that shows how far a run and its present work are, and how long they will take.
 
     A run consists of a step for each round of a task and a shorter one for its evaluation. Off a
@@ -61,12 +61,8 @@ class ProgressObserver:
             self._stack.enter_context(self._live)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         self._stack.close()
 
     def answered(self) -> None:

@@ -13,9 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from client.data import Dataset, load_dataset, parse_task
-from client.data.arrays import Labels
-from client.data.class_ids import map_labels
+from client.data import load_dataset, parse_task
+from client.data.class_ids import dataset_in_task_ids
 from experiments.command.deployed import Deployed, deploy, keeps_head
 from experiments.command.run_folder import Learned, learned, opened
 from experiments.command.sight import Sight
@@ -25,7 +24,6 @@ from recast_core.backbones.architectures import (
     looks_like_architecture,
     parse_architecture,
 )
-from recast_core.classes import Names
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from recast_core.fitting import features_of
@@ -169,25 +167,16 @@ def fit_head(model: Learned, data: str, *, skip_unreadable: bool = False) -> Fit
     images = load_dataset(spec, preprocess.size, skip_unreadable=skip_unreadable)
     if len(set(images.y_train.tolist())) < 2:
         raise RecastError(f"{data} has images of one class only: name at least two classes")
-    classes, y_train, y_test = _as_learned(model.classes, images)
-    labels = torch.from_numpy(y_train)
+    try:
+        images = dataset_in_task_ids(images, model.classes)
+    except RecastError as error:
+        logger.warning("the head is of the data's own classes: %s", error)
+    labels = torch.from_numpy(images.y_train)
     features = features_of(model.net, preprocess(images.x_train))
-    head = ridge_head(features, labels, len(classes))
+    head = ridge_head(features, labels, len(images.classes))
     predicted = head(features_of(model.net, preprocess(images.x_test))).argmax(1)
-    accuracy = float((predicted == torch.from_numpy(y_test)).float().mean())
-    return FittedHead(head, classes, accuracy, Sight.of(spec.data, images.grey_bits))
-
-
-def _as_learned(classes: Names, images: Dataset) -> tuple[Names, Labels, Labels]:
-    """The task's class list and labels in it; the data's own where they are of other classes."""
-    if classes and classes != images.classes:
-        try:
-            y_train, y_test = map_labels((images.y_train, images.y_test), images.classes, classes)
-        except RecastError as error:
-            logger.warning("the head is of the data's own classes: %s", error)
-        else:
-            return classes, y_train, y_test
-    return images.classes, images.y_train, images.y_test
+    accuracy = float((predicted == torch.from_numpy(images.y_test)).float().mean())
+    return FittedHead(head, images.classes, accuracy, Sight.of(spec.data, images.grey_bits))
 
 
 def _sight_of(source: str) -> Sight:

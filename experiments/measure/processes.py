@@ -10,9 +10,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from recast_core.closing import Closing
 from recast_core.errors import RecastError
 
 GRACE = 8.0
@@ -79,7 +79,7 @@ class Child:
             os.killpg(self.process.pid, number)
 
 
-class Processes:
+class Processes(Closing):
     """Starts programs; on leaving, ends them and whatever they started."""
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
@@ -93,12 +93,8 @@ class Processes:
         self._logs.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End what still runs."""
         running = [child for child in self._children if child.running]
         for child in running:
             child.signal(signal.SIGTERM)

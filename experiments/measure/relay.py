@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self, TypeVar
+
+from recast_core.closing import Closing
 
 Result = TypeVar("Result")
 Address = tuple[str, int]
@@ -162,7 +163,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-class Relays:
+class Relays(Closing):
     """Many relays in one thread; a context manager that closes them all."""
 
     def __init__(self) -> None:
@@ -174,12 +175,8 @@ class Relays:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End every relay, and the thread."""
         for relay in self._relays:
             relay.close()
         self.call(self._settle())

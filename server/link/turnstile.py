@@ -58,9 +58,7 @@ class Turnstile:
         Raises:
             RefusedFrameError: the client has as many already as it may have.
         """
-        if self._talks[identity] >= TALKS_AT_ONCE:
-            raise RefusedFrameError("too-many-streams", "too many streams at once", retry=True)
-        with _held(self._talks, identity):
+        with _held(self._talks, identity, TALKS_AT_ONCE, "streams"):
             yield
 
     @contextmanager
@@ -70,9 +68,7 @@ class Turnstile:
         Raises:
             RefusedFrameError: its address has as many already as it may have.
         """
-        if self._joining[host] >= JOINING_AT_ONCE:
-            raise RefusedFrameError("too-many-streams", "too many joins at once", retry=True)
-        with _held(self._joining, host):
+        with _held(self._joining, host, JOINING_AT_ONCE, "joins"):
             yield
 
     @contextmanager
@@ -83,7 +79,9 @@ class Turnstile:
 
 
 @contextmanager
-def _held(counter: Counter[T], key: T) -> Iterator[None]:
+def _held(counter: Counter[T], key: T, most: int | None = None, what: str = "") -> Iterator[None]:
+    if most is not None and counter[key] >= most:
+        raise RefusedFrameError("too-many-streams", f"too many {what} at once", retry=True)
     counter[key] += 1
     try:
         yield

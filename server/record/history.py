@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from recast_core.closing import Closing
 from recast_core.errors import RecastError
 from server.record.database import open_database, plain_errors
 from server.record.rows import Refusal, Spending
@@ -33,7 +32,7 @@ from server.record.tables import (
 )
 
 
-class History:
+class History(Closing):
     """A registry's file. Safe to use from several threads and processes at once.
 
     What its methods return is detached from the database and may be kept. Every method raises
@@ -48,17 +47,6 @@ class History:
         """
         self.path = path
         self._engine = open_database(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

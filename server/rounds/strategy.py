@@ -160,6 +160,9 @@ class FedRecast(Strategy):
             return []
         await_clients(grid, self._federation, self._agenda)
         self._agenda.agree(grid, self.active(server_round))
+        if not self._agenda.began:
+            # What greeting cost, a bank to each above all, survives a server killed in its round.
+            self.record_rest(grid)
         self._agenda.describe()
         self._name_clients(grid)
         self._training_now = self.active(server_round)

@@ -229,6 +229,11 @@ class Federation:
         return Ledger(self.registry).refusals(self.run)
 
 
+@pytest.fixture
+def killed() -> type[BaseException]:
+    return Killed
+
+
 @pytest.fixture(autouse=True)
 def _server() -> Iterator[None]:
     logging.getLogger("flwr").setLevel(logging.ERROR)

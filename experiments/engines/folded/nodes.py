@@ -14,7 +14,7 @@ from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedMo
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
 from recast_core.settings import Settings
-from recast_core.start import MethodStart, Start
+from recast_core.start import Start
 
 
 class Held:
@@ -33,7 +33,8 @@ class Held:
         self._options = options
         # One thread for each client, as on the other engines: its last bits depend on that.
         self._workers = torch.get_num_threads()
-        self._starts: dict[bytes, Start] = {}
+        self._banks: dict[bytes, TemplateBank] = {}
+        self._methods: dict[bytes, str] = {}
         self._received: tuple[bytes, bytes] | None = None
         self._model: FoldedModel | None = None
 
@@ -44,12 +45,15 @@ class Held:
             RecastError: they are no bank, or another bank.
         """
         if self._received != (content, sha256):
-            self.hold(verified(content, sha256))
+            self._banks[sha256] = verified(content, sha256)
             self._received = content, sha256
 
-    def hold(self, start: Start) -> None:
-        """Keep what was made here."""
-        self._starts[start.sha256] = start
+    def keep(self, start: Start, method: str) -> None:
+        """Keep what was made here: a method's start, or a bank if ``method`` is ""."""
+        if method:
+            self._methods[start.sha256] = method
+        elif start.sha256 not in self._banks:
+            self.receive(start.to_bytes(), start.sha256)
 
     def images(self, source: str) -> TaskImages:
         """The images of a task, divided among all nodes.
@@ -69,15 +73,14 @@ class Held:
             RecastError: it is for another backbone.
         """
         if self._model is None or self._model.start.sha256 != sha256:
-            self._model = self._make(self._starts[sha256])
+            self._model = self._make(sha256)
         return self._model
 
-    def _make(self, start: Start) -> FoldedModel:
-        if isinstance(start, MethodStart):
-            learner = learner_with(self.settings, start.method)
+    def _make(self, sha256: bytes) -> FoldedModel:
+        if sha256 in self._methods:
+            learner = learner_with(self.settings, self._methods[sha256])
             return FoldedMethod(learner, self._options, self._workers)
-        assert isinstance(start, TemplateBank)
-        split, preprocess = attached_to(self.settings, start)
+        split, preprocess = attached_to(self.settings, self._banks[sha256])
         return FoldedBank(split, preprocess, self._options, self._workers)
 
 
@@ -145,7 +148,7 @@ class SimulatedNode:
 
     def keep(self, start: Start, method: str) -> None:
         """See ``Holdings``."""
-        self.held.hold(start)
+        self.held.keep(start, method)
         self.banks.add(start.sha256)
 
     def model(self, prefix: int) -> FoldedModel | None:

@@ -84,3 +84,19 @@ def test_data_of_other_classes_are_refused(
 ) -> None:
     with pytest.raises(RecastError, match=r"has the classes c0, c1, c2 and the task 0, 1"):
         export("pale", tmp_path / "x.safetensors", f"npz:{digits_file}", folder)
+
+
+def test_data_whose_classes_are_in_another_order_are_mapped_by_name(
+    folder: Path, tmp_path: Path
+) -> None:
+    data, order = load_dataset(parse_task(TASK), 16), np.array([3, 0, 9, 1, 8, 2, 7, 4, 6, 5])
+    place = np.argsort(order)
+    np.savez(
+        tmp_path / "mixed.npz", x_train=data.x_train, x_test=data.x_test,
+        y_train=place[data.y_train], y_test=place[data.y_test],
+        classes=[data.classes[index] for index in order],
+    )  # fmt: skip
+    there = export("pale", tmp_path / "there.safetensors", TASK, folder)
+    found = export("pale", tmp_path / "x.safetensors", f"npz:{tmp_path / 'mixed.npz'}", folder)
+    assert found["classes"] == there["classes"]
+    assert found["test_accuracy"] == pytest.approx(there["test_accuracy"], abs=1e-6)

@@ -9,17 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from experiments.measure.relay import free_port
-from recast_core.settings import Settings
-from server.record.registry import Registry
 
 if TYPE_CHECKING:
-    from conftest import Process
+    from .conftest import Site
 
 # 60 is what the link is meant to bear; a few seconds show the same in every run of the tests.
 SILENCE = float(os.environ.get("RECAST_TEST_SILENCE", "5"))
@@ -74,46 +71,14 @@ def relay() -> Iterator[Callable[..., RelayProcess]]:
         one.process.wait()
 
 
-def serve(start: Callable[..., Process], options: list[str]) -> tuple[Process, int]:
-    server = start(
-        "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2", *options
-    )
-    return server, int(server.says(r"listening at 127\.0\.0\.1:(\d+)")[1])
-
-
-def join(start: Callable[..., Process], number: int, port: int) -> Process:
-    return start(
-        f"edge-{number}", "join", f"localhost:{port}", "--name", f"edge-{number}",
-        "--number", str(number), "--data", f"data/{number}", "--cache", f"cache/{number}",
-        "--device", "cpu", "--insecure",
-    )  # fmt: skip
-
-
-def same_as_alone(here: list[Any], there: list[Any]) -> None:
-    assert len(here) == len(there)
-    for mine, other in zip(here, there, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)
-
-
 def test_a_relay_killed_in_the_download_of_the_bank_costs_only_what_was_on_the_way(
-    tiny: Callable[..., Settings],
-    command_line: Callable[[Settings], list[str]],
-    start: Callable[..., Process],
-    deal: Callable[..., None],
-    coefficients: Callable[..., list[Any]],
-    alone: Callable[..., Path],
-    relay: Callable[..., RelayProcess],
-    tmp_path: Path,
+    site: Site, relay: Callable[..., RelayProcess]
 ) -> None:
-    settings = tiny(
-        backbone="glyph_resnet20", target="conv", tasks=tiny().tasks.split()[0],
-        run_dir=str(tmp_path / "run"),
-    )  # fmt: skip
-    deal(settings, 2, tmp_path / "data")
-    server, port = serve(start, command_line(settings))
+    settings = site.settings(2, backbone="glyph_resnet20", target="conv")
+    server, port = site.serve(settings)
     way = free_port()
     first = relay(port, way, fatal=150_000)
-    edges = [join(start, 0, port), join(start, 1, way)]
+    edges = [site.join(0, port), site.join(1, way)]
     assert first.process.wait(120) == -signal.SIGKILL
     found = edges[1].says(r"fetched (\d+) of (\d+) bytes")
     kept, size = int(found[1]), int(found[2])
@@ -121,37 +86,29 @@ def test_a_relay_killed_in_the_download_of_the_bank_costs_only_what_was_on_the_w
     assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
     assert 0 < kept < size
     assert second.end() < size - kept + 16_384, "the download began again"
-    same_as_alone(coefficients(tmp_path / "run"), coefficients(alone(settings, 2)))
+    site.equals_alone(settings)
     assert edges[1].log.read_text().count("fetching") == 1
 
 
 def test_a_network_that_falls_silent_in_a_round_delays_the_run_and_loses_nothing(
-    tiny: Callable[..., Settings],
-    command_line: Callable[[Settings], list[str]],
-    start: Callable[..., Process],
-    deal: Callable[..., None],
-    coefficients: Callable[..., list[Any]],
-    alone: Callable[..., Path],
-    relay: Callable[..., RelayProcess],
-    tmp_path: Path,
+    site: Site, relay: Callable[..., RelayProcess]
 ) -> None:
-    settings = tiny(rounds=4, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
-    deal(settings, 2, tmp_path / "data")
-    server, port = serve(start, command_line(settings))
+    settings = site.settings(2, rounds=4)
+    server, port = site.serve(settings)
     way = free_port()
     between = relay(port, way)
-    edges = [join(start, 0, port), join(start, 1, way)]
+    edges = [site.join(0, port), site.join(1, way)]
     server.says("round 1: 2 updates")
     between.process.send_signal(signal.SIGSTOP)
-    with Registry(tmp_path / "run" / "registry.sqlite") as registry:
+    with site.registry() as registry:
         done = registry.last_rounds(1)[1]
     time.sleep(SILENCE)
     assert server.process.poll() is None
     between.process.send_signal(signal.SIGCONT)
     assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
     assert done < 4
-    same_as_alone(coefficients(tmp_path / "run"), coefficients(alone(settings, 2)))
-    with Registry(tmp_path / "run" / "registry.sqlite") as registry:
+    site.equals_alone(settings)
+    with site.registry() as registry:
         assert registry.refusals(1) == []
         assert registry.last_rounds(1) == {1: 4}
     assert "refused" not in server.log.read_text()

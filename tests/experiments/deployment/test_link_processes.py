@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from experiments.command import certs
@@ -16,41 +15,24 @@ from recast_core.settings import Settings
 if TYPE_CHECKING:
     from conftest import Process
 
+    from .conftest import Site
+
 
 def test_a_run_over_tls_with_a_client_killed_in_training_equals_the_sequential_engine(
-    tiny: Callable[..., Settings],
-    command_line: Callable[[Settings], list[str]],
-    start: Callable[..., Process],
-    deal: Callable[..., None],
-    coefficients: Callable[..., list[Any]],
-    alone: Callable[..., Path],
-    tmp_path: Path,
+    site: Site,
 ) -> None:
-    one_task = tiny().tasks.split()[0]
-    settings = tiny(rounds=2, tasks=one_task, run_dir=str(tmp_path / "run"))
-    deal(settings, 2, tmp_path / "data")
-    certs.init(tmp_path / "certs", ["localhost"], ["edge-0", "edge-1"], force=False)
-    server = start(
-        "server", "serve", "--listen", "127.0.0.1:0", "--clients", "2", *command_line(settings)
-    )
-
-    def join(number: int, log: str) -> Process:
-        return start(
-            log, "join", f"localhost:{port}", "--name", f"edge-{number}", "--number", str(number),
-            "--data", f"data/{number}", "--cache", f"cache/{number}", "--device", "cpu",
-        )  # fmt: skip
-
-    port = server.says(r"listening at 127\.0\.0\.1:(\d+)")[1]
-    edge = join(0, "edge-0")
-    victim = join(1, "edge-1")
+    settings = site.settings(2, rounds=2)
+    certs.init(site.folder / "certs", ["localhost"], ["edge-0", "edge-1"], force=False)
+    tls = "--certs", "certs"
+    server, port = site.serve(settings, 2, *tls)
+    edge = site.join(0, port, *tls)
+    victim = site.join(1, port, *tls)
     victim.says("INFO train")
     victim.process.send_signal(signal.SIGKILL)
     victim.ends()
-    again = join(1, "edge-1-again")
-    reference = alone(settings, 2)
+    again = site.join(1, port, *tls, log="edge-1-again")
     assert [process.ends() for process in (server, edge, again)] == [0, 0, 0]
-    for here, there in zip(coefficients(tmp_path / "run"), coefficients(reference), strict=True):
-        np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
+    site.equals_alone(settings)
     assert "fetching" in victim.log.read_text()
     assert "fetching" not in again.log.read_text(), "the bank crosses to a client once"
     assert "updates" in server.log.read_text()

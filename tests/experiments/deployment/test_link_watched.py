@@ -10,24 +10,14 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.command.program import program
 from experiments.measure.relay import free_port
-from recast_core.settings import Settings
 
 if TYPE_CHECKING:
-    from conftest import Process
-
-
-def join(start: Callable[..., Process], number: int, port: int) -> Process:
-    return start(
-        f"edge-{number}", "join", f"localhost:{port}", "--name", f"edge-{number}",
-        "--number", str(number), "--data", f"data/{number}", "--cache", f"cache/{number}",
-        "--device", "cpu", "--insecure",
-    )  # fmt: skip
+    from .conftest import Site
 
 
 def figures(port: int) -> dict[str, float]:
@@ -37,22 +27,12 @@ def figures(port: int) -> dict[str, float]:
 
 
 def test_the_figures_for_prometheus_follow_a_run(
-    tiny: Callable[..., Settings],
-    command_line: Callable[[Settings], list[str]],
-    start: Callable[..., Process],
-    deal: Callable[..., None],
-    tmp_path: Path,
+    site: Site,
 ) -> None:
-    settings = tiny(rounds=3, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
-    deal(settings, 2, tmp_path / "data")
-    page = free_port()
-    server = start(
-        "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2",
-        "--metrics", str(page), *command_line(settings),
-    )  # fmt: skip
-    port = int(server.says(r"listening at 127\.0\.0\.1:(\d+)")[1])
+    settings, page = site.settings(2, rounds=3), free_port()
+    server, port = site.serve(settings, 2, "--insecure", "--metrics", str(page))
     before = figures(page)
-    edges = [join(start, number, port) for number in (0, 1)]
+    edges = [site.join(number, port) for number in (0, 1)]
     server.says("round 1: 2 updates")
     # Held, so that the run does not end before it was looked at.
     edges[1].process.send_signal(signal.SIGSTOP)
@@ -119,22 +99,15 @@ class Terminal:
 
 
 def test_a_terminal_shows_who_is_there_and_is_left_as_it_was_found(
-    tiny: Callable[..., Settings],
-    command_line: Callable[[Settings], list[str]],
-    start: Callable[..., Process],
-    deal: Callable[..., None],
-    tmp_path: Path,
+    site: Site,
 ) -> None:
-    settings = tiny(rounds=20, run_dir=str(tmp_path / "run"))
-    deal(settings, 2, tmp_path / "data")
-    server = Terminal(
-        tmp_path, "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2",
-        *command_line(settings),
-    )  # fmt: skip
+    settings = site.settings(2, rounds=20, tasks=site.tiny().tasks)
+    options = "--listen", "127.0.0.1:0", "--insecure"
+    server = Terminal(site.folder, *site.arguments(settings, 2, *options))
     try:
         server.shows("waiting for clients")
         port = int(server.shows(r"listening at\s+127\.0\.0\.1:(\d+)")[1])
-        edges = [join(start, number, port) for number in (0, 1)]
+        edges = [site.join(number, port) for number in (0, 1)]
         server.shows(r"a: round \d+ of 20, 2 clients \| 2 of 2 connected \| [\d,]+ B up")
         server.shows(r"edge-0\s+(working|idle)\s+[\d,]+\s+[\d,]+")
         server.shows(r"last: a \d+\.\d %")

@@ -10,8 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from flwr.app import Context, Message
@@ -21,13 +20,14 @@ from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
 from client.link.backoff import Backoff
 from experiments.command import certs
 from protos.content import from_content, to_content
+from recast_core.closing import Closing
 from recast_core.setting_values import Value
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.link.identity import node_id
 
 
-class Relay:
+class Relay(Closing):
     """Listens on loopback and relays to ``port``. ``up`` and ``down`` are bytes of TCP payload."""
 
     def __init__(self, port: int) -> None:
@@ -41,15 +41,7 @@ class Relay:
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.open = False
         self._listener.close()
         self.cut()

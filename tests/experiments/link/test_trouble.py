@@ -6,6 +6,7 @@ import datetime
 import errno
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,24 @@ def test_a_disk_that_was_full_many_times_leaves_no_slot_taken_and_heals(
     assert here.ask(LARGE, type_="query.bank") == [b"ok"]
     assert not here.grid.sessions.refused
     assert one.events.count("connected") == 1
+
+
+def test_an_answer_that_is_ready_after_its_client_has_ended_is_dropped_without_a_word(
+    federation: Callable[..., Federation],
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, go, failed = federation(tls=False), threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    one = here.join("one", lambda _, body: body[: go.wait(20)])
+    here.grid.wait_for_clients(1)
+    here.grid.push_messages([Message(to_content(b"abc"), node_id("one"), "train")])
+    wait_until(lambda: one.link.busy)
+    one.stop()
+    go.set()
+    wait_until(lambda: not one.link.busy)
+    time.sleep(0.05)
+    assert failed == []
 
 
 def test_a_download_whose_client_goes_away_frees_its_slot(

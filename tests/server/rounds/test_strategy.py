@@ -116,6 +116,20 @@ def test_the_update_of_an_earlier_round_is_stale(federation: Make) -> None:
     assert [entry.clients for entry in made.registry.rounds(made.run, 1)] == [2, 1, 1]
 
 
+def test_a_server_killed_in_its_first_round_has_recorded_the_banks_that_it_sent(
+    federation: Make, killed: type[BaseException]
+) -> None:
+    def die(right: pb.ToServer) -> object:
+        raise killed
+
+    made = federation(nodes=2, scripts={1: on("train", die)})
+    with pytest.raises(killed):
+        made.go()
+    found = Ledger(made.registry).totals(made.run, by=("kind", "client", "direction", "layer"))
+    payload = len(made.bank.to_bytes())
+    assert [found["bank", node, "down", "payload"] for node in "12"] == [payload] * 2
+
+
 def test_a_round_of_refusals_alone_is_no_round_and_ends_the_run(federation: Make) -> None:
     made = federation(nodes=2, scripts=dict.fromkeys((1, 2), on("train", lambda right: b"\xff")))
     with pytest.raises(RecastError, match="no update was accepted"):

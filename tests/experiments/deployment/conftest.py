@@ -1,0 +1,86 @@
+"""A federation of real processes on our own link, in a test's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from recast_core.settings import Settings
+from server.record.registry import Registry
+
+if TYPE_CHECKING:
+    from conftest import Process
+
+
+class Site:
+    """Starts a server and clients, each with a folder of data of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tiny: Callable[..., Settings],
+        start: Callable[..., Process],
+        command_line: Callable[[Settings], list[str]],
+        deal: Callable[..., None],
+        check: Callable[[Path, Settings, int], None],
+    ) -> None:
+        self.folder, self.run = folder, folder / "run"
+        self.tiny, self._start, self._command_line = tiny, start, command_line
+        self._deal, self._check = deal, check
+
+    def settings(self, clients: int, **changes: Any) -> Settings:
+        """One small task, dealt to so many clients."""
+        one_task = {"tasks": self.tiny().tasks.split()[0], "run_dir": str(self.run)}
+        settings = self.tiny(**one_task | changes)
+        self._deal(settings, clients, self.folder / "data")
+        return settings
+
+    def arguments(self, settings: Settings, clients: int, *more: str) -> list[str]:
+        """Of ``recast serve``."""
+        return ["serve", "--clients", str(clients), *more, *self._command_line(settings)]
+
+    def serve(self, settings: Settings, clients: int = 2, *more: str) -> tuple[Process, int]:
+        """A server at a free port, which it tells; ``--insecure`` where nothing more is said."""
+        more = ("--listen", "127.0.0.1:0", *(more or ("--insecure",)))
+        server = self._start("server", *self.arguments(settings, clients, *more))
+        return server, int(server.says(r"listening at 127\.0\.0\.1:(\d+)")[1])
+
+    def join(self, number: int, port: int, *more: str, log: str = "", **options: Any) -> Process:
+        """A client; ``--insecure`` where nothing more is said."""
+        name, more = f"edge-{number}", more or ("--insecure",)
+        return self._start(
+            log or name, "join", f"localhost:{port}", "--name", name, "--number", str(number),
+            "--data", f"data/{number}", "--cache", f"cache/{number}", "--device", "cpu", *more,
+            **options,
+        )  # fmt: skip
+
+    def equals_alone(self, settings: Settings, clients: int = 2) -> None:
+        """The run gave what one process gives, one client after another."""
+        self._check(self.run, settings, clients)
+
+    def registry(self) -> Registry:
+        """Of the run."""
+        return Registry(self.run / "registry.sqlite")
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path,
+    tiny: Callable[..., Settings],
+    start: Callable[..., Process],
+    command_line: Callable[[Settings], list[str]],
+    deal: Callable[..., None],
+    coefficients: Callable[[Path], list[Any]],
+    alone: Callable[[Settings, int], Path],
+) -> Site:
+    def check(folder: Path, settings: Settings, clients: int) -> None:
+        here, there = coefficients(folder), coefficients(alone(settings, clients))
+        assert len(here) == len(there)
+        for mine, other in zip(here, there, strict=True):
+            np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)
+
+    return Site(tmp_path, tiny, start, command_line, deal, check)
