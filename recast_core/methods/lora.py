@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
-from recast_core.methods.base import Method, MethodModel
+from recast_core.methods.base import MethodModel
 from recast_core.methods.edits import Edits, matching, original, taken_apart, weight_of
 from recast_core.methods.parts import ParameterPart
+from recast_core.methods.ranked import Ranked
 from recast_core.targets import patterns_of
 
 # Of the packed rows of query, key and value: the first and the last.
@@ -49,45 +50,19 @@ class LowRank(nn.Module):
 
 
 @dataclass(frozen=True)
-class Lora(Method):
+class Lora(Ranked):
     """Low-rank additions to target weights (Hu et al., ICLR 2022), of scale 1.
 
     By default to query and value of every attention layer, as MeLo does (Zhu et al., 2023):
     4 r E numbers a layer of width E. For another weight ``[O, ...]`` with fan-in I: r (I + O).
-
-    Attributes:
-        rank: r.
-        target: a preset or patterns, as in ``RecastConfig``; ``conv`` for a ResNet.
     """
 
-    rank: int = 4
-    target: str | tuple[str, ...] = "attn"
     name: ClassVar[str] = "lora"
     learning_rate: ClassVar[float] = 1e-3
-    foldable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise RecastError(f"rank is {self.rank}: give at least 1")
-
-    @classmethod
-    def parse(cls, settings: str, target: str) -> Self:
-        """``lora``, ``lora:RANK`` or ``lora:RANK:TARGET``."""
-        rank, its_target = "4", target
-        if settings:
-            rank, _, told = settings.partition(":")
-            its_target = told or target
-        if not (rank.isascii() and rank.isdigit() and len(rank) < 6):
-            raise RecastError(
-                f"method lora:{settings} has rank {rank!r}: give a whole number from 1"
-            )
-        return cls(int(rank), its_target)
-
-    @property
-    def canonical(self) -> str:
-        """With rank and target."""
-        target = self.target if isinstance(self.target, str) else ",".join(self.target)
-        return f"{self.name}:{self.rank}:{target}"
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from recast_core.errors import RecastError
-from recast_core.methods.base import Method, MethodModel
+from recast_core.methods.base import MethodModel
 from recast_core.methods.edits import Edits, taken_apart
 from recast_core.methods.parts import ParameterPart
+from recast_core.methods.ranked import Ranked
 from recast_core.methods.subspace import Core, Site, checked_rank, weight_sites
 
 
@@ -32,34 +32,15 @@ class OwnCore(Core):
 
 
 @dataclass(frozen=True)
-class LoraXs(Method):
+class LoraXs(Ranked):
     """``W + s L C R`` with r x r numbers a weight (after LoRA-XS, Balazy et al., 2024).
 
     The frame is of about the leading r singular directions, see ``subspace.frames``; a packed
     query, key and value has a core each.
-
-    Attributes:
-        rank: r.
-        target: a preset or patterns, as in ``RecastConfig``.
     """
 
-    rank: int = 4
-    target: str | tuple[str, ...] = "attn"
     name: ClassVar[str] = "lora-xs"
     learning_rate: ClassVar[float] = 1e-2
-    foldable: ClassVar[bool] = True
-
-    @classmethod
-    def parse(cls, settings: str, target: str) -> Self:
-        """``lora-xs``, ``lora-xs:RANK`` or ``lora-xs:RANK:TARGET``."""
-        rank, told = rank_and_target(cls.name, settings, "4")
-        return cls(rank, told or target)
-
-    @property
-    def canonical(self) -> str:
-        """With rank and target."""
-        target = self.target if isinstance(self.target, str) else ",".join(self.target)
-        return f"{self.name}:{self.rank}:{target}"
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""
@@ -72,15 +53,3 @@ class LoraXs(Method):
             edits.transform(site.path, site.tensor, core)
             parameters[f"{site.name}.core"] = core.numbers
         return MethodModel(self.name, net, edits, [ParameterPart(parameters)])
-
-
-def rank_and_target(name: str, settings: str, usual: str) -> tuple[int, str]:
-    """What ``RANK`` or ``RANK:TARGET`` says; the usual rank and no target where it says nothing.
-
-    Raises:
-        RecastError: a rank that is no whole number from 1.
-    """
-    rank, _, told = (settings or usual).partition(":")
-    if not (rank.isascii() and rank.isdigit() and 0 < int(rank) < 100_000):
-        raise RecastError(f"method {name}:{settings} has rank {rank!r}: give a whole number from 1")
-    return int(rank), told

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, original, sites, taken_apart
-from recast_core.methods.lora_xs import rank_and_target
 from recast_core.methods.parts import ParameterPart
+from recast_core.methods.ranked import count_and_target
 
 # Those whose scale and shift can be transformed.
 _NORMS = (nn.BatchNorm2d, nn.LayerNorm)
@@ -59,7 +59,7 @@ class NormGroups(Method):
     @classmethod
     def parse(cls, settings: str, target: str) -> Self:
         """``norm-groups`` or ``norm-groups:GROUPS``."""
-        groups, told = rank_and_target(cls.name, settings, "1")
+        groups, told = count_and_target(cls.name, settings, "1")
         if told:
             raise RecastError(f"method {cls.name} has no target, {told!r} is too much")
         return cls(groups)

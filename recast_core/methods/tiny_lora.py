@@ -12,6 +12,7 @@ from recast_core.errors import RecastError
 from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, taken_apart
 from recast_core.methods.parts import ParameterPart
+from recast_core.methods.ranked import joined
 from recast_core.methods.subspace import Core, Site, checked_rank, weight_sites
 
 
@@ -74,8 +75,7 @@ class TinyLora(Method):
     @property
     def canonical(self) -> str:
         """With both counts and the target."""
-        target = self.target if isinstance(self.target, str) else ",".join(self.target)
-        return f"{self.name}:{self.numbers}:{self.sections}:{target}"
+        return f"{self.name}:{self.numbers}:{self.sections}:{joined(self.target)}"
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""

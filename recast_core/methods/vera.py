@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from recast_core.methods.base import Method, MethodModel
+from recast_core.methods.base import MethodModel
 from recast_core.methods.edits import Edits, taken_apart
-from recast_core.methods.lora_xs import rank_and_target
 from recast_core.methods.parts import ParameterPart
+from recast_core.methods.ranked import Ranked
 from recast_core.methods.subspace import Site, weight_sites
 
 _START = 0.1
@@ -48,33 +48,15 @@ class ScaledRandom(nn.Module):
 
 
 @dataclass(frozen=True)
-class Vera(Method):
+class Vera(Ranked):
     """A scale for each output channel and for each of r random features (Kopiczko et al., 2024).
 
     ``rows + r`` numbers a weight; the random matrices follow from a fixed seed and never travel.
-
-    Attributes:
-        rank: r.
-        target: a preset or patterns, as in ``RecastConfig``.
     """
 
     rank: int = 16
-    target: str | tuple[str, ...] = "attn"
     name: ClassVar[str] = "vera"
     learning_rate: ClassVar[float] = 1e-2
-    foldable: ClassVar[bool] = True
-
-    @classmethod
-    def parse(cls, settings: str, target: str) -> Self:
-        """``vera``, ``vera:RANK`` or ``vera:RANK:TARGET``."""
-        rank, told = rank_and_target(cls.name, settings, "16")
-        return cls(rank, told or target)
-
-    @property
-    def canonical(self) -> str:
-        """With rank and target."""
-        target = self.target if isinstance(self.target, str) else ",".join(self.target)
-        return f"{self.name}:{self.rank}:{target}"
 
     def prepare(self, model: nn.Module) -> MethodModel:
         """See ``Method``."""
