@@ -34,7 +34,9 @@ def programs_of(release: str, folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (own,) = folder.glob("lib/python*/site-packages")
     shared = [path for path in sys.path if path.endswith("site-packages")]
-    (own / "shared.pth").write_text("\n".join(shared) + "\n")
+    # By name of the function, so that an editable install of ours, which is a .pth itself, counts.
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in shared]
+    (own / "shared.pth").write_text("".join(lines))
     done = subprocess.run(
         [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install",
          "--quiet", "--no-deps", f"flwr=={release}"],
