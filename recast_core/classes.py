@@ -20,6 +20,8 @@ Names = tuple[str, ...]
 # What two bytes count, as heads do on the wire.
 MAX_CLASSES = (1 << 16) - 1
 MAX_NAME = 200
+IMAGENET_CLASSES = 1000
+_SYNSET = re.compile(r"n\d{8}")
 
 
 def class_name(name: str) -> str:
@@ -123,6 +125,8 @@ def task_ids(own: Names, classes: Names, used: Iterable[int]) -> list[int]:
     Raises:
         RecastError: a class that is used is none of the task's, or could be two of them.
     """
+    if synsets_in_place(own, classes):
+        return list(range(len(own)))
     places: dict[str, list[int]] = {}
     for place, name in enumerate(classes):
         places.setdefault(name, []).append(place)
@@ -140,6 +144,17 @@ def task_ids(own: Names, classes: Names, used: Iterable[int]) -> list[int]:
                 "rename it or leave it out"
             )
     return [places[name][0] if name in places else -1 for name in own]
+
+
+def synsets_in_place(own: Names, classes: Names) -> bool:
+    """Whether ``own`` are the ids of all of ImageNet's classes, and ``classes`` their names.
+
+    Its folders go by WordNet's ids (``n01440764``), whose order is that of the outputs of every
+    classifier that was trained on it; ``tench`` is what people call the first.
+    """
+    if len(own) != len(classes) or len(own) != IMAGENET_CLASSES or classes[0] != "tench":
+        return False
+    return list(own) == sorted(own) and all(map(_SYNSET.fullmatch, own))
 
 
 def some(names: Sequence[str], count: int = 10) -> str:

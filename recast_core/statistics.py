@@ -18,6 +18,8 @@ from recast_core.pulse import advance
 
 # So many of a client's images give its statistics: a mean over pixels needs no more.
 STATISTICS_IMAGES = 512
+# Of a pass that needs no statistics: 512 images of 3 x 104 x 104 numbers.
+_NUMBERS_A_PASS = 1 << 24
 _OTHERS = (nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -72,24 +74,25 @@ def features_by(
     inputs: tuple[Tensor, Tensor],
     batch: int = STATISTICS_IMAGES,
 ) -> Tensor:
-    """Features of images, normalised by the statistics of others.
+    """Features of images, normalised by the statistics of others, which are shown once.
 
     Args:
         features: of inputs ``[N, ...]``: ``[N, d]``.
         statistics: of the model's BatchNorms.
         inputs: of the images that give the statistics, and of those that are wanted.
-        batch: of the latter in a pass.
+        batch: of the latter in a pass; fewer where they are large.
 
     Returns:
-        ``[N, d]``: each pass shows the former again, so that nothing need be kept.
+        ``[N, d]``.
     """
     by, wanted = inputs
-    found = []
-    for part in wanted.split(batch):
-        counted = torch.zeros(len(by) + len(part), device=by.device)
-        counted[: len(by)] = 1
-        with statistics.of(counted):
-            found.append(features(torch.cat([by, part]))[len(by) :])
+    with statistics.kept(torch.ones(len(by), device=by.device)) as tape:
+        first = features(by)
+    batch = max(1, min(batch, _NUMBERS_A_PASS // max(1, wanted[:1].numel())))
+    found = [first[:0]]
+    for part in wanted.split(batch) if len(wanted) else ():
+        with statistics.again(tape, torch.ones(len(part), device=by.device)):
+            found.append(features(part))
         advance(len(part))
     return torch.cat(found)
 

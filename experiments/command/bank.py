@@ -18,6 +18,7 @@ from client.data import load_dataset, parse_task
 from client.data.arrays import Dataset, Images
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.bank import TemplateBank
+from recast_core.classes import synsets_in_place
 from recast_core.errors import RecastError
 from recast_core.mimicry import fingerprint
 from recast_core.packed import BITS
@@ -205,7 +206,8 @@ def _check_classes(loaded: Backbone, dataset: Dataset, data: str) -> None:
             f"{loaded.spec} tells {outputs} classes apart, {data} has {len(dataset.classes)}: a "
             "shift bank needs the classifier that is deployed for these data; fine-tune it first"
         )
-    if loaded.classes and loaded.classes != dataset.classes:
+    known = loaded.classes in ((), dataset.classes)
+    if not known and not synsets_in_place(dataset.classes, loaded.classes):
         pairs = zip(loaded.classes, dataset.classes, strict=True)
         mine, other = next(pair for pair in pairs if pair[0] != pair[1])
         raise RecastError(

@@ -42,7 +42,8 @@ class Backbone:
         preprocess: from uint8 images to what ``model`` takes.
         head: the dotted name of the classifier within ``model``.
         notes: what was assumed or left out, for people.
-        classes: what the classifier's outputs mean, where the file says it; else empty.
+        classes: what the classifier's outputs mean, where its file or torchvision says it; else
+            empty.
     """
 
     model: nn.Module
@@ -101,7 +102,7 @@ def _load(spec: str, weights: bool) -> _Loaded:
         return load_hf(rest, weights) if kind == "hf" else load_timm(rest, weights)
     from recast_core.backbones.torchvision_models import load_torchvision
 
-    return *load_torchvision(kind, rest, (*PACKAGED, "file", "module", "hf", "timm"), weights), ()
+    return load_torchvision(kind, rest, (*PACKAGED, "file", "module", "hf", "timm"), weights)
 
 
 def _load_file(rest: str, random: bool = False) -> _Loaded:

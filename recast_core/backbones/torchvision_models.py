@@ -16,7 +16,7 @@ from recast_core.errors import RecastError
 
 def load_torchvision(
     name: str, weights: str, others: Sequence[str], download: bool = True
-) -> tuple[nn.Module, Preprocess]:
+) -> tuple[nn.Module, Preprocess, tuple[str, ...]]:
     """Build a torchvision classifier and download its weights where they are not cached.
 
     Args:
@@ -25,6 +25,10 @@ def load_torchvision(
             weights of a fixed seed.
         others: further names to offer when ``name`` is unknown.
         download: the weights; where ``False`` they are random, whatever ``weights`` says.
+
+    Returns:
+        The model, what its images undergo, and what its outputs mean; no names where the weights
+        are to be random or do not say.
 
     Raises:
         RecastError: an unknown name, or weights that cannot be downloaded.
@@ -40,15 +44,16 @@ def load_torchvision(
     members: dict[str, Any] = dict(models.get_model_weights(name).__members__)
     if weights.lower() == "none":
         size = _preprocess(members["DEFAULT"]).size if "DEFAULT" in members else 224
-        return _random(name), Preprocess(size)
+        return _random(name), Preprocess(size), ()
     chosen = members.get(weights or "DEFAULT")
     if chosen is None:
         raise RecastError(
             f"{name} has no weights {weights or 'DEFAULT'!r}: "
             f"choose {', '.join([*members, 'none'])}"
         )
+    classes = tuple(chosen.meta.get("categories") or ())
     if not download:
-        return _random(name), _preprocess(chosen)
+        return _random(name), _preprocess(chosen), classes
     try:
         model = _build(name, chosen)
     except (OSError, RuntimeError) as error:
@@ -57,7 +62,7 @@ def load_torchvision(
             f"cannot download the weights of {name} from {chosen.url} ({reason}): "
             "fetch that file elsewhere and give it as file:PATH"
         ) from error
-    return model, _preprocess(chosen)
+    return model, _preprocess(chosen), classes
 
 
 def _random(name: str) -> nn.Module:

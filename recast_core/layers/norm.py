@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from recast_core.errors import RecastError
 from recast_core.layers.base import Slot, TargetLayer, split_clients
-from recast_core.layers.statistics import BatchStatistics, blended, moments
+from recast_core.layers.statistics import BatchStatistics, blended
 
 
 class RecastBatchNorm2d(TargetLayer):
@@ -94,7 +94,8 @@ class RecastBatchNorm2d(TargetLayer):
         bias: Tensor | None,
         local: Tensor | None,
     ) -> Tensor:
-        mean, variance = moments(rows, counted)
+        assert self.statistics is not None
+        mean, variance = self.statistics.moments(rows, counted)
         if local is not None:
             mean = blended(mean, self.tensor("running_mean"), local)
             variance = blended(variance, self.tensor("running_var"), local)

@@ -20,6 +20,7 @@ class BatchStatistics:
     Attributes:
         counted: float32 ``[J, R]`` or ``[R]``, 1 for each row that counts; ``None`` is off.
         local: bool ``[J]``, which clients use their own; all where ``None``.
+        tape: what the layers normalised by, in their order, while it is kept; see ``kept``.
         whole: all rows are one client's and count, so that the fused kernel can do it: a GPU takes
             half the time then, and cannot be asked whether they do.
     """
@@ -28,6 +29,37 @@ class BatchStatistics:
         self.counted: Tensor | None = None
         self.local: Tensor | None = None
         self.whole = False
+        self.tape: list[tuple[Tensor, Tensor]] | None = None
+        self._again: Iterator[tuple[Tensor, Tensor]] | None = None
+
+    @contextmanager
+    def kept(self, counted: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Normalise by the rows that count, and keep what that was, for ``again``."""
+        self.tape = []
+        try:
+            with self.of(counted):
+                yield self.tape
+        finally:
+            self.tape = None
+
+    @contextmanager
+    def again(self, tape: list[tuple[Tensor, Tensor]], counted: Tensor) -> Iterator[None]:
+        """Normalise one pass by what another one kept, whatever the rows are."""
+        self._again = iter(tape)
+        try:
+            with self.of(counted):
+                yield
+        finally:
+            self._again = None
+
+    def moments(self, rows: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the rows that count, or those of the pass that kept them."""
+        if self._again is not None:
+            return next(self._again)
+        found = moments(rows, counted)
+        if self.tape is not None:
+            self.tape.append(found)
+        return found
 
     @contextmanager
     def of(

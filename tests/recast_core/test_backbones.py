@@ -20,6 +20,7 @@ from recast_core.backbones import (
 )
 from recast_core.backbones.architectures import parse_architecture
 from recast_core.backbones.cifar_resnet import CifarResNet
+from recast_core.classes import task_ids
 
 SHARED = Path(os.environ.get("RECAST_SHARED", Path(__file__).parents[2].parent / "shared"))
 needs_shared = pytest.mark.skipif(
@@ -234,3 +235,26 @@ def test_resnet56_classifies_cifar10_as_published():
         found = torch.cat([loaded.model(part).argmax(1) for part in images.split(250)])
     # 93.6 % on all 10,000; the standard error on these is 0.8 points.
     assert (found.numpy() == labels).mean() > 0.91
+
+
+def test_a_torchvision_classifier_names_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url",
+        lambda url, *args, **options: models.get_model(
+            "shufflenet_v2_x0_5", weights=None
+        ).state_dict(),
+    )  # fmt: skip
+    found = load_backbone("shufflenet_v2_x0_5")
+    assert (len(found.classes), found.classes[:2]) == (1000, ("tench", "goldfish"))
+    assert load_backbone("shufflenet_v2_x0_5:none").classes == ()
+
+
+def test_folders_named_by_synset_are_the_classes_of_an_imagenet_classifier() -> None:
+    names = ("tench", *(f"k{n}" for n in range(1, 1000)))
+    synsets = tuple(f"n{n:08}" for n in range(1000))
+    assert task_ids(synsets, names, [0, 7]) == list(range(1000))
+    for others in (synsets[:10], synsets[::-1], (*synsets[:-1], "zebra")):
+        with pytest.raises(RecastError, match="none of the task's 1000"):
+            task_ids(others, names, [0, 7])
+    with pytest.raises(RecastError, match="none of the task's 1000"):
+        task_ids(synsets, ("aster", *names[1:]), [0])

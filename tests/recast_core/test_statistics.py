@@ -186,6 +186,30 @@ def test_features_by_others_do_not_depend_on_how_they_are_divided() -> None:
     parts = features_by(net.features, net.statistics, (by, wanted), 3)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(whole, net.features(wanted), atol=1e-3)
+    counted = torch.zeros(len(pixels))
+    counted[:20] = 1
+    with torch.no_grad(), net.statistics.of(counted):
+        together = net.features(pixels)[20:]
+    torch.testing.assert_close(whole, together, rtol=1e-4, atol=1e-5)
+    assert len(features_by(net.features, net.statistics, (by, wanted[:0]))) == 0
+
+
+def test_large_images_are_shown_few_at_a_time_and_those_that_give_statistics_once() -> None:
+    net = attached()
+    assert net.statistics is not None
+    shown: list[int] = []
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        shown.append(len(images))
+        return net.features(images)
+
+    by, wanted = torch.randn(6, 3, 8, 8), torch.randn(9, 3, 1024, 1024)
+    few = torch.nn.functional.interpolate(wanted, (8, 8))
+    features_by(features, net.statistics, (by, few))
+    assert shown == [6, 9]
+    shown.clear()
+    features_by(lambda images: features(images[..., :8, :8]), net.statistics, (by, wanted))
+    assert shown == [6, 5, 4]
 
 
 def test_of_many_images_an_even_choice_gives_the_statistics() -> None:

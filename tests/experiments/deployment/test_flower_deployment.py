@@ -61,6 +61,16 @@ def own_data(folder: Path, name: str, seed: int) -> None:
     np.savez(folder / f"{name}.npz", **arrays)
 
 
+def turn(file: Path) -> None:
+    """The same images where the classes are listed the other way round, so that ids differ."""
+    arrays = dict(np.load(file))
+    last = len(arrays["classes"]) - 1
+    arrays["classes"] = arrays["classes"][::-1]
+    for part in ("y_train", "y_test"):
+        arrays[part] = last - arrays[part]
+    np.savez(file, **arrays)
+
+
 @pytest.fixture
 def deploy(tmp_path: Path) -> Iterator[Deploy]:
     opened: list[FlowerDeployment] = []
@@ -157,8 +167,12 @@ def test_every_supported_flower_ends_in_the_coefficients_of_the_engines(
     tmp_path: Path,
     release: str,
 ) -> None:
-    settings = tiny(rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
+    settings = tiny(
+        rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"), head="means",
+        baseline=False,
+    )  # fmt: skip
     folders = deal(settings, 2, tmp_path / "data")
+    turn(folders[1] / "a.npz")
     node_config = [
         {
             "data-dir": str(folder),
@@ -172,13 +186,18 @@ def test_every_supported_flower_ends_in_the_coefficients_of_the_engines(
     for number in range(2):
         deployment.join(number)
     counted = finish(deployment)
-    for here, there in zip(
-        coefficients(tmp_path / "run"), coefficients(alone(settings, 2)), strict=True
-    ):
+    undisturbed = alone(settings, 2)
+    for here, there in zip(coefficients(tmp_path / "run"), coefficients(undisturbed), strict=True):
         np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
+    with Registry(undisturbed / "registry.sqlite") as registry:
+        (right,) = registry.accuracies(1)
     with Registry(tmp_path / "run" / "registry.sqlite") as registry:
         (run,) = registry.runs()
         assert run.versions["flwr"] == release
+        # A head of both clients' classes, whose ids differ: by name, or half of it is wrong.
+        assert registry.class_lists(1) == {1: ("c0", "c1", "c2")}
+        (found,) = registry.accuracies(1)
+        assert (found.examples, found.accuracy) == (right.examples, right.accuracy)
         assert [entry.clients for entry in registry.rounds(1, 1)] == [2, 2]
         totals = Ledger(registry).totals(1, by=("direction", "layer"))
     assert sum(one.up for one in counted) > totals["up", "message"]
