@@ -95,7 +95,7 @@ class ProgressObserver(Closing):
     def joined(self, clients: int, delivered: int) -> None:
         """Say who is there."""
         if self._same:
-            self._line(f"left out for reasons given above: {self._same} times more")
+            self._line(f"{self._same} more left out for reasons given above")
             self._same = 0
         self._line(f"{clients} clients ready, bank sent to {delivered}")
 
