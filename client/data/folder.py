@@ -63,6 +63,7 @@ def load_folder(
     skipped.update({f"folder {name}/ beside {splits.train.name}/": 1 for name in splits.unused})
     for name in aside & {name for part in parts[1:] for name in part.classes}:
         skipped[f"of {name}/ among the test images"] += len(parts[1].classes.pop(name))
+    _check_depth(splits.train, parts[0])
     if not parts[0].count:
         raise RecastError(
             f"no image in the class folders of {splits.train}{told(skipped)}: add JPEG or PNG files"
@@ -185,6 +186,16 @@ def _names(
                 f"{path}: use one spelling"
             )
     return tuple(found)
+
+
+def _check_depth(folder: Path, listing: Listing) -> None:
+    """Refuse a folder whose one class folder is the folder of the class folders."""
+    if len(listing.classes) != 1:
+        return
+    (only,) = listing.classes
+    below = {file.relative_to(folder).parts[1:-1][:1] for file in listing.classes[only]}
+    if len(below) > 1 and () not in below:
+        raise RecastError(f"{folder / only} holds the class folders: give that folder itself")
 
 
 def _read_all(

@@ -16,7 +16,7 @@ _END = r"([ _-]?(set|data|images|split))?"
 _ROLES = {
     "train": re.compile(rf"(train|training|trn){_END}"),
     "test": re.compile(rf"(test|testing|tst){_END}"),
-    "val": re.compile(rf"(val|valid|validation|dev){_END}"),
+    "val": re.compile(rf"(val|valid|validation|dev|eval|evaluation){_END}"),
 }
 # What operating systems and their tools leave; names with a leading dot are left out as well.
 _LEFT = frozenset(

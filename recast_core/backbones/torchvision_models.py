@@ -35,11 +35,12 @@ def load_torchvision(
     """
     known = models.list_models(module=models)
     if name not in known:
-        packaged = ", ".join(other for other in others if other not in ("file", "module"))
+        packaged = ", ".join(other for other in others if "_" in other)
         near = difflib.get_close_matches(name, [*known, *others], n=3, cutoff=0.4)
         raise RecastError(
             f"unknown backbone {name!r} (near names: {', '.join(near) or 'none'}): give "
-            f"{packaged}, a torchvision classifier, file:PATH or module:pkg.mod:factory"
+            f"{packaged}, a torchvision classifier, file:PATH, module:pkg.mod:factory, hf:NAME or "
+            "timm:NAME"
         )
     members: dict[str, Any] = dict(models.get_model_weights(name).__members__)
     if weights.lower() == "none":

@@ -35,7 +35,9 @@ def _sizes(data: Dataset) -> tuple[tuple[str, ...], int, int]:
 @pytest.mark.parametrize(
     "train", ["train", "Train", "TRAINING", "train_set", "trn", "train-images"]
 )
-@pytest.mark.parametrize("test", ["test", "Test", "testing", "valid", "Validation", "VAL", "dev"])
+@pytest.mark.parametrize(
+    "test", ["test", "Test", "testing", "valid", "Validation", "VAL", "dev", "Eval"]
+)
 def test_splits_go_by_their_usual_names_in_any_case(tmp_path: Path, train: str, test: str) -> None:
     _images(tmp_path / train)
     _images(tmp_path / test, count=2)
@@ -53,6 +55,15 @@ def test_test_comes_before_validation_and_what_is_unused_is_said(
         assert _sizes(_load(tmp_path)) == (("cat", "dog"), 10, 6)
     assert "valid/" in caplog.text
     assert "unlabelled/" in caplog.text
+
+
+def test_a_folder_too_high_is_said_to_be(tmp_path: Path) -> None:
+    _images(tmp_path / "data")
+    with pytest.raises(RecastError, match=r"data holds the class folders: give that folder"):
+        _load(tmp_path)
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    _images(tmp_path / "one" / "cat", ["session1"])
+    assert _load(tmp_path / "one").classes == ("cat",)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
