@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from recast_core.errors import RecastError
 from recast_core.model import RecastModel
+from recast_core.recipe import Recipe
 
 _IMAGES = ("pixel_values", "images", "image", "img", "x", "input_ids")
 _LABELS = ("labels", "label", "targets", "target", "y")
@@ -71,6 +72,35 @@ def class_count(data: object) -> int:
     raise RecastError("the number of classes is not known: give it, as in classes=10")
 
 
+def whole(name: str, value: object, least: int) -> int:
+    """``value`` as a whole number of at least ``least``.
+
+    Raises:
+        RecastError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise RecastError(f"{name} is {value!r}: give a whole number of {least} or more")
+    return int(value)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what would train nothing.
+
+    Raises:
+        RecastError: a batch that teaches nothing, or numbers that are none of epochs, images or
+            a rate. No epoch is a head alone.
+    """
+    whole("epochs", recipe.epochs, 0)
+    if whole("batch", recipe.batch, 1) < 4:
+        raise RecastError(
+            f"batch is {recipe.batch}: a step teaches nothing with fewer than 4 images, of which "
+            "one half is scored by the other"
+        )
+    rate = recipe.learning_rate
+    if not isinstance(rate, int | float) or not 0 <= rate < float("inf"):
+        raise RecastError(f"learning_rate is {rate!r}: give a number of 0 or more")
+
+
 @contextmanager
 def training(net: RecastModel) -> Iterator[None]:
     """Gradients within the block, whatever is set around it.
@@ -78,6 +108,11 @@ def training(net: RecastModel) -> Iterator[None]:
     Raises:
         RecastError: ``net`` is merged, has a task in use or was attached within inference_mode.
     """
+    if not isinstance(net, RecastModel):
+        raise RecastError(
+            f"a {type(net).__name__} has no coefficients to fit: attach it to a bank first, "
+            "net = attach(model, bank)"
+        )
     net.refuse_merged()
     net.coefficients.refuse_in_use()
     if any(tensor.is_inference() for tensor in (*net.parameters(), *net.buffers())):
@@ -155,6 +190,8 @@ def _class_ids(labels: Tensor, classes: int) -> Tensor:
     """Int64 ids ``[N]`` of ids or one-hot rows."""
     if labels.dim() == 2 and labels.shape[1] == 1:
         labels = labels.squeeze(1)
+    if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        labels = labels.long()  # which nothing else can be compared with
     if labels.is_complex() or not bool((labels == labels.long()).all()):
         raise RecastError(
             f"labels are {labels.dtype} that are not whole: give class ids, or one-hot rows of 0 "

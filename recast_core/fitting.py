@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recast_core.descent import Featured, descend
 from recast_core.errors import RecastError
-from recast_core.fit_inputs import class_count, fit_inputs, training
+from recast_core.fit_inputs import check_recipe, class_count, fit_inputs, training, whole
 from recast_core.fit_progress import shown
 from recast_core.heads.ridge import ridge_head
 from recast_core.model import RecastModel
@@ -106,16 +106,17 @@ def fit(
         raise RecastError(
             f"fit has no option {min(unknown)!r}: choose {', '.join(sorted(_OPTIONS))}"
         )
-    recipe = recipe or Recipe()
-    if recipe.batch < 4:
-        raise RecastError(
-            f"batch is {recipe.batch}: a step teaches nothing with fewer than 4 images, of which "
-            "one half is scored by the other"
-        )
-    count = class_count(images) if classes is None else classes
+    told = recipe or Recipe()
+    made = Recipe(
+        options.get("epochs", told.epochs),
+        options.get("batch", told.batch),
+        options.get("learning_rate", told.learning_rate),
+    )
+    check_recipe(made)
+    count = whole("classes", class_count(images) if classes is None else classes, 1)
     with training(net):
         x, y = fit_inputs(net, images, labels, count)
-        return _fit(net, x, y, count, recipe, seed, options)
+        return _fit(net, x, y, count, made, seed, options)
 
 
 def _fit(
@@ -127,11 +128,6 @@ def _fit(
     seed: int,
     options: FitOptions,
 ) -> Fit:
-    recipe = Recipe(
-        options.get("epochs", recipe.epochs),
-        options.get("batch", recipe.batch),
-        options.get("learning_rate", recipe.learning_rate),
-    )
     objective = SplitRidge(classes)
     objective.check(labels)
     kind, norm = options.get("optimizer", "adamw"), options.get("norm", "frozen")

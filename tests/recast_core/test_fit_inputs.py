@@ -167,3 +167,35 @@ def test_a_loader_says_its_classes_and_progress_is_shown_where_it_is_wanted(
     again = fit(attached(), data, classes=3, epochs=2, batch=8)
     assert torch.equal(again.coefficients, found.coefficients)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch": 2}, "batch is 2: a step teaches nothing"),
+        ({"batch": 8.0}, "batch is 8.0: give a whole number"),
+        ({"epochs": 1.5}, "epochs is 1.5: give a whole number"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": "1e-2"}, "learning_rate is '1e-2'"),
+    ],
+)
+def test_options_that_train_nothing_are_refused_as_the_recipes_are(
+    options: dict[str, object], says: str
+) -> None:
+    with pytest.raises(RecastError, match=says):
+        fit(attached(), IMAGES, LABELS, CLASSES, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_no_count_of_classes_and_what_is_not_attached_are_one_line() -> None:
+    for classes in (3.0, 0, True, "3"):
+        with pytest.raises(RecastError, match=r"classes is .*: give a whole number of 1 or more"):
+            fit(attached(), IMAGES, LABELS, classes)  # type: ignore[arg-type]
+    with pytest.raises(RecastError, match="a Linear has no coefficients to fit"):
+        fit(torch.nn.Linear(3, 3), IMAGES, LABELS, CLASSES)  # type: ignore[arg-type]
+
+
+def test_unsigned_labels_are_ids() -> None:
+    right = trained(IMAGES, LABELS)
+    for kind in (torch.uint16, torch.uint32, torch.uint64):
+        assert torch.equal(trained(IMAGES, LABELS.to(kind)), right)
