@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from client.data import UNLABELLED
+from client.holdings import all_labels
 from client.node import OwnData
-from client.turn import Engine, Exam, Guess, Lesson, Look, all_labels
+from client.turn import Engine, Exam, Guess, Lesson, Look
 from recast_core.heads import head_kind, right_answers
 from recast_core.learner import Learner
 from recast_core.pulse import begin

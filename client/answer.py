@@ -13,9 +13,10 @@ from client import kept
 from client.asked import Asked, UnpreparedError, refusal
 from client.discreet import check_promise, is_discreet, own_noise
 from client.greeting import greet, store_bank
+from client.holdings import D, Holdings, M
 from client.residuals import Residuals
 from client.secure import ContradictionError, Hiding, RosterError
-from client.turn import D, Exam, Holdings, Lesson, Look, M, Turn
+from client.turn import Exam, Lesson, Look, Turn
 from protos import recast_v1_pb2 as pb
 from recast_core.classes import list_hash
 from recast_core.errors import RecastError

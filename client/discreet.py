@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.turn import D, Holdings, M
+from client.holdings import D, Holdings, M
 from protos import recast_v1_pb2 as pb
 from recast_core.privacy.noise import Noise, seeded_noise
 from recast_core.wire.gaussian import has_noise

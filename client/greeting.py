@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sized
 
 from client.asked import Asked, UnpreparedError
 from client.discreet import hide_counts, is_discreet
+from client.holdings import D, Holdings, M
 from client.learners import own_start
-from client.turn import D, Holdings, M
 from protos import recast_v1_pb2 as pb
 from recast_core.classes import list_hash
 from recast_core.errors import RecastError

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.turn import D, Exam, Guess, Holdings, Look, M, Work, all_labels
+from client.holdings import D, Holdings, M, all_labels
+from client.turn import Exam, Guess, Look, Work
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind, right_answers

@@ -76,7 +76,7 @@ class OwnData:
 
 @dataclass(frozen=True)
 class Node:
-    """A client as its node config describes it: `client.turn.Holdings` on a disk of its own.
+    """A client as its node config describes it: `client.holdings.Holdings` on a disk of its own.
 
     Attributes:
         number: a stable number that its random generator depends on: the partition's, or one given

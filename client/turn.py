@@ -1,4 +1,4 @@
-"""A client's turn: what a client holds, what it wants computed, and who computes it.
+"""A client's turn: what it wants computed, and who computes it.
 
 What a client decides is written once, in `client.answer`, as a generator for each message: it
 yields the work that takes time and is sent what came of it. An `Engine` does that work for one
@@ -8,146 +8,17 @@ client or for many at once, and decides nothing else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Hashable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from client.data import UNLABELLED
-from client.residuals import Store
+from client.holdings import D, M
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
-from recast_core.secure.members import Identity
-from recast_core.settings import Settings
-from recast_core.start import Start
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import Hyperparameters, RefusedError
-
-
-class Model(Protocol):
-    """What learns by one vector."""
-
-    @property
-    def start(self) -> Start:
-        """Where its vector counts from."""
-
-    @property
-    def head(self) -> nn.Module:
-        """The deployed classifier."""
-
-
-class TaskData(Protocol):
-    """A client's images of a task, wherever they lie."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Of the training images that have one: int64 ``[n]``, global class ids."""
-
-    @property
-    def labelled(self) -> Tensor:
-        """Which of the training images have a label: bool ``[N]``, ``n`` of them true."""
-
-    @property
-    def test_examples(self) -> int:
-        """How many test images there are."""
-
-    @property
-    def classes(self) -> int:
-        """Of the task as a whole."""
-
-    @property
-    def local_classes(self) -> int:
-        """Among the training images with a label."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """What the labels count in: the task's own list once it is known; none without names."""
-
-
-def all_labels(data: TaskData) -> Tensor:
-    """Labels of all training images: int64 ``[N]``, -1 for none."""
-    labels = torch.full((len(data.labelled),), UNLABELLED)
-    labels[data.labelled] = data.labels
-    return labels
-
-
-M = TypeVar("M", bound=Model)
-D = TypeVar("D", bound=TaskData)
-M_co = TypeVar("M_co", bound=Model, covariant=True)
-D_co = TypeVar("D_co", bound=TaskData, covariant=True)
-
-
-class Holdings(Protocol[M_co, D_co]):
-    """What a client has and remembers between messages."""
-
-    @property
-    def number(self) -> int:
-        """A stable number that its random generator depends on."""
-
-    @property
-    def settings(self) -> Settings:
-        """Of the run."""
-
-    @property
-    def tasks(self) -> Mapping[int, pb.Task]:
-        """The tasks that were last announced, by number."""
-
-    @property
-    def simulated(self) -> bool:
-        """Whether it is a part of an experiment: its noise can be repeated and hides nobody."""
-
-    @property
-    def residuals(self) -> Store:
-        """Where what its updates have not said yet is kept."""
-
-    @property
-    def notes(self) -> MutableMapping[str, bool]:
-        """What it found out about its own images, for as long as the process lasts."""
-
-    @property
-    def identity(self) -> Identity | None:
-        """The certificate that it vouches for its key with, where it has one."""
-
-    def remember(self, tasks: Mapping[int, pb.Task]) -> None:
-        """Remember the tasks, so that rounds need not repeat their names."""
-
-    def holds(self, sha256: bytes) -> bool:
-        """Whether the bank with this identity is here and sound."""
-
-    def store(self, content: bytes, sha256: bytes) -> None:
-        """Keep a bank that was sent.
-
-        Raises:
-            RecastError: it is not what it says, or cannot be written.
-        """
-
-    def keep(self, start: Start, method: str) -> None:
-        """Keep what this client made for itself: a method's start, or a bank if ``method`` is "".
-
-        Raises:
-            RecastError: it cannot be written.
-        """
-
-    def model(self, prefix: int) -> M_co | None:
-        """The model with the bank or method whose identity starts with ``prefix``, if it is here.
-
-        Raises:
-            RecastError: it is for another backbone.
-        """
-
-    def data(self, task: pb.Task) -> D_co | None:
-        """The client's images of a task, or ``None`` if it has none.
-
-        Labels count in the task's classes where these are given, else in the client's own list.
-
-        Raises:
-            RecastError: data that cannot be read or divided, or classes that are not the task's.
-        """
-
-    def lacks(self, task: pb.Task) -> str:
-        """Where this client looked for images of a task in vain: one line, for the server too."""
 
 
 @dataclass(frozen=True, eq=False)

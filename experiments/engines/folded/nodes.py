@@ -101,7 +101,7 @@ class HeldStore:
 
 @dataclass
 class SimulatedNode:
-    """One simulated client: `client.turn.Holdings` in memory.
+    """One simulated client: `client.holdings.Holdings` in memory.
 
     Attributes:
         number: of its partition.
