@@ -141,7 +141,7 @@ def said(context: click.Context) -> list[tuple[str, Any, str, bool]]:
         if (
             not isinstance(parameter, click.Option)
             or parameter.hidden
-            or name in _NEVER_FROM_A_FILE
+            or name in (*_NEVER_FROM_A_FILE, "web_token")
         ):
             continue
         value = context.params.get(name)

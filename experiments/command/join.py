@@ -13,9 +13,11 @@ from pathlib import Path
 
 from client.app import app
 from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
+from experiments.command.join_view import JoinView
 from experiments.command.link_log import check_insecure, set_up
 from protos.link import is_name
 from recast_core.errors import RecastError
+from recast_core.pulse import listening
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 
@@ -112,10 +114,11 @@ def join(server: str, options: JoinOptions) -> int:
     options.check()
     endpoint = options.endpoint(server)
     set_up(as_json=options.json_log)
-    client = LinkClient(
-        endpoint, options.name, options.local(), heard=lambda event: logger.info("%s", event)
-    )
-    stopped = asyncio.run(_until_stopped(client))
+    view = JoinView()
+    logger.info("joining %s as %s, with the images in %s", server, options.name, options.data)
+    client = LinkClient(endpoint, options.name, options.local(), heard=view.heard)
+    with listening(view):
+        stopped = asyncio.run(_until_stopped(client))
     logger.info("stopped" if stopped else "the run is finished")
     if client.busy:
         # A training cannot be interrupted, and nobody is left to take its answer.

@@ -41,6 +41,12 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 @_keepalive
 @_json_log
 @click.option("--metrics", type=int, help="Serve Prometheus metrics at this port of 127.0.0.1.")
+@click.option("--web", metavar="HOST:PORT", help="Serve a live page of the run here, to read.")
+@click.option(
+    "--web-token",
+    help="That readers of the page must give once; made where none is given and the page is not "
+    "for this machine alone. Better as RECAST_WEB_TOKEN.",
+)
 @click.option("--wait-for", type=click.Path(path_type=Path), hidden=True)
 @options.log
 @options.settings
@@ -61,7 +67,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 
     path, logs = values.pop("json_path", None), values.pop("log", ())
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
-    own |= {"keepalive", "json_log", "metrics", "wait_for"}
+    own |= {"keepalive", "json_log", "metrics", "web", "web_token", "wait_for"}
     link = LinkOptions(**{name: values.pop(name) for name in own & values.keys()})
     report(path, lambda: run(Settings.from_mapping(values), link, open_logs(logs)))
 

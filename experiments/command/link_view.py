@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Self
+import time
+from pathlib import Path
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,21 +15,38 @@ from rich.text import Text
 
 from experiments.command.caution import warn_of_many
 from experiments.command.link_log import set_up
+from experiments.command.working import clock
 from recast_core.closing import Closing
 from recast_core.start import Start
 from server.exchange.observer import LogObserver
 from server.link.session import Session
 from server.link.sessions import Sessions
+from server.record.history import History
 
 ROWS = 20
+# What a row shows, and whether it is a number; 80 columns hold it.
+_COLUMNS = {
+    "client": False, "state": False, "up, B": True, "down, B": True, "task": False,
+    "images": True, "heard": True,
+}  # fmt: skip
 logger = logging.getLogger("recast.server")
 
 
 class LinkView(LogObserver, Closing):
     """An observer that logs each event, and on a terminal shows who is connected meanwhile."""
 
-    def __init__(self, sessions: Sessions, *, plain: bool) -> None:
-        """Look at ``sessions``; ``plain`` keeps to log lines."""
+    def __init__(self, sessions: Sessions, *, plain: bool, registry: Path | None = None) -> None:
+        """Look at ``sessions``.
+
+        Args:
+            sessions: of the link.
+            plain: keep to log lines.
+            registry: of the run, which knows the clients' images.
+        """
+        self._registry = registry
+        self._task, self._images = "", dict[str, int]()
+        self._began, self._rounds_left = time.monotonic(), 0
+        self._seconds: float | None = None
         self._sessions = sessions
         self._now = "waiting for clients"
         self._last = ""
@@ -54,6 +73,14 @@ class LinkView(LogObserver, Closing):
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Remember what is going on."""
         self._now = f"{task}: round {round_} of {rounds}, {clients} clients"
+        self._task, self._began = task, time.monotonic()
+        self._images = self._announced(task)
+        self._rounds_left = rounds - round_ + 1
+
+    def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
+        """Remember how long a round takes."""
+        super().round_finished(task, round_, updates, seconds)
+        self._seconds = seconds
 
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Remember the last accuracy."""
@@ -61,27 +88,81 @@ class LinkView(LogObserver, Closing):
         beside = "not measured" if without is None else f"{100 * without:.1f} %"
         self._last = f"last: {task} {100 * accuracy:.1f} % (without updates {beside})"
 
+    def snapshot(self) -> dict[str, Any]:
+        """What is going on and how each client stands, as JSON values."""
+        sessions = sorted(self._sessions.all(), key=lambda s: s.name)
+        return {
+            "now": self._now + self._left(),
+            "up": sum(session.up for session in sessions),
+            "down": sum(session.down for session in sessions),
+            "clients": [
+                {
+                    "name": session.name,
+                    "state": self._state(session),
+                    "up": session.up,
+                    "down": session.down,
+                    "heard": _heard(session),
+                }
+                for session in sessions
+            ],
+        }
+
     def render(self) -> Group:
         """The table as it is now: those connected first, as many as fit."""
         sessions = sorted(self._sessions.all(), key=lambda s: (s.stream is None, s.name))
         connected = sum(session.stream is not None for session in sessions)
         up, down = (sum(getattr(session, way) for session in sessions) for way in ("up", "down"))
-        table = Table("client", "state", "up", "down", box=None)
+        table = Table(box=None, pad_edge=False, padding=(0, 1))
+        for name, right in _COLUMNS.items():
+            justify: Any = "right" if right else "left"
+            table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")
         for session in sessions[:ROWS]:
-            table.add_row(
-                session.name, self._state(session), f"{session.up:,}", f"{session.down:,}"
-            )
+            table.add_row(*self._row(session))
         if len(sessions) > ROWS:
-            table.add_row(f"and {len(sessions) - ROWS} more", "", "", "")
+            table.add_row(f"and {len(sessions) - ROWS} more")
         head = (
             f"{self._now} | {connected} of {len(sessions)} connected | {up:,} B up, {down:,} B down"
         )
-        return Group(table, Text(head), Text(self._last))
+        return Group(table, Text(head + self._left()), Text(self._last))
+
+    def _row(self, session: Session) -> list[str]:
+        """A client: what it does, with how many images, its bytes, and when it was last heard."""
+        state = self._state(session)
+        images = self._images.get(str(session.node))
+        return [
+            session.name,
+            state,
+            f"{session.up:,}",
+            f"{session.down:,}",
+            self._task if state == "working" else "",
+            "" if images is None else f"{images:,}",
+            _heard(session),
+        ]
+
+    def _left(self) -> str:
+        """How long the rest of the task will take, once a round has shown it."""
+        if self._seconds is None or not self._rounds_left:
+            return ""
+        spent = time.monotonic() - self._began
+        left = max(0.0, self._seconds * self._rounds_left - spent)
+        return f" | about {clock(left)} left of {self._task}"
+
+    def _announced(self, task: str) -> dict[str, int]:
+        """The training images of a task that each client has announced, by its node id."""
+        if self._registry is None or not self._registry.exists():
+            return {}
+        with History(self._registry) as history:
+            run = history.last_run()
+            numbers = {} if run is None else {t.name: t.number for t in history.tasks(run.id)}
+            if run is None or task not in numbers:
+                return {}
+            shares = history.shares(run.id)
+        return {s.client: s.train_examples for s in shares if s.task == numbers[task]}
 
     def name_of(self, client: str) -> str:
-        """A client's own name beside its node id."""
+        """A client's own name; its node id where the link does not know it."""
         names = {str(session.node): session.name for session in self._sessions.all()}
-        return f"{names[client]} ({client})" if client in names else client
+        return names.get(client, client)
 
     def _state(self, session: Session) -> str:
         if session.expelled:
@@ -91,3 +172,8 @@ class LinkView(LogObserver, Closing):
         if str(session.node) in self._overdue:
             return "silent"
         return "idle" if all(entry.retired for entry in list(session.open.values())) else "working"
+
+
+def _heard(session: Session) -> str:
+    silent = time.monotonic() - (session.heard if session.stream else session.seen)
+    return "now" if silent < 1 else f"{clock(silent)} ago"

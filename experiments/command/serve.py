@@ -23,12 +23,13 @@ from experiments.logs.callback import Callback
 from experiments.logs.watched import watched
 from experiments.report.summary import summarise
 from experiments.session.simulation import Finished
+from experiments.web.launch import live_page
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
-from server.app import Conditions, ended_untold, run_federation, run_folder
+from server.app import Conditions, ended_untold, registry_path, run_federation, run_folder
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.record.farewell import farewell_given
@@ -54,6 +55,8 @@ class LinkOptions:
         keepalive: seconds of silence before the link is probed.
         json_log: log JSON objects.
         metrics: port of Prometheus metrics, ``None`` for none.
+        web: ``HOST:PORT`` of a live page, ``None`` for none.
+        web_token: that its readers must give.
         wait_for: the run begins when this file exists, and not before.
     """
 
@@ -66,6 +69,8 @@ class LinkOptions:
     keepalive: float
     json_log: bool
     metrics: int | None = None
+    web: str | None = None
+    web_token: str | None = None
     wait_for: Path | None = None
 
     def keys(self) -> ServerKeys | None:
@@ -140,7 +145,12 @@ def run_server(
             farewell_given(folder)
             logger.info("run %d is finished: %d clients have been told", ended.run, told)
             return Finished(ended, summarise(ended, "link", settings.seed, 0.0))
-        view = stack.enter_context(LinkView(grid.sessions, plain=options.json_log))
+        view = stack.enter_context(
+            LinkView(grid.sessions, plain=options.json_log, registry=registry_path(folder))
+        )
+        if options.web is not None:
+            path = registry_path(folder)
+            stack.enter_context(live_page(options.web, options.web_token, path, view.snapshot))
         logger.info("listening at %s, waiting for %d clients", grid.address, options.clients)
         grid.wait_for_clients(options.clients)
         while options.wait_for is not None and not options.wait_for.exists():

@@ -43,7 +43,7 @@ def find_registry(run: Path | None) -> Path:
     return path
 
 
-def report_data(path: Path, run: int | None = None) -> dict[str, Any]:
+def report_data(path: Path, run: int | None = None, *, read_only: bool = False) -> dict[str, Any]:
     """Everything that the report of a run shows.
 
     Accuracies are fractions, bytes totals, times seconds or ISO 8601 in UTC. What a registry does
@@ -52,11 +52,12 @@ def report_data(path: Path, run: int | None = None) -> dict[str, Any]:
     Args:
         path: the registry's file.
         run: the run's id, the last one where ``None``.
+        read_only: leave the file as it is, also one of an older schema.
 
     Raises:
         RecastError: the file is no registry, or has no such run.
     """
-    with Registry(path) as registry:
+    with Registry(path, read_only=read_only) as registry:
         entry = _find(registry, run)
         tasks = _tasks(registry, entry)
         numbers = {task["number"]: task["name"] for task in tasks}

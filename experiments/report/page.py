@@ -69,6 +69,15 @@ def render(data: Mapping[str, Any], points: Sequence[Point], *, live: bool = Fal
     )
 
 
+def render_waiting() -> str:
+    """The live page before there is a run: who is there, and nothing else.
+
+    Raises:
+        RecastError: the package that the plots need is missing.
+    """
+    return _page("waiting.html", {}, live=True)
+
+
 def render_several(shown: Mapping[str, Any]) -> str:
     """The page of several runs.
 

@@ -75,6 +75,7 @@ class Session:
         expelled: that certificate has been revoked since.
         carried: the highest number that any of its streams has carried.
         seen: monotonic seconds when its last stream ended.
+        heard: monotonic seconds when its last frame came.
         notices: frames that wait to be written, and that nothing is answered to.
         fetching: downloads at once.
         fetched: what it may still fetch of each body, by SHA-256.
@@ -93,6 +94,7 @@ class Session:
     instance: int = 0
     attempt: int = 0
     seen: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)
     notices: deque[bytes] = field(default_factory=lambda: deque(maxlen=NOTICES_AT_MOST))
     joins: Bucket = field(default_factory=joins)
     strays: Bucket = field(default_factory=strays)

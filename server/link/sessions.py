@@ -199,6 +199,7 @@ class Sessions(Notices):
             if session.stream is not stream:
                 return
             session.up += len(raw)
+            session.heard = time.monotonic()
             entry = session.open.pop(frame.number, None) if which in ("reply", "error") else None
             if entry is None or frame.number > stream.sent:
                 if entry is not None:

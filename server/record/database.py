@@ -34,14 +34,14 @@ def plain_errors(path: Path, doing: str) -> Iterator[None]:
         raise RecastError(f"{doing} in {path}: {cause}; {remedy}") from error
 
 
-def open_database(path: Path) -> Engine:
+def open_database(path: Path, *, read_only: bool = False) -> Engine:
     """Open a registry's file, or create it; transactions with the option ``write`` take the lock.
 
     Raises:
         RecastError: the file is no registry, is of another schema or cannot be written.
     """
     engine = create_engine(
-        URL.create("sqlite", database=str(path)),
+        _url(path, read_only=read_only),
         connect_args={"timeout": LOCK_SECONDS},
         json_serializer=lambda value: json.dumps(value, sort_keys=True, default=str),
     )
@@ -60,15 +60,25 @@ def open_database(path: Path) -> Engine:
 
     try:
         with plain_errors(path, "opening the registry"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
             with engine.connect() as connection:
                 fresh = _is_incomplete(connection, path)
+            if fresh and read_only:
+                raise RecastError(f"{path} is empty or of an older recast: open it with `recast`")
             if fresh:
                 _create(engine, path)
     except RecastError:
         engine.dispose()
         raise
     return engine
+
+
+def _url(path: Path, *, read_only: bool) -> URL:
+    if not read_only:
+        return URL.create("sqlite", database=str(path))
+    query = {"mode": "ro", "uri": "true"}
+    return URL.create("sqlite", database=path.absolute().as_uri(), query=query)
 
 
 def _create(engine: Engine, path: Path) -> None:

@@ -39,14 +39,18 @@ class History(Closing):
     ``RecastError`` where the file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open the registry at ``path``, or create it and its folder.
+
+        Args:
+            path: of the file.
+            read_only: change nothing: neither create it nor complete it, nor wait for a lock.
 
         Raises:
             RecastError: a file of another program or schema, or one that is no database.
         """
         self.path = path
-        self._engine = open_database(path)
+        self._engine = open_database(path, read_only=read_only)
 
     def close(self) -> None:
         """Close the file."""

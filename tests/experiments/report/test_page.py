@@ -168,9 +168,7 @@ def test_a_table_that_is_cut_off_says_so_until_its_end(
     box = page.locator("#clients").locator("xpath=..")
     assert box.get_attribute("data-more") is not None
     box.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
-    page.wait_for_function(
-        "!document.querySelector('#clients').parentElement.hasAttribute('data-more')"
-    )
+    page.locator(".scroll:not([data-more]) > #clients").wait_for()
     assert load(large_page, 1920).page.locator("#clients").locator("xpath=..").get_attribute(
         "data-more"
     ) is None  # fmt: skip

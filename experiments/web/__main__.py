@@ -1,0 +1,60 @@
+"""The process of the live page: ``python -m experiments.web REGISTRY HOST PORT``.
+
+Its standard input brings the server's state, a line of JSON each; when that ends, so does it. The
+token, where there is one, comes by the environment: a command line is anybody's to read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from experiments.web.app import make_app
+from experiments.web.source import Source
+
+TOKEN = "RECAST_PAGE_TOKEN"
+
+
+def main(registry: str, host: str, port: str) -> None:
+    """Serve the page until standard input ends."""
+    # Ctrl-C in the terminal is for the server, which ends this process when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        os.nice(10)  # The run comes first.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, int(port)))
+        listener.listen(128)
+    except OSError as error:
+        print(f"error {error.strerror}", flush=True)
+        return
+    source, token = Source(Path(registry)), os.environ.get(TOKEN)
+    hosts = ["*"] if token else ["127.0.0.1", "localhost", "[::1]"]
+    config = uvicorn.Config(
+        make_app(source, token, hosts), log_level="error", access_log=False, lifespan="off",
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    # Another process ends this one; none of its signals are ours to take.
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+
+    def follow() -> None:
+        source.follow(sys.stdin)
+        server.should_exit = True
+
+    threading.Thread(target=follow, daemon=True).start()
+    print(f"ready {listener.getsockname()[1]}", flush=True)
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

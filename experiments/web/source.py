@@ -1,0 +1,65 @@
+"""What the live page shows: the registry, opened to read, and what the server last said."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from experiments.report.data import report_data
+from experiments.report.page import render, render_waiting
+from experiments.report.points import own_points
+from recast_core.errors import RecastError
+
+
+class Source:
+    """The page and the state, made anew when there is something new. Safe to use from threads."""
+
+    def __init__(self, registry: Path) -> None:
+        """Look at the registry at ``registry``, which need not be there yet."""
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._made: tuple[object, str] | None = None
+        self.state: dict[str, Any] = {}
+
+    def follow(self, lines: Iterable[str]) -> None:
+        """Take the server's state from lines of JSON until they end."""
+        for line in lines:
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict):
+                self.state = found
+
+    @property
+    def version(self) -> str:
+        """Another text whenever the registry's files have changed."""
+        return "-".join(f"{size}.{moment}" for size, moment in self._signature())
+
+    def page(self) -> str:
+        """The report as the registry has it now; a page that says so where there is no run yet."""
+        signature = self._signature()
+        with self._lock:
+            if self._made is None or self._made[0] != signature:
+                self._made = signature, self._render()
+            return self._made[1]
+
+    def _render(self) -> str:
+        try:
+            data = report_data(self._registry, read_only=True)
+        except RecastError:
+            return render_waiting()
+        return render(data, own_points(data), live=True)
+
+    def _signature(self) -> tuple[tuple[int, int], ...]:
+        found = []
+        for path in (self._registry, self._registry.with_name(f"{self._registry.name}-wal")):
+            try:
+                about = path.stat()
+            except OSError:
+                continue
+            found.append((about.st_size, about.st_mtime_ns))
+        return tuple(found)
