@@ -134,6 +134,8 @@ def folder_task_data(
     check_task_name(task_name)
     file, folder = data_dir / f"{task_name}.npz", data_dir / task_name
     if file.exists():
+        if folder.is_dir():
+            _say(f"{file} is read, and the folder {folder.name}/ beside it is not", warn=True)
         data = load_npz(file, seed=seed, classes=classes, may_lack_test=True, may_lack_labels=True)
     elif folder.is_dir():
         data = load_folder(
@@ -160,6 +162,8 @@ def what_is_there(data_dir: Path, task_name: str) -> tuple[str, str]:
     names = {name.rstrip("/").removesuffix(".npz").lower(): name for name in found}
     near = difflib.get_close_matches(task_name.lower(), names, n=1, cutoff=0.75)
     hint = f" (is it {names[near[0]]}?)" if near and names[near[0]] != f"{task_name}/" else ""
+    if not hint and len(found) > 1 and all(name.endswith("/") for name in found):
+        hint = f" (are its folders the classes? move them into {task_name}/)"
     return looked + hint, ", ".join(found[:20]) or "nothing"
 
 

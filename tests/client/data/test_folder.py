@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.data import Dataset, load_dataset, parse_task
+from client.data import Dataset, folder_task_data, load_dataset, parse_task
+from client.data.folder import what_is_there
 from recast_core.errors import RecastError
 
 
@@ -205,3 +206,23 @@ def test_letters_of_either_case_are_two_classes(tmp_path: Path) -> None:
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this file system does not tell them apart")
     assert _load(tmp_path).classes == ("A", "a")
+
+
+def test_a_data_folder_that_is_the_task_itself_and_data_twice_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _images(tmp_path / "rose", ["rose", "tulip"])
+    told, found = what_is_there(tmp_path / "rose", "flowers")
+    assert told.endswith("(are its folders the classes? move them into flowers/)")
+    assert found == "rose/, tulip/"
+    _images(tmp_path / "flowers")
+    pixels = np.zeros((4, 8, 8), np.uint8)
+    np.savez(
+        tmp_path / "flowers.npz", x_train=pixels, y_train=np.arange(4) % 2, x_test=pixels,
+        y_test=np.arange(4) % 2, classes=np.array(["a", "b"]),
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        data = folder_task_data(tmp_path, "flowers", 8)
+    assert data is not None
+    assert data.class_names == ("a", "b")
+    assert "flowers.npz is read, and the folder flowers/ beside it is not" in caplog.text
