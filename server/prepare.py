@@ -65,7 +65,9 @@ def make_heads(settings: Settings, classes_of: ClassesOf | None) -> Heads:
         names = _deployed_classes(settings) or classes_of
         loaded = load_backbone(settings.backbone)
         outputs = outputs_of(loaded.model.get_submodule(loaded.head)) or 0
-    return Heads(settings.head_kind, width, settings.baseline, bits, names, outputs)
+    return Heads(
+        settings.head_kind, width, settings.baseline, bits, names, outputs, settings.max_weight
+    )
 
 
 def _deployed_classes(settings: Settings) -> ClassesOf | None:

@@ -14,8 +14,9 @@ from recast_core.classes import some
 from recast_core.task_spec import parse_task
 from server.record import control
 from server.record.ledger import Ledger
-from server.record.lock import is_held
+from server.record.lock import hold, is_held
 from server.record.registry import Accuracy, Registry, Run, Task
+from server.record.rewinding import ask_rewind, reopen, rewind_asked
 
 _FITTED = {"accuracy": "accuracy", "head only": "head_only_accuracy"}
 _KEPT = {
@@ -94,6 +95,11 @@ def show(name: str, run: Path | None) -> dict[str, Any]:
                 for entry in registry.accuracies(found.id)
                 if entry.task == task.number
             ],
+            "rewinds": [
+                {"from": entry.before, "to": entry.round, "asked": entry.asked, "done": entry.done}
+                for entry in registry.rewinds(found.id)
+                if entry.task == task.number
+            ],
             "class_names": list(registry.class_lists(found.id).get(task.number, ())),
             "coefficients": (
                 registry.coefficients(found.id, task.number).tolist() if rounds else None
@@ -112,6 +118,23 @@ def add(run: Path, spec: str) -> dict[str, Any]:
     when = "from its next round on" if running else "when it is started again with its settings"
     print(f"task {parsed.name} is number {number} of run {found.id}: the server learns it {when}")
     return {"run": found.id, "task": parsed.name, "number": number, "running": running}
+
+
+def rewind(name: str, round_: int, run: Path | None) -> dict[str, Any]:
+    """Let a task go back to what it was after a round: now, or before a server's next round."""
+    with opened(run) as (registry, found):
+        folder = registry.path.parent
+        running = is_held(folder)
+        if running:
+            ask_rewind(registry, found.id, name, round_)
+        else:
+            with hold(folder):
+                ask_rewind(registry, found.id, name, round_)
+                rewind_asked(registry, found.id)
+                reopen(registry, found.id)
+    when = "before its server's next round" if running else "now; its command goes on from there"
+    print(f"task {name} of run {found.id} goes back to round {round_}: {when}")
+    return {"run": found.id, "task": name, "round": round_, "running": running}
 
 
 def close(run: Path) -> dict[str, Any]:
@@ -175,6 +198,9 @@ def _print_task(report: dict[str, Any]) -> None:
         ("message bytes down", f"{report['bytes']['message_down']:,}"),
     ):
         table.add_row(label, value)
+    for entry in report["rewinds"]:
+        when = f"on {entry['done']}" if entry["done"] else "asked, not yet done"
+        table.add_row("rewound", f"from round {entry['from']} to {entry['to']}, {when}")
     kept = "zero_byte_accuracy" in report
     for name, title in _BASELINES.items() if kept else ():
         if name in report["baselines"]:

@@ -97,6 +97,21 @@ def add(run: Path, spec: str, json_path: Path | None) -> None:
 
 
 @tasks.command()
+@click.argument("task")
+@click.option("--round", "round_", type=int, required=True, help="A recorded round; 0: the start.")
+@run_folder
+@options.json_file
+def rewind(task: str, round_: int, run: Path | None, json_path: Path | None) -> None:
+    """Let a task go back to what it was after a round; its run goes on from there.
+
+    Example: recast tasks rewind digits --round 3 --run runs/20260102-030405
+    """
+    from experiments.command.tasks import rewind as run_rewind
+
+    report(json_path, lambda: run_rewind(task, round_, run))
+
+
+@tasks.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @options.json_file
 def close(run: Path, json_path: Path | None) -> None:

@@ -166,6 +166,11 @@ def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
                 "accuracy": first.accuracy if first else None,
                 "median_accuracy": medians.get(first.id) if first else None,
                 "held_back": held_back[task.number],
+                "rewinds": [
+                    {"from": row.before, "to": row.round, "asked": row.asked, "done": row.done}
+                    for row in registry.rewinds(entry.id)
+                    if row.task == task.number
+                ],
                 "head_only_accuracy": first.head_only_accuracy if first else None,
                 "last_accuracy": last.accuracy if last else None,
                 "change": last.accuracy - first.accuracy if first and last else None,

@@ -24,6 +24,7 @@ from server.record.tables import (
     HeldBack,
     Median,
     RefusalEntry,
+    Rewind,
     Round,
     Run,
     ShareEntry,
@@ -179,6 +180,12 @@ class History(Closing):
         with self.reading() as session:
             found = session.scalars(query.where(Accuracy.run == run))
             return {row.evaluation: row.median for row in found}
+
+    def rewinds(self, run: int) -> list[Rewind]:
+        """What tasks went back to, or are to, in the order of asking."""
+        query = select(Rewind).where(Rewind.run == run).order_by(Rewind.id)
+        with self.reading() as session:
+            return list(session.scalars(query))
 
     def held_back(self, run: int) -> list[HeldBack]:
         """The updates that did not count whole, by task, round and client."""

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from recast_core.errors import RecastError
 from server.record.database import plain_errors
 from server.record.history import History
-from server.record.tables import Run, Task
+from server.record.tables import Rewind, Run, Task
 
 
 def now() -> str:
@@ -70,7 +70,7 @@ class Runs(History):
             found.status, found.finished = status, now()
 
     def finish_with(self, run: int, tasks: int) -> bool:
-        """End a run as finished, unless more than ``tasks`` tasks have been added to it meanwhile.
+        """End a run as finished, unless it has more than ``tasks`` tasks or one is to go back.
 
         Returns:
             Whether it ended; what is added later is refused.
@@ -78,7 +78,8 @@ class Runs(History):
         with self.writing(f"the end of run {run}") as session:
             found = self.existing(session, run)
             count = select(func.count()).select_from(Task).where(Task.run == run)
-            if (session.scalar(count) or 0) > tasks:
+            asked = select(Rewind.id).where(Rewind.run == run, Rewind.done.is_(None)).limit(1)
+            if (session.scalar(count) or 0) > tasks or session.scalar(asked) is not None:
                 return False
             found.status, found.finished = "finished", now()
         return True

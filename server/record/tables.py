@@ -16,7 +16,7 @@ from sqlalchemy.types import LargeBinary, String
 
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
-SCHEMA = 7
+SCHEMA = 8
 # Later schemas have only added tables, and kinds of bytes: a file of this one is completed when it
 # is opened.
 OLDEST = 2
@@ -148,6 +148,49 @@ class HeldBack(Base, kw_only=True):
     round: Mapped[int] = mapped_column(primary_key=True)
     client: Mapped[str] = mapped_column(primary_key=True)
     share: Mapped[float]
+
+
+class Rewind(Base, kw_only=True):
+    """A task is to go back, or has gone back (``done``), to ``round`` from ``before``."""
+
+    __tablename__ = "rewinds"
+    __table_args__ = (
+        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
+        CheckConstraint("round >= 0 AND before > round"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    run: Mapped[int]
+    task: Mapped[int]
+    round: Mapped[int]
+    before: Mapped[int]
+    asked: Mapped[str]
+    done: Mapped[str | None] = mapped_column(default=None)
+
+
+class RewoundRound(Base, kw_only=True):
+    """A round that was recorded, and from which its task went back."""
+
+    __tablename__ = "rewound_rounds"
+    rewind: Mapped[int] = mapped_column(ForeignKey("rewinds.id"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    count: Mapped[int]
+    coefficients: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+    examples: Mapped[int]
+    clients: Mapped[int]
+    recorded: Mapped[str]
+
+
+class RewoundAccuracy(Base, kw_only=True):
+    """An evaluation of a round from which its task went back."""
+
+    __tablename__ = "rewound_accuracies"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    rewind: Mapped[int] = mapped_column(ForeignKey("rewinds.id"))
+    round: Mapped[int]
+    after_task: Mapped[int]
+    accuracy: Mapped[float]
+    examples: Mapped[int]
+    clients: Mapped[int]
 
 
 class Baseline(Base, kw_only=True):

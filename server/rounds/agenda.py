@@ -11,6 +11,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.classes import Names
 from server.exchange.share import agreed_classes
 from server.record.resume import changed_shares
+from server.record.rewinding import rewind_asked
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState
 
@@ -37,6 +38,8 @@ class Agenda:
         """Take up tasks that are new in the registry; every node is greeted with the whole list."""
         federation = self._federation
         registry, run = federation.registry, federation.run
+        for number in rewind_asked(registry, run):
+            self._go_back(number)
         tasks = registry.tasks(run)
         if len(tasks) == len(self.states):
             return
@@ -66,6 +69,22 @@ class Agenda:
             [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks],
             {state.number: state.classes for state in self.states.values() if state.classes},
         )
+
+    def _go_back(self, number: int) -> None:
+        """Take a task's state from the registry again, where it went back to an earlier round."""
+        federation, state = self._federation, self.states.get(number)
+        federation.heads.forget(number)
+        if state is None:
+            return
+        round_ = federation.registry.last_rounds(federation.run).get(number, 0)
+        state.vector = (
+            federation.registry.coefficients(federation.run, number, round_)
+            if round_
+            else federation.start.initial_vector.numpy().copy()
+        )
+        state.round, state.attempts = round_, 0
+        state.evaluated = state.given_up = False
+        logger.warning("task %s goes back to round %d", state.name, round_)
 
     @property
     def began(self) -> bool:

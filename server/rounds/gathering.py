@@ -21,6 +21,7 @@ from server.exchange.share import Share, agreed_classes
 from server.exchange.traffic import Topic, Traffic, is_answer
 from server.rounds.checks import check_head
 from server.rounds.state import TaskState
+from server.rounds.weights import limited_statistics
 
 logger = logging.getLogger("recast.server")
 ClassesOf = Callable[[str], Names | None]
@@ -71,6 +72,7 @@ class Heads:
         classes_of: the class list of a task by its source; its answer, or itself, is ``None`` where
             only the clients know it.
         outputs: of a classifier that is kept; 0 of any other head.
+        max_weight: times their median that a client's examples may count; 0 for no limit.
     """
 
     kind: str = "local"
@@ -79,6 +81,7 @@ class Heads:
     bits: int = BROADCAST_BITS
     classes_of: ClassesOf | None = None
     outputs: int = 0
+    max_weight: float = 0.0
     _merged: dict[tuple[int, bool], bytes] = field(default_factory=dict)
 
     @property
@@ -90,6 +93,11 @@ class Heads:
     def stay(self) -> bool:
         """Whether the deployed classifier stays, for which one class is enough to learn from."""
         return head_kind(self.kind).kept
+
+    def forget(self, task: int) -> None:
+        """Make a task's head again when it is wanted: its coefficients have changed."""
+        for of_start in (False, True):
+            self._merged.pop((task, of_start), None)
 
     def can_train(self, share: Share) -> bool:
         """Whether a client has enough of a task to learn from."""
@@ -195,7 +203,8 @@ class Heads:
             return
         kind: HeadKind = head_kind(self.kind)
         try:
-            merged = kind.merge(statistics, classes)
+            within = limited_statistics(self.kind, statistics, self.max_weight)
+            merged = kind.merge(within, classes)
             assert merged is not None
             self._merged[task.number, of_start] = pack_head(merged, self.kind)
         except (RecastError, RuntimeError) as error:

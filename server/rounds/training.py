@@ -93,7 +93,8 @@ class Training:
             for node in nodes:
                 self._asked[node, state.number] = round_
                 if federation.plan.hyper.error_feedback:
-                    body.train.counted = self._counted.get((node, state.number), 0)
+                    counted = self._counted.get((node, state.number), 0)
+                    body.train.counted = counted if counted <= state.round else 0
                 messages.append(federation.traffic.send(node, body, Topic(state.name, round_)))
         return messages
 

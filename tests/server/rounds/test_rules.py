@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from recast_core.heads import head_kind, right_answers
 from server.rounds.aggregation import aggregation, shares
 from server.rounds.contribution import Aggregate, Contribution
-from server.rounds.weights import limited
+from server.rounds.weights import limited, limited_statistics
 
 DIMENSION = 5
 ALL = ("clipped", "mean", "median", "trimmed", "geometric-median", "krum", "multi-krum")
@@ -127,3 +129,25 @@ def test_one_of_two_clients_cannot_raise_the_limit_of_weights_by_claiming_more()
     assert limited([2**32 - 1, 40], 0.0) == [2**32 - 1, 40]
     assert limited([7], 1.0) == [7]
     assert limited([], 3.0) == limited([0], 3.0)[:0] == []
+
+
+@pytest.mark.parametrize("kind", ["means", "ridge", "shared"])
+def test_a_head_does_not_follow_one_client_that_claims_everything(kind: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(3, 4, generator=random)
+    told = []
+    for _ in range(6):
+        labels = torch.arange(30) % 3
+        features = centres[labels] + torch.randn(30, 4, generator=random)
+        told.append(head_kind(kind).statistics(features, labels, 3))
+    wrong = head_kind(kind).statistics(centres.roll(1, 0)[labels] + 0.1 * features, labels, 3)
+    liar = dict(wrong) | {"counts": torch.full((3,), 2**31 - 1, dtype=torch.int32)}
+    tests = centres[labels] + torch.randn(30, 4, generator=random)
+
+    def right(most: float) -> int:
+        head = head_kind(kind).merge(limited_statistics(kind, [*told, liar], most), 3)
+        assert head is not None
+        return right_answers(head, tests, labels)
+
+    assert right(3.0) > 20 > right(0.0)
+    assert limited_statistics(kind, told, 3.0) == told
