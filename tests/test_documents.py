@@ -30,6 +30,7 @@ ADDED = {
     "recast simulate": f"{_SHORT} {_TINY}",
     "recast simulate --backbone": _SHORT,
     "recast simulate --engine ray": f"{_SHORT} {_TINY} --tasks digits",
+    "recast simulate --secure-aggregation": f"--clients 3 --rounds 1 --epochs 1 {_TINY}",
     "recast simulate --clients 50": f"--clients 4 --rounds 1 --epochs 1 {_TINY}",
     "recast serve": "--listen 127.0.0.1:9441 --rounds 1 --epochs 1",
     "recast bank": (

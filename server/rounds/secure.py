@@ -82,7 +82,7 @@ class SecureSums:
         if roster is None:
             return [], pb.SecureRound()
         asked = [node for group in roster.groups for node in group]
-        hyper = federation.plan.hyper
+        hyper = federation.plan.hyper_of(topic.round)
         levels = plan(
             [shares[node].train_examples for node in asked],
             max(map(len, roster.groups)),

@@ -260,6 +260,14 @@ def test_a_server_that_is_killed_at_any_moment_asks_again_and_ends_in_the_same_b
         assert [r.round for r in again.registry.rounds(again.run, 1)] == [1, 2]
 
 
+def test_steps_become_finer_as_the_rate_falls(federation: Make) -> None:
+    clients = fleet(3)
+    federation(nodes=3, scripts=clients, secure=True, rounds=4, falls=True).go()
+    steps = [told.step for told in clients[1].told]
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] < steps[0] / 5
+
+
 def test_keys_and_rosters_travel_once_while_the_clients_stay(federation: Make) -> None:
     made = federation(nodes=4, scripts=fleet(4), secure=True, rounds=3)
     made.go()
