@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def row(count: int, numbers: int, bits: int, own: Sequence[Identity | None]) -> 
         unit=levels.unit,
     )
     broadcast = pb.Broadcast(bank=BANK, task=TASK, round=ROUND, secure=told)
-    about = {"bank": BANK, "task": TASK, "round": ROUND}
+    about: dict[str, Any] = {"bank": BANK, "task": TASK, "round": ROUND}
     random = np.random.default_rng(0)
     offsets = random.normal(0, 0.05, (count, numbers)).astype(np.float32)
     plain = encode(offsets[0], bits)

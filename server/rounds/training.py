@@ -24,6 +24,7 @@ from server.rounds.federation import Federation
 from server.rounds.hidden import hidden_contributions
 from server.rounds.nearest import candidates, from_here, origin
 from server.rounds.private import PrivateDrawing, PrivateRounds
+from server.rounds.rules.mean import average
 from server.rounds.secure import SecureSums
 from server.rounds.state import TaskState
 
@@ -228,6 +229,8 @@ class Training:
         """A task's next vector, where updates are hidden or have a budget."""
         if self._private is not None and self._federation.start.sent:
             return self._private.move(state, contributions)
+        if self._secure is not None:
+            return average(state.vector, contributions)
         return self._federation.plan.aggregate(state.vector, contributions)
 
     def _nobody_drawn(self, state: TaskState) -> bool:
