@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recast_core.extras import needed
+
 Indices = npt.NDArray[np.int64]
 _MIN_SIZES = (10, 1)
 
@@ -21,8 +23,9 @@ def deal_dirichlet(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    from datasets import Dataset as Table
-    from flwr_datasets.partitioner import DirichletPartitioner
+    with needed("a Dirichlet partition", "flwr-datasets", "sim"):
+        from datasets import Dataset as Table
+        from flwr_datasets.partitioner import DirichletPartitioner
 
     table = Table.from_dict({"label": labels, "index": np.arange(len(labels))})
     for minimum in (*_MIN_SIZES, 0):

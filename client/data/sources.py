@@ -17,6 +17,7 @@ from client.data.npz import load_npz, npz_classes
 from client.data.torchvision_data import load_torchvision
 from client.data.transforms import Part, apply_transforms
 from recast_core.errors import RecastError
+from recast_core.extras import needed
 from recast_core.task_spec import TaskSpec, parse_task
 
 _PART_SEED = 50
@@ -130,7 +131,8 @@ def _load_source(
 
 def _load_digits() -> Dataset:
     """Load scikit-learn's 1797 digits of 8 x 8 pixels, 0..16 scaled to 0..255, a quarter test."""
-    from sklearn.datasets import load_digits
+    with needed("the data digits", "scikit-learn", "sim"):
+        from sklearn.datasets import load_digits
 
     bunch = load_digits()
     x: Images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import Images
+from recast_core.extras import needed
 from recast_core.shifts.table import Shift, parse_shift
 
 NOISE_SIGMA = 25.5
@@ -97,7 +98,8 @@ def _noisy(images: Images, keys: _Seeds) -> Images:
 
 def _blurred(images: Images, _keys: _Seeds) -> Images:
     """Gaussian blur, sigma 1 pixel up to 32 pixels of height and a 32nd of the height above."""
-    from scipy.ndimage import gaussian_filter
+    with needed("+blurred", "scipy", "sim"):
+        from scipy.ndimage import gaussian_filter
 
     sigma = max(1.0, images.shape[1] / 32)
     sigmas = (0.0, sigma, sigma, 0.0)[: images.ndim]

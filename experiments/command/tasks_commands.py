@@ -59,7 +59,18 @@ def show(task: str, run: Path | None, json_path: Path | None) -> None:
 @tasks.command()
 @click.argument("task")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="A .safetensors file."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A .safetensors or .onnx file, or a folder.",
+)
+@click.option(
+    "--format",
+    "form",
+    default="",
+    help="safetensors, onnx (one model, merged), or onnx-tasks (a folder: a model for the bank, "
+    "and kilobytes that switch it to a task). By the file's suffix if not given.",
 )
 @click.option("--data", default="", help="Fit a ridge head on this DATA and export it too.")
 @skip_unreadable
@@ -68,18 +79,22 @@ def show(task: str, run: Path | None, json_path: Path | None) -> None:
 def export(
     task: str,
     output: Path,
+    form: str,
     data: str,
     skip_unreadable: bool,
     run: Path | None,
     json_path: Path | None,
 ) -> None:
-    """Write a task as a plain torch model, merged, without a trace of templates.
+    """Write a task as a plain torch or ONNX model, merged, without a trace of templates.
 
-    Example: recast tasks export digits -o digits.safetensors --data digits
+    Example: recast tasks export digits -o digits.onnx --data digits
     """
     from experiments.command.tasks_export import export as run_export
 
-    report(json_path, lambda: run_export(task, output, data, run, skip_unreadable=skip_unreadable))
+    report(
+        json_path,
+        lambda: run_export(task, output, data, run, form, skip_unreadable=skip_unreadable),
+    )
 
 
 @tasks.command()

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from client.data import load_dataset, parse_task
 from client.data.class_ids import dataset_in_task_ids
+from experiments.command import onnx_file
 from experiments.command.deployed import Deployed, deploy, keeps_head
+from experiments.command.export_forms import form_of
 from experiments.command.run_folder import Learned, learned, opened
 from experiments.command.sight import Sight
 from recast_core.backbones.architectures import (
@@ -29,6 +31,8 @@ from recast_core.files import write_atomically
 from recast_core.fitting import features_of
 from recast_core.heads.ridge import ridge_head
 from recast_core.library import TaskLibrary
+from recast_core.library.task import SUFFIX, file_name
+from recast_core.model import replace_module
 
 logger = logging.getLogger("recast.data")
 
@@ -55,15 +59,19 @@ class _Content:
     """What goes into the file.
 
     Attributes:
-        state: of the plain model; without its classifier where nobody knows one.
+        model: plain; without its classifier where nobody knows one.
+        state: of the plain model, likewise.
         architecture: that builds it.
         head: ``backbone`` (kept), ``ridge`` (fitted here) or ``none``.
         classes: the names of its classes, empty where nobody knows them.
         accuracy: on the data's own test images, a fraction.
         said: about the classifier, for a person.
         sight: how the images were made ready; ``None`` without data.
+        linear: the classifier alone, where there is one.
+        recomputed: the model has BatchNorm statistics of the data.
     """
 
+    model: nn.Module
     state: Mapping[str, Tensor]
     architecture: str
     head: str
@@ -71,10 +79,18 @@ class _Content:
     accuracy: float | None
     said: str
     sight: Sight | None = None
+    linear: nn.Linear | None = None
+    recomputed: bool = False
 
 
 def export(
-    name: str, output: Path, data: str, run: Path | None, *, skip_unreadable: bool = False
+    name: str,
+    output: Path,
+    data: str,
+    run: Path | None,
+    form: str = "",
+    *,
+    skip_unreadable: bool = False,
 ) -> dict[str, Any]:
     """Write the merged model of a task to ``output`` and return what it is as JSON values.
 
@@ -86,8 +102,7 @@ def export(
     Raises:
         RecastError: no such run or task, data that cannot be used, or another suffix.
     """
-    if output.suffix != ".safetensors":
-        raise RecastError(f"cannot export to {output}: name a file that ends in .safetensors")
+    form = form_of(output, form)
     with opened(run) as (registry, found):
         model = learned(registry, found, name)
     about = {
@@ -110,9 +125,21 @@ def export(
     about |= {"head": content.head, "architecture": content.architecture}
     if content.classes:
         about["classes"] = json.dumps(content.classes)
-    write_atomically(output, safetensors.torch.save(dict(content.state), about))
-    size = output.stat().st_size
-    print(f"{output}: {size:,} bytes, {content.architecture}")
+    beside: dict[str, Any] = {}
+    if form == "safetensors":
+        write_atomically(output, safetensors.torch.save(dict(content.state), about))
+        size = output.stat().st_size
+        print(f"{output}: {size:,} bytes, {content.architecture}")
+    else:
+        if form == "onnx-tasks":
+            with opened(run) as (registry, found):
+                again = learned(registry, found, name)
+            beside = _switched(again, content, output, about)
+        else:
+            example = model.backbone.preprocess.example(2)
+            beside = onnx_file.write_merged(content.model, example, output, about)
+        size = beside["bytes"]
+        print(f"{output}: {size:,} bytes, ONNX for onnxruntime")
     print(content.said + (f": {content.accuracy:.1%} of {data}'s test images" if data else ""))
     return {
         "path": str(output),
@@ -121,39 +148,84 @@ def export(
         "head": content.head,
         "classes": list(content.classes) if content.head != "none" else None,
         "test_accuracy": content.accuracy,
+        **beside,
     }
 
 
+def _switched(
+    model: Learned, content: _Content, folder: Path, about: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write the bank's model and this task's numbers."""
+    if content.recomputed:
+        raise RecastError(
+            "BatchNorm statistics of DATA are no part of a switch: leave out --data, or export "
+            "with --format onnx"
+        )
+    head = content.linear
+    if head is None:
+        raise RecastError("a switch needs the task's head: give --data DATA to fit one")
+    name = file_name(model.task.name).removesuffix(SUFFIX)
+    example = model.backbone.preprocess.example(2)
+    found = onnx_file.write_switched(model.net, head, example, folder, name, about)
+    print(f"{found['task']}: {found['task_bytes']:,} bytes switch {folder / onnx_file.MODEL} to it")
+    return found
+
+
 def _kept(found: Deployed, model: Learned) -> _Content:
-    state = _state(found.model)
+    state, last = _state(found.model), found.model.get_submodule(model.backbone.head)
+    linear = last if isinstance(last, nn.Linear) else None
     said = f"the deployed classifier of {len(found.classes)} classes"
     if found.recomputed:
         said += ", BatchNorm statistics of the data's images"
     built = architecture(model.backbone.spec, state)
-    return _Content(state, built, "backbone", found.classes, found.accuracy, said, found.sight)
+    return _Content(
+        found.model,
+        state,
+        built,
+        "backbone",
+        found.classes,
+        found.accuracy,
+        said,
+        found.sight,
+        linear,
+        found.recomputed,
+    )
 
 
 def _fitted(model: Learned, data: str, *, skip_unreadable: bool) -> _Content:
     fitted = fit_head(model, data, skip_unreadable=skip_unreadable)
     library = TaskLibrary(model.bank)
     library.add(model.task.name, model.net.coefficients.sent(), fitted.head, fitted.classes)
-    state = _state(library.export(model.net, model.task.name))
+    plain = library.export(model.net, model.task.name)
+    state = _state(plain)
     said = f"ridge head of {len(fitted.classes)} classes"
     built = architecture(model.backbone.spec, state)
-    return _Content(state, built, "ridge", fitted.classes, fitted.accuracy, said, fitted.sight)
+    return _Content(
+        plain,
+        state,
+        built,
+        "ridge",
+        fitted.classes,
+        fitted.accuracy,
+        said,
+        fitted.sight,
+        fitted.head,
+    )
 
 
 def _features(model: Learned) -> _Content:
     # The classifier that the backbone came with knows other classes: it is left out, and kept
     # until then because it shows which architecture this is.
-    state = _state(model.net.merge())
+    plain = model.net.merge()
+    state = _state(plain)
     built, prefix = architecture(model.backbone.spec, state), f"{model.backbone.head}."
     state = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    replace_module(plain, model.backbone.head, nn.Identity())
     said = (
         "no classifier: clients keep their heads to themselves, so this is the model up to its "
         "features; give --data DATA to fit a ridge head on it"
     )
-    return _Content(state, built, "none", model.classes, None, said)
+    return _Content(plain, state, built, "none", model.classes, None, said)
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
-from scipy.special import ndtri
+
+from recast_core.extras import needed
 
 Double = NDArray[np.float64]
 # So many independent standard Gaussian numbers: float64 ``[count]``.
@@ -34,6 +35,9 @@ def secure_noise() -> Noise:
         words = np.frombuffer(stream.update(bytes(8 * count)), "<u8")
         # 53 bits, and never 0 or 1.
         return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+    with needed("noise", "scipy", "privacy"):
+        from scipy.special import ndtri
 
     def noise(count: int) -> Double:
         drawn = np.asarray(ndtri(uniform(_DRAWS * count)), np.float64)
