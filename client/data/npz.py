@@ -118,9 +118,10 @@ def _read(path: Path, only: Collection[str] = ()) -> _Arrays:
             found = {key: file[key] for key in file.files if key in (only or wanted)}
             return found | {_KEYS: np.array(sorted(file.files))}
     # AttributeError, TypeError: np.load gives an array, not an archive, for a .npy file.
+    # MemoryError, OverflowError: a header that claims more than there is.
     except (
         OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, NotImplementedError,
-        zipfile.BadZipFile, zlib.error,
+        zipfile.BadZipFile, zlib.error, MemoryError, OverflowError,
     ) as error:  # fmt: skip
         cause = " ".join(str(error).split())[:80]
         raise RecastError(

@@ -171,13 +171,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rows", type=Path, default=Path("attacks.jsonl"))
-    parser.add_argument("--quick", action="store_true", help="one seed, one rule and two attacks")
+    parser.add_argument("--quick", action="store_true", help="the default rule, two rounds in all")
     options = parser.parse_args(arguments)
     for name in ("recast", "flwr"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = Settings(
         tasks=options.task, rounds=options.rounds, epochs=options.epochs, device="cpu"
     )
+    if options.quick:
+        options.rules, options.seeds, options.hostile = ["clipped"], [0], [1]
+        options.attacks, settings = ["none", "huge"], replace(settings, rounds=1, epochs=1)
     wanted = list(cells(options.rules, options.attacks, options.hostile, options.seeds))
     kept = [json.loads(line) for line in _lines(options.rows)]
     done = {tuple(row[name] for name in ("rule", "attack", "hostile", "seed")) for row in kept}

@@ -157,7 +157,13 @@ class History(Closing):
                 f"{self.path} is damaged: round {found.round} of {which} holds "
                 f"{len(found.coefficients)} bytes for {found.count} coefficients; restore a copy"
             )
-        return np.frombuffer(found.coefficients, "<f4").astype(np.float32)
+        vector = np.frombuffer(found.coefficients, "<f4").astype(np.float32)
+        if not np.isfinite(vector).all():
+            raise RecastError(
+                f"{self.path} is damaged: round {found.round} of {which} holds NaN or infinity; "
+                "restore a copy, or go back with `recast tasks rewind`"
+            )
+        return vector
 
     def accuracies(self, run: int) -> list[Accuracy]:
         """All evaluations of a run in the order of recording."""
