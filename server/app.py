@@ -19,12 +19,10 @@ from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.task_spec import parse_tasks
 from recast_core.text import plain
-from recast_core.wire.codec import encoded_length
 from server.exchange.carried import Ending
 from server.exchange.notices import Noticing
 from server.exchange.observer import LogObserver, Observer
-from server.exchange.traffic import Limited
-from server.prepare import keep_bank, kept_start, make_heads, make_start
+from server.prepare import check_length, keep_bank, kept_start, make_heads, make_start
 from server.record.farewell import farewell_given, owe_farewell, owed_farewell
 from server.record.lock import hold, settle
 from server.record.registry import Registry, Run
@@ -152,7 +150,7 @@ def run_federation(
         with Registry(path) as registry:
             settle(registry)
             previous, start = _start(registry, settings, config, fresh)
-            _check_length(grid, start, settings.width(start.sent))
+            check_length(grid, start, settings)
             settings = as_begun(settings, previous.config if previous else config)
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
@@ -222,16 +220,6 @@ def _start(
             "--run-dir"
         )
     return previous, start
-
-
-def _check_length(grid: Grid, start: Start, bits: int) -> None:
-    """Refuse a run whose updates the grid cannot carry, before anybody trains."""
-    longest = encoded_length(start.sent, bits)
-    if isinstance(grid, Limited) and longest > grid.longest_reply:
-        raise RecastError(
-            f"an update of {longest:,} bytes, the link carries {grid.longest_reply:,}: use another "
-            "method or fewer bits, or Flower's deployment"
-        )
 
 
 def _open_run(

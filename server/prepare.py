@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 
 import torch
+from flwr.serverapp import Grid
 
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.banks import PACKAGED, load_bank
+from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from recast_core.heads import head_kind
 from recast_core.learner import method_learner
@@ -17,8 +19,11 @@ from recast_core.methods.edits import taken_apart
 from recast_core.mimicry import mimic
 from recast_core.model import attach
 from recast_core.objectives import outputs_of
+from recast_core.secure.members import longest_hidden
 from recast_core.settings import Settings
 from recast_core.start import Start
+from recast_core.wire.codec import encoded_length
+from server.exchange.traffic import Limited
 from server.rounds.gathering import ClassesOf, Heads
 
 logger = logging.getLogger("recast.server")
@@ -105,3 +110,19 @@ def kept_start(folder: Path, sha256: bytes, settings: Settings) -> Start:
     """
     path = bank_path(folder, sha256)
     return TemplateBank.load(path, sha256) if path.exists() else make_start(settings)
+
+
+def check_length(grid: Grid, start: Start, settings: Settings) -> None:
+    """Refuse a run whose updates the grid cannot carry, before anybody trains.
+
+    Raises:
+        RecastError: it cannot.
+    """
+    longest = encoded_length(start.sent, settings.width(start.sent))
+    if settings.secure_aggregation:
+        longest = longest_hidden(start.sent)
+    if isinstance(grid, Limited) and longest > grid.longest_reply:
+        raise RecastError(
+            f"an update of {longest:,} bytes, the link carries {grid.longest_reply:,}: use another "
+            "method or fewer bits, or Flower's deployment"
+        )
