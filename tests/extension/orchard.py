@@ -121,5 +121,5 @@ def make_times(argument: str) -> Transform:
 register_source("themselves", Themselves)
 register_method("biases", Biases)
 register_head(Centres)
-register_aggregation("median", median)
+register_aggregation("own-median", median)
 register_transform("times", make_times)

@@ -23,7 +23,7 @@ from server.rounds import aggregation
 from server.rounds.aggregation import Contribution
 
 HERE = Path(__file__).parent
-OF_RECAST = ("--source", "themselves", "--head", "centres", "--aggregation", "median")
+OF_RECAST = ("--source", "themselves", "--head", "centres", "--aggregation", "own-median")
 TRANSFORM = ("--transforms", "times:0.5")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -166,7 +166,7 @@ def test_the_plugins_of_the_document_do_what_it_says(
     assert load_plugins() == ("document_0", "document_1")
     load_plugins.cache_clear()
     contributions = [Contribution(np.full(2, n, np.float32), 1) for n in (1, 2, 60)]
-    found = aggregation.aggregation("median")(np.ones(2, np.float32), contributions)
+    found = aggregation.aggregation("own-median")(np.ones(2, np.float32), contributions)
     assert found.dtype == np.float32
     assert found.tolist() == [3, 3]
     hyper = Hyperparameters(bits=32, transforms="clip:0.5 times:2")
