@@ -14,6 +14,7 @@ from experiments.report.plots import (
     colour_scale,
     make_spec,
     tip,
+    whole_ticks,
 )
 
 CELL_HEIGHT, CELL_WIDTH, LABELS_WIDTH = 38, 38, 120
@@ -41,7 +42,7 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
             "type": "quantitative",
             "title": "rounds of the run",
             "scale": {"domain": [0, max(last, 1)], "nice": False},
-            "axis": {"tickMinStep": 1, "tickCount": 8, "format": "d", "grid": False},
+            "axis": {"values": whole_ticks(max(last, 1)), "format": "d", "grid": False},
         },
         "y": accuracy_axis("accuracy"),
         "color": colour,

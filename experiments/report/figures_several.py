@@ -15,6 +15,7 @@ from experiments.report.plots import (
     colour_scale,
     make_spec,
     tip,
+    whole_ticks,
 )
 
 Data = dict[str, Any]
@@ -73,12 +74,14 @@ def curves_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
     if not rows:
         return None
     colours = colour_of(labels)
+    last = max(row["run_round"] for row in rows)
     where = {
         "x": {
             "field": "run_round",
             "type": "quantitative",
             "title": "rounds of the run",
-            "axis": {"tickMinStep": 1, "tickCount": 8, "format": "d", "grid": False},
+            "scale": {"domain": [0, max(last, 1)], "nice": False},
+            "axis": {"values": whole_ticks(max(last, 1)), "format": "d", "grid": False},
         },
         "y": accuracy_axis("accuracy"),
         "color": colour_scale("run", colours),

@@ -55,6 +55,12 @@ def accuracy_axis(field: str) -> dict[str, Any]:
     }
 
 
+def whole_ticks(last: int) -> list[int]:
+    """Whole numbers from 0 to ``last`` for an axis: at most nine, evenly spaced."""
+    step = max(1, -(-last // 8))
+    return list(range(0, last + 1, step))
+
+
 def colour_scale(field: str, colours: Mapping[str, str]) -> dict[str, Any]:
     """The colour channel of a name; its legend is the page's."""
     scale = {"domain": list(colours), "range": list(colours.values())}

@@ -16,6 +16,7 @@ from experiments.report import report
 from experiments.report.data import find_registry, report_data
 from experiments.report.figures import accuracy_figure
 from experiments.report.page import plotting_library, render
+from experiments.report.plots import whole_ticks
 from experiments.report.points import read_points
 from experiments.report.repetition import reproduce
 from recast_core.errors import RecastError
@@ -200,3 +201,11 @@ def test_without_the_plotting_library_the_error_is_one_line(
         report(large_run, tmp_path / "r.html")
     assert list(tmp_path.iterdir()) == []
     report(large_run, page=False)
+
+
+@pytest.mark.parametrize("last", [1, 2, 7, 8, 9, 100, 12345])
+def test_an_axis_of_rounds_has_whole_numbers_each_once(last: int) -> None:
+    ticks = whole_ticks(last)
+    assert ticks[0] == 0
+    assert ticks[-1] <= last
+    assert 2 <= len(ticks) == len(set(ticks)) <= 9
