@@ -175,20 +175,21 @@
           document.documentElement.dataset.refreshed = String(1 + Number(document.documentElement.dataset.refreshed || 0));
           link("connected");
         }
+      } catch {
+        link(AWAY); // The events come again by themselves, and with them the page.
       } finally {
         busy = false;
         if (again) { again = false; refresh(); }
       }
     };
-    let word = "connecting";
+    const AWAY = "the server is away; looking for it";
     const link = (text) => {
-      word = text;
       const place = document.getElementById("live-link");
-      if (place) place.textContent = word;
+      if (place) place.textContent = text;
     };
     const events = new EventSource("/events");
     events.addEventListener("open", () => { link("connected"); refresh(); });
-    events.addEventListener("error", () => link("the server is away; looking for it"));
+    events.addEventListener("error", () => link(AWAY));
     events.addEventListener("state", (event) => { state = JSON.parse(event.data); tell(); });
     events.addEventListener("changed", refresh);
   };

@@ -61,5 +61,6 @@ class Source:
                 about = path.stat()
             except OSError:
                 continue
-            found.append((about.st_size, about.st_mtime_ns))
+            if about.st_size:  # An empty log is one that reading made.
+                found.append((about.st_size, about.st_mtime_ns))
         return tuple(found)

@@ -137,7 +137,7 @@ def test_an_older_registry_is_not_changed_by_looking_at_it(large: Path, tmp_path
 
 
 def test_the_page_ends_with_its_server_and_a_taken_port_is_one_error(tmp_path: Path) -> None:
-    with live_page("127.0.0.1:0", "t", tmp_path / "none", lambda: {"now": "x"}) as url:
+    with live_page("127.0.0.1:0", None, tmp_path / "none", lambda: {"now": "x"}) as url:
         with urllib.request.urlopen(url, timeout=30) as answer:
             assert answer.status == 200
         port = re.search(r":(\d+)/", url)
