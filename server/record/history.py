@@ -60,8 +60,12 @@ class History(Closing):
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A read transaction: one consistent view of the file."""
-        with plain_errors(self.path, "reading"), Session(self._engine) as session:
-            yield session
+        try:
+            with plain_errors(self.path, "reading"), Session(self._engine) as session:
+                yield session
+        except (ValueError, TypeError, RecursionError) as error:  # of JSON, or of another type
+            cause = " ".join(str(error).split())[:80]
+            raise RecastError(f"{self.path} is damaged ({cause}): restore a copy") from error
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
@@ -85,3 +85,17 @@ def test_only_recorded_earlier_rounds_can_be_gone_back_to(federation: Making) ->
             ask_rewind(made.registry, made.run, "t1", round_)
     with pytest.raises(RecastError, match="has no task 'x'"):
         ask_rewind(made.registry, made.run, "x", 1)
+
+
+@pytest.mark.parametrize("config", ["[1,2", "[" * 100_000])
+def test_a_registry_that_was_edited_is_said_to_be_damaged(federation: Making, config: str) -> None:
+    made = federation(rounds=2)
+    made.go()
+    with made.registry.writing("damage") as session:
+        session.execute(text("update runs set config = :config"), {"config": config})
+    with pytest.raises(RecastError, match="is damaged"):
+        made.registry.last_run()
+    with made.registry.writing("damage") as session:
+        session.execute(text("update rounds set coefficients = x'0000c07f', count = 1"))
+    with pytest.raises(RecastError, match="holds NaN or infinity"):
+        made.registry.coefficients(made.run, 1)
