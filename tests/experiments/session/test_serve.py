@@ -1,0 +1,42 @@
+"""`recast.Federation(...).serve`: a real client that joins, and the run as Python has it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import recast
+from recast_core.settings import Settings
+
+if TYPE_CHECKING:
+    from conftest import Process
+
+
+def test_a_server_in_python_has_clients_that_join(
+    tiny: Callable[..., Settings],
+    start: Callable[..., Process],
+    deal: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    settings = tiny(rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
+    deal(settings, 1, tmp_path / "data")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    client = start(
+        "client", "join", address, "--insecure", "--name", "edge-0", "--data", "data/0",
+        "--cache", "cache", "--device", "cpu",
+    )  # fmt: skip
+    heard = list[tuple[str, int]]()
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    federation = recast.Federation(
+        **values, on_round=lambda event: heard.append((event.task, event.round))
+    )
+    run = federation.serve(address, clients=1, insecure=True)
+    assert client.ends() == 0
+    assert (run.status, heard) == ("finished", [("a", 1), ("a", 2)])
+    assert list(run.history["updates"]) == [1, 1]
+    assert set(run.ledger["layer"]) >= {"payload", "message"}
