@@ -13,6 +13,7 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from experiments.command.caution import warn_of_many
@@ -23,7 +24,7 @@ from recast_core.start import Start
 from server.exchange.observer import LOST
 
 QUIET_SECONDS = 10.0
-_BAR = 30
+_BAR = 20
 # What an evaluation takes, in rounds.
 _EVALUATION = 0.3
 
@@ -157,9 +158,9 @@ class ProgressObserver(Closing):
         spent = clock(time.monotonic() - (self._began or time.monotonic()))
         first.append(f"  {100 * share:.0f} %, {spent} so far{self._left()}", style="not bold")
         work = Text(self._work.line(), style="dim", overflow="ellipsis", no_wrap=True)
-        if self._clients:
-            work.append(f", {min(self._answers, self._clients)}/{self._clients} clients")
-        return Group(first, bar, work.append(f", {_peak_mib():.0f} MiB"))
+        line = Table.grid(padding=(0, 1))
+        line.add_row(bar, work)
+        return Group(first, line)
 
     def _share(self) -> float | None:
         """How much of the run is done, ``None`` before its first round."""
