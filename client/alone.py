@@ -46,6 +46,8 @@ class Alone(Engine[Learner, OwnData]):
 
 def _train(lesson: Lesson[Learner, OwnData]) -> Vector:
     model, data, hyper = lesson.model, lesson.data, lesson.hyper
+    if lesson.kept.head:
+        model = model.keeping(lesson.kept.classifier(model.head))
     images, labels = data.images, data.labels
     # Images without a label count where nobody's do, and where statistics are the client's own.
     if hyper.objective == "label-free":
@@ -63,7 +65,8 @@ def _guess(guess: Guess[Learner, OwnData]) -> Tensor:
     model, images = guess.model, guess.data.all_images
     begin("comparing", len(guess.wanted))
     by = None if guess.by is None else images[guess.by]
-    logits: Tensor = model.head(model.features(images[guess.wanted], guess.vector, by))
+    head = guess.kept.classifier(model.head)
+    logits: Tensor = head(model.features(images[guess.wanted], guess.vector, by))
     return logits.cpu()
 
 

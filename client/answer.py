@@ -14,6 +14,7 @@ from client.asked import Asked, UnpreparedError, refusal
 from client.discreet import check_promise, is_discreet, own_noise
 from client.greeting import greet, store_bank
 from client.holdings import D, Holdings, M
+from client.kept_heads import keep_head, kept_head
 from client.residuals import Residuals
 from client.secure import ContradictionError, Hiding, RosterError
 from client.turn import Exam, Lesson, Look, Turn
@@ -25,6 +26,7 @@ from recast_core.pulse import about
 from recast_core.start import Start
 from recast_core.wire.codec import CodecError, Vector, decode
 from recast_core.wire.head_bytes import kind_of, pack_statistics
+from recast_core.wire.kept_head import DEPLOYED, Kept
 from recast_core.wire.messages import (
     RefusedError,
     update_of,
@@ -88,7 +90,7 @@ def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M
             pb.Refusal.REASON_UNKNOWN_TASK, f"task {broadcast.task} has not been announced"
         )
     about(task.name, broadcast.round)
-    data = me.data(task)
+    data = me.data(task, broadcast.round)
     if data is not None and task.class_hash not in (0, list_hash(data.class_names)):
         raise UnpreparedError(
             pb.Refusal.REASON_UNKNOWN_TASK,
@@ -113,20 +115,21 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
     if me.settings.secure_aggregation and not broadcast.HasField("secure"):
         raise RosterError("roster", "an update was asked for openly, and this run hides them")
     start, local, task = asked.vector(model.start), False, me.tasks[broadcast.task]
+    stays, began = DEPLOYED, 0
     if hyper.objective != "split-ridge":
-        kept.check_classes(model, data)
-        local = yield from kept.own_statistics_help(me, model, data, task)
-    began = 0
-    if hyper.objective != "split-ridge" and broadcast.candidates and not me.settings.dp_epsilon:
-        others = asked.candidates(model.start)
-        began = yield from kept.nearest(model, data, {0: start, **others}, local)
-        start = others.get(began, start)
+        stays = _kept(broadcast, me, model)
+        kept.check_classes(model, data, stays)
+        local = yield from kept.own_statistics_help(me, model, data, task, stays)
+        if broadcast.candidates and not me.settings.dp_epsilon:
+            others = asked.candidates(model.start)
+            began = yield from kept.nearest(model, data, {0: start, **others}, stays, local)
+            start = others.get(began, start)
     seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
-    trained: Vector = yield Lesson(model, data, start, hyper, seed, local)
+    trained: Vector = yield Lesson(model, data, start, hyper, seed, local, stays)
     if not np.isfinite(trained).all():
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
     if without_labels:
-        yield from kept.check_diversity(model, data, (start, trained), local)
+        yield from kept.check_diversity(model, data, (start, trained), stays, local)
     if broadcast.HasField("secure"):
         return pb.ToServer(update=_hidden(trained - asked.vector(model.start), asked, me, data))
     unsaid = None
@@ -164,7 +167,7 @@ def _head(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, 
     kind = kind_of(broadcast.head_kind)
     if not head_kind(kind).travels:
         raise RefusedError("malformed", f"a {kind} head does not travel")
-    features: Tensor = yield Look(model, data, _unless_start(asked, model.start))
+    features: Tensor = yield Look(model, data, _unless_start(asked, model.start), told=True)
     labels = data.labels.to(features.device)
     statistics = head_kind(kind).statistics(features, labels, data.classes)
     content = pack_statistics(kind, statistics, data.classes)
@@ -183,8 +186,10 @@ def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn
     model, data = _ready(broadcast, me, classes=0 if stays else 1 if broadcast.head else 2)
     vector = _unless_start(asked, model.start)
     if stays:
-        found = yield from kept.examine(me, model, data, me.tasks[broadcast.task], vector)
+        task, classifier = me.tasks[broadcast.task], _kept(broadcast, me, model)
+        found = yield from kept.examine(me, model, data, task, vector, classifier)
         return _evaluation(broadcast, data, found)
+    keep_head(me.residuals, broadcast)
     if head_kind(kind).travels != bool(broadcast.head):
         raise RefusedError("malformed", f"an evaluation of a {kind} head, which is not there")
     correct: int = yield Exam(model, data, vector, kind, broadcast.head)
@@ -196,6 +201,20 @@ def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn
         start_head = broadcast.start_head if broadcast.head else b""
         head_only = yield Exam(model, data, None, kind, start_head)
     return _evaluation(broadcast, data, {"correct": correct, "head_only_correct": head_only})
+
+
+def _kept(broadcast: pb.Broadcast, me: Holdings[M, D], model: M) -> Kept:
+    """The classifier that the broadcast's task keeps.
+
+    Raises:
+        UnpreparedError: it is an earlier task's, and not here.
+    """
+    found = kept_head(me.residuals, model.start, broadcast)
+    if found is None:
+        raise UnpreparedError(
+            pb.Refusal.REASON_HEAD_MISSING, f"head {broadcast.kept.id:08x} is not here"
+        )
+    return found
 
 
 def _evaluation(broadcast: pb.Broadcast, data: D, found: dict[str, int]) -> pb.ToServer:

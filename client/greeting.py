@@ -44,6 +44,7 @@ def greet(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToSe
             local_classes=data.local_classes,
             class_hash=list_hash(data.class_names),
             class_names=data.class_names if task.wants_classes else (),
+            keeps_head=task.keeps_head,
         )
         if is_discreet(me):
             hide_counts(reply.tasks[-1])

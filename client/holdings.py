@@ -52,6 +52,10 @@ class TaskData(Protocol):
         """Among the training images with a label."""
 
     @property
+    def origin(self) -> str:
+        """What images these are: other text for those of a round in which they have drifted."""
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What the labels count in: the task's own list once it is known; none without names."""
 
@@ -90,7 +94,7 @@ class Holdings(Protocol[M_co, D_co]):
 
     @property
     def residuals(self) -> Store:
-        """Where what its updates have not said yet is kept."""
+        """Where what its updates have not said yet is kept, and heads of earlier tasks."""
 
     @property
     def notes(self) -> MutableMapping[str, bool]:
@@ -127,8 +131,10 @@ class Holdings(Protocol[M_co, D_co]):
             RecastError: it is for another backbone.
         """
 
-    def data(self, task: pb.Task) -> D_co | None:
-        """The client's images of a task, or ``None`` if it has none.
+    def data(self, task: pb.Task, round_: int = 0) -> D_co | None:
+        """The client's images of a task in a round, or ``None`` if it has none.
+
+        Round 0 is the last one: images may drift from round to round.
 
         Labels count in the task's classes where these are given, else in the client's own list.
 

@@ -1,7 +1,8 @@
-"""What a client decides where the deployed classifier stays: its statistics, and what to trust."""
+"""What a client decides where a classifier is kept: its statistics, and what to trust."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from recast_core.heads import head_kind, right_answers
 from recast_core.objectives import collapsed, outputs_of
 from recast_core.statistics import spread_choice
 from recast_core.wire.codec import Vector
+from recast_core.wire.kept_head import DEPLOYED, Kept
 
 # With fewer labels their accuracy says too little, and the predictions' own sureness is asked.
 ENOUGH_LABELS = 16
@@ -26,41 +28,47 @@ FEW = 64
 FOLDS = 5
 
 
-def check_classes(model: M, data: D) -> None:
-    """Refuse a task over other classes than the deployed classifier's.
+def check_classes(model: M, data: D, kept: Kept) -> None:
+    """Refuse a task over other classes than those of the classifier that is kept.
 
     Raises:
         RecastError: another number of classes.
+        RefusedError: a classifier for other features.
     """
-    outputs = outputs_of(model.head)
+    outputs = outputs_of(kept.classifier(model.head))
     if outputs is not None and outputs != data.classes:
+        which = "earlier task's head" if kept.head else "deployed classifier"
         raise RecastError(
-            f"the task has {data.classes} classes and the deployed classifier {outputs}: give the "
+            f"the task has {data.classes} classes and the {which} {outputs}: give the "
             "classes that it knows, or use another head"
         )
 
 
 def own_statistics_help(
-    me: Holdings[M, D], model: M, data: D, task: pb.Task
+    me: Holdings[M, D], model: M, data: D, task: pb.Task, kept: Kept = DEPLOYED
 ) -> Generator[Work[M, D], Any, bool]:
     """Whether BatchNorms had better use this client's own images, with the start's vector.
+
+    The start is the classifier's: the vector that it was learned with.
 
     Each half of the images is predicted with the statistics of the other half. Where enough have a
     label, that must make more of them right than the frozen statistics do; else it must make
     predictions surer on average. The answer depends on the images and the deployed network alone,
-    so it is found once.
+    so it is found once, and again where they have drifted.
     """
     if not me.settings.recomputes:
         return False
-    name = f"{task.id} {task.name} {model.start.prefix:08x}"
+    about = f"{data.origin} {model.start.prefix:08x} {zlib.crc32(kept.head):08x}"
+    name = f"{task.id} {task.name} {about}"
     if name not in me.notes:
         chosen = spread_choice(len(data.labelled))
         # Of every two neighbours one: images often lie sorted by class.
         halves = chosen[::2], chosen[1::2]
-        frozen: Tensor = yield Guess(model, data, None, torch.cat(halves), None)
+        start = kept.vector
+        frozen: Tensor = yield Guess(model, data, start, torch.cat(halves), None, kept)
         if len(halves[1]):
-            first = yield Guess(model, data, None, halves[0], halves[1])
-            second = yield Guess(model, data, None, halves[1], halves[0])
+            first = yield Guess(model, data, start, halves[0], halves[1], kept)
+            second = yield Guess(model, data, start, halves[1], halves[0], kept)
             own = torch.cat([first, second])
             me.notes[name] = _better(frozen, own, all_labels(data)[torch.cat(halves)])
         else:
@@ -69,7 +77,7 @@ def own_statistics_help(
 
 
 def nearest(
-    model: M, data: D, vectors: Mapping[int, Vector], local: bool
+    model: M, data: D, vectors: Mapping[int, Vector], kept: Kept, local: bool
 ) -> Generator[Work[M, D], Any, int]:
     """Which of several vectors fits a few of this client's images best.
 
@@ -80,6 +88,7 @@ def nearest(
         model: with the deployed classifier.
         data: of the client.
         vectors: float32 ``[D]`` each, by a number.
+        kept: the classifier.
         local: whether BatchNorms use this client's own images.
     """
     labels = all_labels(data)
@@ -88,7 +97,7 @@ def nearest(
     few = known[spread_choice(len(known), FEW)] if len(known) else spread_choice(len(labels), FEW)
     losses = {}
     for number, vector in vectors.items():
-        logits: Tensor = yield Guess(model, data, vector, few, every if local else None)
+        logits: Tensor = yield Guess(model, data, vector, few, every if local else None, kept)
         if len(known):
             losses[number] = float(F.cross_entropy(logits.float(), labels[few]))
         else:
@@ -97,7 +106,7 @@ def nearest(
 
 
 def check_diversity(
-    model: M, data: D, vectors: tuple[Vector, Vector], local: bool
+    model: M, data: D, vectors: tuple[Vector, Vector], kept: Kept, local: bool
 ) -> Generator[Work[M, D], Any, None]:
     """Refuse what was learned without labels where the predictions have collapsed.
 
@@ -105,6 +114,7 @@ def check_diversity(
         model: with the deployed classifier.
         data: of the client.
         vectors: before and after training.
+        kept: the classifier.
         local: whether BatchNorms use this client's own images.
 
     Raises:
@@ -112,8 +122,8 @@ def check_diversity(
     """
     chosen = spread_choice(len(data.labelled))
     by = chosen if local else None
-    before: Tensor = yield Guess(model, data, vectors[0], chosen, by)
-    after: Tensor = yield Guess(model, data, vectors[1], chosen, by)
+    before: Tensor = yield Guess(model, data, vectors[0], chosen, by, kept)
+    after: Tensor = yield Guess(model, data, vectors[1], chosen, by, kept)
     if collapsed(before.argmax(1), after.argmax(1)):
         raise RecastError(
             "predictions collapsed to few classes without labels: lower the learning rate or the "
@@ -122,46 +132,58 @@ def check_diversity(
 
 
 def examine(
-    me: Holdings[M, D], model: M, data: D, task: pb.Task, vector: Vector | None
+    me: Holdings[M, D],
+    model: M,
+    data: D,
+    task: pb.Task,
+    vector: Vector | None,
+    kept: Kept,
 ) -> Generator[Work[M, D], Any, dict[str, int]]:
     """Right answers with the vector, and of everything that costs no byte.
 
-    A client answers with the deployed classifier, or with a head of its own on the same features
-    where that is right more often on labelled images held out of it: that costs no byte either.
-    The start's features decide, since those with the vector have seen these images.
+    A client answers with the classifier that is kept, or with a head of its own on the same
+    features where that is right more often on labelled images held out of it: that costs no byte
+    either. The start's features decide, since those with the vector have seen these images. The
+    start is the bank's, or with an earlier task's classifier the vector that it was learned with.
 
     Returns:
-        ``correct``; ``head_only_correct`` (the deployed classifier without the vector),
-        ``deployed_correct`` (the network as it came), ``local_head_correct`` (a head fitted here
-        without the vector), ``chosen_correct`` (either head without the vector, as chosen here).
+        ``correct``; ``head_only_correct`` (the kept classifier at the start),
+        ``deployed_correct`` (the same without own statistics: the network as the task found it),
+        ``local_head_correct`` (a head fitted here at the start), ``chosen_correct`` (either head
+        at the start, as chosen here).
     """
-    check_classes(model, data)
-    local: bool = yield from own_statistics_help(me, model, data, task)
-    deployed: int = yield Exam(model, data, None, "backbone", b"")
-    kept = deployed
+    check_classes(model, data, kept)
+    start, how = kept.vector, (kept.kind, kept.head)
+    local: bool = yield from own_statistics_help(me, model, data, task, kept)
+    deployed: int = yield Exam(model, data, start, *how)
+    stays = deployed
     if local:
-        kept = yield Exam(model, data, None, "backbone", b"", local)
-    fitted = kept
+        stays = yield Exam(model, data, start, *how, local)
+    fitted = stays
     if data.local_classes > 1:
-        fitted = yield Exam(model, data, None, "local", b"", local)
-    own: bool = yield from _own_head_is_better(model, data, local)
-    correct = chosen = fitted if own else kept
+        fitted = yield Exam(model, data, start, "local", b"", local)
+    own: bool = yield from _own_head_is_better(model, data, kept, local)
+    correct = chosen = fitted if own else stays
+    if vector is None:
+        vector = None if start is None else model.start.initial_vector.numpy()
     if vector is not None:
-        correct = yield Exam(model, data, vector, "local" if own else "backbone", b"", local)
+        correct = yield Exam(model, data, vector, *(("local", b"") if own else how), local)
     return {
         "correct": correct,
-        "head_only_correct": kept,
+        "head_only_correct": stays,
         "deployed_correct": deployed,
         "local_head_correct": fitted,
         "chosen_correct": chosen,
     }
 
 
-def _own_head_is_better(model: M, data: D, local: bool) -> Generator[Work[M, D], Any, bool]:
-    """Whether a local head is right more often than the deployed one, in five folds."""
+def _own_head_is_better(
+    model: M, data: D, kept: Kept, local: bool
+) -> Generator[Work[M, D], Any, bool]:
+    """Whether a local head is right more often than the kept one, in five folds."""
     if len(data.labels) < ENOUGH_LABELS or data.local_classes < 2:
         return False
-    features: Tensor = yield Look(model, data, None, local)
+    features: Tensor = yield Look(model, data, kept.vector, local)
     labels = data.labels.to(features.device)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     own = 0
@@ -170,7 +192,7 @@ def _own_head_is_better(model: M, data: D, local: bool) -> Generator[Work[M, D],
         learn[judge] = False
         head = head_kind("local").fit(features[learn], labels[learn], data.classes)
         own += right_answers(head, features[judge], labels[judge])
-    return own > right_answers(model.head, features, labels)
+    return own > right_answers(kept.classifier(model.head), features, labels)
 
 
 def _better(frozen: Tensor, own: Tensor, labels: Tensor) -> bool:

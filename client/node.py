@@ -22,7 +22,7 @@ from client.data import (
     partition,
 )
 from client.data.class_ids import in_task_ids
-from client.data.folder import what_is_there
+from client.data.folder import drifted_name, what_is_there
 from client.learners import learner, preprocess_of
 from client.residuals import FileStore
 from protos import recast_v1_pb2 as pb
@@ -31,6 +31,7 @@ from recast_core.learner import Learner
 from recast_core.secure.members import Identity, own_identity
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
+from recast_core.shifts.drift import at_round
 from recast_core.start import Start
 
 logger = logging.getLogger("recast.client")
@@ -50,9 +51,11 @@ class OwnData:
         test_labels: int64 ``[m]``.
         classes: of the task as a whole.
         class_names: what the labels count in.
+        origin: see ``TaskData``.
     """
 
-    def __init__(self, data: ClientData) -> None:
+    def __init__(self, data: ClientData, origin: str = "") -> None:
+        self.origin = origin
         self.all_images = torch.from_numpy(data.x_train)
         self.labelled = torch.from_numpy(data.labelled)
         every = bool(self.labelled.all())
@@ -198,22 +201,30 @@ class Node:
             logger.error("%s", error)
             return None
 
-    def data(self, task: pb.Task) -> OwnData | None:
-        """See ``Holdings``; a folder of its own goes by the task's name, a partition by source."""
+    def data(self, task: pb.Task, round_: int = 0) -> OwnData | None:
+        """See ``Holdings``; a folder of its own goes by the task's name, a partition by source.
+
+        In a folder, ``NAME@4`` is what ``NAME`` has become by the fourth round.
+        """
         size = preprocess_of(self.settings.backbone).size
         skip = self.settings.skip_unreadable
         if self.data_dir is not None:
-            found = folder_task_data(self.data_dir, task.name, size, skip_unreadable=skip)
-            return None if found is None else OwnData(in_task_ids(found, task.classes))
+            own = self.data_dir
+            found = folder_task_data(own, task.name, size, skip_unreadable=skip, round_=round_)
+            if found is None:
+                return None
+            name = drifted_name(own, task.name, round_)
+            return OwnData(in_task_ids(found, task.classes), name)
         if self.share is None or not task.source:
             return None
         index, count = self.share
         run = self.settings
-        dataset = load_dataset(parse_task(task.source), size, skip_unreadable=skip)
+        spec = at_round(parse_task(task.source), round_, run.rounds)
+        dataset = load_dataset(spec, size, skip_unreadable=skip)
         mine = partition(
             dataset, index, count, scheme=run.partition, seed=run.seed, labels=run.labels
         )
-        return OwnData(in_task_ids(mine, task.classes))
+        return OwnData(in_task_ids(mine, task.classes), str(spec))
 
     def lacks(self, task: pb.Task) -> str:
         """See ``Holdings``; logs what is in the folder, of which the server is told no names."""

@@ -18,12 +18,16 @@ from client.holdings import D, M
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.wire.codec import Vector
+from recast_core.wire.kept_head import DEPLOYED, Kept
 from recast_core.wire.messages import Hyperparameters, RefusedError
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson(Generic[M, D]):
-    """Work: train the model on the data, from a vector to a vector ``[D]``."""
+    """Work: train the model on the data, from a vector to a vector ``[D]``.
+
+    ``kept`` is the classifier that the objective goes through, where one is kept.
+    """
 
     model: M
     data: D
@@ -31,11 +35,12 @@ class Lesson(Generic[M, D]):
     hyper: Hyperparameters
     seed: int
     local: bool = False
+    kept: Kept = DEPLOYED
 
     @property
     def alike(self) -> Hashable:
         """Work that is alike is done together."""
-        return Lesson, self.vector.tobytes()
+        return Lesson, self.vector.tobytes(), self.kept.head
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +50,19 @@ class Look(Generic[M, D]):
     Attributes:
         vector: the start's where ``None``.
         local: BatchNorms use statistics of the client's training images.
+        told: others will count on the last bit, which must not depend on the engine.
     """
 
     model: M
     data: D
     vector: Vector | None
     local: bool = False
+    told: bool = False
 
     @property
     def alike(self) -> Hashable:
         """See ``Lesson``."""
-        return Look, self.vector is None, self.local
+        return Look, _as_bytes(self.vector), self.local, self.told
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +87,18 @@ class Exam(Generic[M, D]):
     @property
     def alike(self) -> Hashable:
         """See ``Lesson``."""
-        return Exam, self.kind, self.vector is None, self.local
+        return Exam, self.kind, self.head, _as_bytes(self.vector), self.local
 
 
 @dataclass(frozen=True, eq=False)
 class Guess(Generic[M, D]):
-    """Work: logits ``[n, C]`` of the deployed classifier for training images, on the CPU.
+    """Work: logits ``[n, C]`` of the classifier that is kept for training images, on the CPU.
 
     Attributes:
         vector: the start's where ``None``.
         wanted: int64 ``[n]``, which of all training images.
         by: likewise, whose statistics BatchNorms use; frozen ones where ``None``.
+        kept: the classifier.
     """
 
     model: M
@@ -98,11 +106,16 @@ class Guess(Generic[M, D]):
     vector: Vector | None
     wanted: Tensor
     by: Tensor | None
+    kept: Kept = DEPLOYED
 
     @property
     def alike(self) -> Hashable:
         """See ``Lesson``."""
         return Guess
+
+
+def _as_bytes(vector: Vector | None) -> bytes:
+    return b"" if vector is None else vector.tobytes()
 
 
 Work: TypeAlias = Lesson[M, D] | Look[M, D] | Exam[M, D] | Guess[M, D]

@@ -40,20 +40,22 @@ class BankRef(_message.Message):
     def __init__(self, sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "name", "source", "class_hash", "classes", "wants_classes")
+    __slots__ = ("id", "name", "source", "class_hash", "classes", "wants_classes", "keeps_head")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     CLASS_HASH_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     WANTS_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_HEAD_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     source: str
     class_hash: int
     classes: _containers.RepeatedScalarFieldContainer[str]
     wants_classes: bool
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., class_hash: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., wants_classes: bool = ...) -> None: ...
+    keeps_head: bool
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., source: _Optional[str] = ..., class_hash: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., wants_classes: bool = ..., keeps_head: bool = ...) -> None: ...
 
 class HelloRequest(_message.Message):
     __slots__ = ("bank", "tasks", "method")
@@ -88,7 +90,7 @@ class Lack(_message.Message):
     def __init__(self, task: _Optional[int] = ..., reason: _Optional[_Union[Refusal.Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class TaskData(_message.Message):
-    __slots__ = ("task", "train_examples", "test_examples", "classes", "local_classes", "class_hash", "class_names")
+    __slots__ = ("task", "train_examples", "test_examples", "classes", "local_classes", "class_hash", "class_names", "keeps_head")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TRAIN_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     TEST_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +98,7 @@ class TaskData(_message.Message):
     LOCAL_CLASSES_FIELD_NUMBER: _ClassVar[int]
     CLASS_HASH_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_HEAD_FIELD_NUMBER: _ClassVar[int]
     task: int
     train_examples: int
     test_examples: int
@@ -103,7 +106,8 @@ class TaskData(_message.Message):
     local_classes: int
     class_hash: int
     class_names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, task: _Optional[int] = ..., train_examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., local_classes: _Optional[int] = ..., class_hash: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ...) -> None: ...
+    keeps_head: bool
+    def __init__(self, task: _Optional[int] = ..., train_examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., local_classes: _Optional[int] = ..., class_hash: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., keeps_head: bool = ...) -> None: ...
 
 class BankDelivery(_message.Message):
     __slots__ = ("bank", "content")
@@ -142,7 +146,7 @@ class Hyperparameters(_message.Message):
     def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ..., transforms: _Optional[str] = ...) -> None: ...
 
 class Broadcast(_message.Message):
-    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "candidates", "counted", "secure")
+    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "candidates", "kept", "counted", "secure")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +158,7 @@ class Broadcast(_message.Message):
     HEAD_FIELD_NUMBER: _ClassVar[int]
     START_HEAD_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     COUNTED_FIELD_NUMBER: _ClassVar[int]
     SECURE_FIELD_NUMBER: _ClassVar[int]
     bank: int
@@ -167,9 +172,10 @@ class Broadcast(_message.Message):
     head: bytes
     start_head: bytes
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
+    kept: KeptHead
     counted: int
     secure: SecureRound
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., counted: _Optional[int] = ..., secure: _Optional[_Union[SecureRound, _Mapping]] = ...) -> None: ...
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., kept: _Optional[_Union[KeptHead, _Mapping]] = ..., counted: _Optional[int] = ..., secure: _Optional[_Union[SecureRound, _Mapping]] = ...) -> None: ...
 
 class SecureRound(_message.Message):
     __slots__ = ("roster", "nonce", "width", "levels", "step", "unit")
@@ -246,6 +252,22 @@ class Opened(_message.Message):
     share: bytes
     forged: bytes
     def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., share: _Optional[bytes] = ..., forged: _Optional[bytes] = ...) -> None: ...
+
+class KeptHead(_message.Message):
+    __slots__ = ("id", "scale", "coefficients", "bits", "head_kind", "head")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    COEFFICIENTS_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_KIND_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    scale: float
+    coefficients: bytes
+    bits: int
+    head_kind: HeadKind
+    head: bytes
+    def __init__(self, id: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("task", "scale", "coefficients")
@@ -327,6 +349,7 @@ class Refusal(_message.Message):
         REASON_NOT_FINITE: _ClassVar[Refusal.Reason]
         REASON_FAILED: _ClassVar[Refusal.Reason]
         REASON_CLASSES: _ClassVar[Refusal.Reason]
+        REASON_HEAD_MISSING: _ClassVar[Refusal.Reason]
         REASON_ROSTER: _ClassVar[Refusal.Reason]
         REASON_CONTRADICTS: _ClassVar[Refusal.Reason]
     REASON_UNSPECIFIED: Refusal.Reason
@@ -339,6 +362,7 @@ class Refusal(_message.Message):
     REASON_NOT_FINITE: Refusal.Reason
     REASON_FAILED: Refusal.Reason
     REASON_CLASSES: Refusal.Reason
+    REASON_HEAD_MISSING: Refusal.Reason
     REASON_ROSTER: Refusal.Reason
     REASON_CONTRADICTS: Refusal.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]

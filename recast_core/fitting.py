@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recast_core.descent import Featured, descend
 from recast_core.errors import RecastError
@@ -16,7 +18,7 @@ from recast_core.fit_progress import shown
 from recast_core.heads.ridge import ridge_head
 from recast_core.model import RecastModel
 from recast_core.norms import NORMS, Norm, affine_parameters, norm_state, recompute
-from recast_core.objectives import SplitRidge
+from recast_core.objectives import CrossEntropy, Objective, SplitRidge
 from recast_core.pulse import advance
 from recast_core.recipe import Recipe
 
@@ -25,6 +27,7 @@ Optimizer = Literal["adamw", "sgd"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "sgd")
 # Affine parameters of normalisation layers train at this multiple of the coefficients' rate.
 _AFFINE_RATE = 0.1
+_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class Fit:
         loss: mean training loss of the last epoch.
         norm: the tensors of the normalisation layers by name, where ``norm`` changed them. They
             never leave the client; ``recast_core.norms.load_norm`` puts them into a model.
-        head: a ridge head fitted on all of the client's features after training.
+        head: a ridge head fitted on all of the client's features after training, or the one that
+            was to be kept.
     """
 
     coefficients: Tensor
@@ -57,6 +61,8 @@ class FitOptions(TypedDict, total=False):
         norm: ``frozen``, the default; ``affine`` trains the normalisation layers' scales and
             shifts as well; ``recompute`` first gives BatchNorms the statistics of the images, if
             that raises held-out accuracy (see ``recast_core.norms.recompute``).
+        head: a classifier to keep, an earlier task's: ``tasks["day"].head()``. What is lowered is
+            then the cross-entropy through it, and no head is fitted.
         progress: write how far it is to standard error; where absent, on a terminal.
     """
 
@@ -65,6 +71,7 @@ class FitOptions(TypedDict, total=False):
     learning_rate: float
     optimizer: Optimizer
     norm: Norm
+    head: nn.Linear
     progress: bool
 
 
@@ -128,7 +135,10 @@ def _fit(
     seed: int,
     options: FitOptions,
 ) -> Fit:
-    objective = SplitRidge(classes)
+    kept = options.get("head")
+    objective: Objective = SplitRidge(classes)
+    if kept is not None:
+        objective = _through(net, kept, classes, images, labels)
     objective.check(labels)
     kind, norm = options.get("optimizer", "adamw"), options.get("norm", "frozen")
     if kind not in OPTIMIZERS:
@@ -152,8 +162,35 @@ def _fit(
     state = norm_state(net) if changed else {}
     if not all(bool(torch.isfinite(t).all()) for t in (coefficients, *state.values())):
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
-    head = ridge_head(features_of(net, images), labels, classes)
+    head = kept if kept is not None else ridge_head(features_of(net, images), labels, classes)
     return Fit(coefficients.cpu(), loss, state, head)
+
+
+@torch.no_grad()
+def _through(
+    net: RecastModel, head: nn.Linear, classes: int, images: Tensor, labels: Tensor
+) -> CrossEntropy:
+    """The objective of a head that is kept, frozen.
+
+    A ridge head's scores are near 0 and 1, where logits are a few units, and of another head
+    nobody knows: they are multiplied by what gives these images the least loss as things stand.
+
+    Raises:
+        RecastError: no Linear, or one of other classes.
+    """
+    if not isinstance(head, nn.Linear):
+        raise RecastError(f"the head to keep is a {type(head).__name__}: give an nn.Linear")
+    if head.out_features != classes:
+        raise RecastError(
+            f"the head to keep has {head.out_features} classes and the task {classes}: a head is "
+            "kept for a new domain of its own classes"
+        )
+    scores = head.to(net.device)(features_of(net.eval(), images))
+    losses = {scale: float(F.cross_entropy(scale * scores, labels)) for scale in _SCALES}
+    found = copy.deepcopy(head).to(net.device)
+    for parameter in found.parameters():
+        parameter.mul_(min(losses, key=losses.__getitem__))
+    return CrossEntropy(found)
 
 
 def _optimizer(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,10 @@ class Learner(Protocol):
 
     @property
     def head(self) -> nn.Module:
-        """The deployed classifier, on the model's device."""
+        """The classifier that is kept: the deployed one unless told otherwise, on its device."""
+
+    def keeping(self, head: nn.Module) -> Self:
+        """The same model where ``head``, on its device, is the classifier that is kept."""
 
     def features(
         self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None
@@ -79,6 +82,7 @@ class BankLearner:
 
     model: SplitModel
     preprocess: Preprocess
+    kept: nn.Module | None = None
 
     @property
     def start(self) -> Start:
@@ -113,7 +117,11 @@ class BankLearner:
     @property
     def head(self) -> nn.Module:
         """See ``Learner``."""
-        return self.model.net.own_head
+        return self.model.net.own_head if self.kept is None else self.kept
+
+    def keeping(self, head: nn.Module) -> Self:
+        """See ``Learner``."""
+        return replace(self, kept=head)
 
     def features(
         self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None
@@ -132,6 +140,7 @@ class MethodLearner:
     preprocess: Preprocess
     start: MethodStart
     device: torch.device
+    kept: nn.Module | None = None
 
     def fit(
         self,
@@ -160,7 +169,11 @@ class MethodLearner:
     @property
     def head(self) -> nn.Module:
         """See ``Learner``."""
-        return self.model.net.head
+        return self.model.net.head if self.kept is None else self.kept
+
+    def keeping(self, head: nn.Module) -> Self:
+        """See ``Learner``."""
+        return replace(self, kept=head)
 
     def features(
         self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None

@@ -72,9 +72,10 @@ class Learning(TrainingSettings):
     rounds: int = setting(6, "Rounds per task.")
     head: str = setting(
         "auto",
-        "local or linear (stay on their client), means, ridge or shared (merged by the server), or "
-        "backbone (the deployed network's own, kept: tasks are new domains of its classes). auto: "
-        "backbone for the packaged digits_resnet20 and tasks of digits, else local.",
+        "local or linear (stay on their client), means, ridge or shared (merged by the server), "
+        "backbone (the deployed network's own, kept: tasks are new domains of its classes), or "
+        "task:NAME[:KIND] (tasks after NAME keep its head) or task:NAME@PATH (of another run or "
+        "library). auto: backbone for the packaged digits_resnet20 with digits, else local.",
     )
     statistics: str = setting(
         "auto",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from recast_core.errors import RecastError
+from recast_core.kept_task import KeptTask, parse_kept
 from recast_core.setting_fields import (
     DEPLOYED,
     Adaptation,
@@ -95,34 +96,65 @@ class Settings(Running, Images, Privacy, Updates, Learning, Adaptation):
 
     @property
     def head_kind(self) -> str:
-        """The head's kind, where ``head`` leaves it open too."""
-        if self.head != "auto":
+        """The kind of heads of tasks that keep no earlier one's; see ``head``."""
+        kept = parse_kept(self.head)
+        if kept is None and self.head != "auto":
             return self.head
-        return "backbone" if self.backbone == DEPLOYED and _of_digits(self.tasks) else "local"
+        if kept is not None and (kept.kind or kept.path):
+            return kept.kind or "ridge"
+        if self.backbone == DEPLOYED and _of_digits(self.tasks):
+            return "backbone"
+        return "local" if kept is None else "ridge"
+
+    @property
+    def kept_task(self) -> KeptTask | None:
+        """The earlier task whose head later tasks keep; none where that is the deployed one."""
+        kept = parse_kept(self.head)
+        return None if self.head_kind == "backbone" else kept
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there are tasks that keep a classifier, the deployed one or an earlier task's."""
+        return self.head_kind == "backbone" or self.kept_task is not None
+
+    @property
+    def all_keep(self) -> bool:
+        """Whether no task of the run learns a head of its own."""
+        kept = self.kept_task
+        return self.head_kind == "backbone" or (kept is not None and bool(kept.path))
 
     @property
     def recomputes(self) -> bool:
         """Whether BatchNorms may take statistics of a client's own images."""
-        return self.statistics == "recompute" or (
-            self.statistics == "auto" and self.head_kind == "backbone"
-        )
+        return self.statistics == "recompute" or (self.statistics == "auto" and self.keeps)
 
     @property
     def falls(self) -> bool:
-        """Whether the learning rate falls over a task's rounds."""
-        return self.decay == "cosine" or (self.decay == "auto" and self.head_kind == "backbone")
+        """Whether the learning rate of tasks that keep a classifier falls over their rounds.
+
+        Of other tasks it does only where ``decay`` is cosine.
+        """
+        return self.decay == "cosine" or (self.decay == "auto" and self.keeps)
 
     def settled(self) -> Settings:
         """The same with what was left open said, so that it stays if the backbone is renamed."""
         statistics = "recompute" if self.recomputes else "frozen"
-        decay = "cosine" if self.falls else "none"
-        return replace(self, head=self.head_kind, statistics=statistics, decay=decay)
+        decay = self.decay
+        if self.all_keep or not self.keeps:
+            decay = "cosine" if self.falls else "none"
+        kept, head = self.kept_task, self.head_kind
+        if kept is not None:
+            head = kept.setting if kept.path else replace(kept, kind=head).setting
+        return replace(self, head=head, statistics=statistics, decay=decay)
 
     @property
     def objective(self) -> str:
-        """What clients lower: see ``recast_core.objectives``."""
-        if self.head_kind != "backbone":
-            return "split-ridge"
+        """What clients lower for a task's own head: see ``recast_core.objectives``."""
+        return self.kept_objective if self.all_keep else "split-ridge"
+
+    @property
+    def kept_objective(self) -> str:
+        """What clients lower where a classifier is kept."""
         return "label-free" if self.labels == 0 else "cross-entropy"
 
     def width(self, numbers: int) -> int:

@@ -6,11 +6,13 @@ import re
 
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
+from recast_core.kept_task import parse_kept
 from recast_core.privacy.check import check_privacy
 from recast_core.secure.check import check_secure
 from recast_core.setting_values import parse_quorum
 from recast_core.settings import Settings
 from recast_core.targets import patterns_of
+from recast_core.task_spec import parse_tasks
 from recast_core.wire.codec import check_bits
 from recast_core.wire.transforms import chain
 
@@ -60,18 +62,18 @@ def check(settings: Settings) -> None:
     parse_quorum(settings.quorum)
     if not 0 <= settings.seed < 2**32:
         raise RecastError(f"seed is {settings.seed}: give a whole number from 0 to 4294967295")
-    head_kind(settings.head_kind)
+    _check_head(settings)
     for name, known in CHOICES.items():
         if (given := getattr(settings, name)) not in known:
             raise RecastError(f"unknown {name} {given!r}: choose {' or '.join(known)}")
-    if settings.recomputes and settings.head_kind != "backbone":
+    if settings.recomputes and not settings.keeps:
         raise RecastError(
             f"statistics recompute and head {settings.head_kind}: the deployed classifier says "
             "where they help, use head backbone, or statistics frozen"
         )
     if settings.labels < -1:
         raise RecastError(f"labels is {settings.labels}: give a number, 0 for none or -1 for all")
-    if settings.labels == 0 and settings.head_kind != "backbone":
+    if settings.labels == 0 and not settings.all_keep:
         raise RecastError(
             f"labels 0 and head {settings.head_kind}, which is fitted to labels: use head "
             "backbone, which the deployed network brings, or give labels"
@@ -88,3 +90,36 @@ def check(settings: Settings) -> None:
     settings.recast()
     check_privacy(settings)
     check_secure(settings)
+
+
+def _check_head(settings: Settings) -> None:
+    """Refuse a kind of head that is not there, and an earlier task whose head nobody could keep.
+
+    Raises:
+        RecastError: which.
+    """
+    kind, kept = settings.head_kind, parse_kept(settings.head)
+    found = head_kind(kind)
+    if kept is None:
+        return
+    if not (found.kept or found.travels):
+        raise RecastError(
+            f"head {settings.head}: a {kind} head never leaves its client, so no other task can "
+            f"keep it; let {kept.name} learn one that travels (task:{kept.name}:ridge, :means or "
+            ":shared), or name none for ridge"
+        )
+    names = [spec.name for spec in parse_tasks(settings.tasks)]
+    if not kept.path and kept.name not in names:
+        raise RecastError(
+            f"head {settings.head}: the run has no task {kept.name!r} ({', '.join(names)}); name "
+            f"one of these, or where it was learned: task:{kept.name}@PATH"
+        )
+    if kept.path and kept.name in names:
+        raise RecastError(
+            f"head {settings.head}: {kept.name!r} is a task of this run too; give that another name"
+        )
+    if not kept.path and names[-1] == kept.name and not found.kept and not settings.keep_running:
+        raise RecastError(
+            f"head {settings.head}: no task follows {kept.name!r} that could keep its head; name "
+            "it first"
+        )

@@ -11,10 +11,10 @@ from pathlib import PurePath
 
 from recast_core.errors import RecastError
 from recast_core.quoting import quote, split_outside, take_quoted
-from recast_core.shifts.table import DEFAULT_SEVERITY, SHIFTS, parse_shift, severity_of
+from recast_core.shifts.table import DEFAULT_SEVERITY, SHIFTS, severity_of
 from recast_core.shifts.table import PLAIN as TRANSFORMS
 
-GRAMMAR = "[NAME=]DATA[[A%:B%]][@A-B][+TRANSFORM[:SEVERITY]...]"
+GRAMMAR = "[NAME=]DATA[[A%:B%]][@A-B][+TRANSFORM[:SEVERITY[-SEVERITY]]...]"
 PATH_KINDS = ("folder", "npz", "corrupted")
 DATASETS = (
     "CIFAR10",
@@ -62,7 +62,8 @@ class TaskSpec:
             dataset's class name.
         class_range: first and last class id kept, inclusive, or None for all. Ids stay global.
         transforms: applied in this order: names from `TRANSFORMS`, and shifts with their severity
-            (``fog:3``). The first of ``corrupted:PATH`` is a corruption that the data have.
+            (``fog:3``), or with the severities of a task's first and last round (``fog:1-5``, see
+            `shifts.drift`). The first of ``corrupted:PATH`` is a corruption that the data have.
         part: from which to which percentage of the training images, or None for all. The order
             is a shuffled one that depends on the data alone; test images stay whole.
     """
@@ -96,7 +97,7 @@ def check_task_name(name: str) -> str:
 
 
 def parse_task(text: str) -> TaskSpec:
-    """Read one task, ``[NAME=]DATA[[A%:B%]][@A-B][+TRANSFORM[:SEVERITY]...]``.
+    """Read one task, `GRAMMAR`.
 
     Without NAME the name is that of the data (a path's last part, a dataset in lower case),
     followed by the part, the class range and the transforms: ``digits@0-4+inverted`` is
@@ -217,15 +218,15 @@ def _read_corruption(written: Sequence[str], text: str) -> str:
         raise RecastError(
             f"no corruption in {text!r}: write corrupted:PATH+NAME:SEVERITY, NAME as it is in PATH"
         )
-    return f"{name}:{severity_of(level, name) if colon else DEFAULT_SEVERITY}"
+    return f"{name}:{_read_level(level, name) if colon else DEFAULT_SEVERITY}"
 
 
 def _read_transform(written: str, text: str) -> str:
     """Return a transform's canonical text; a shift's has its severity."""
     written = written.lower()
-    name, colon, _ = written.partition(":")
+    name, colon, level = written.partition(":")
     if name in SHIFTS:
-        return str(parse_shift(written))
+        return f"{name}:{_read_level(level, name) if colon else DEFAULT_SEVERITY}"
     if name not in TRANSFORMS:
         raise RecastError(
             f"unknown transform {name!r} in {text!r}: {_near(name, (*TRANSFORMS, *SHIFTS))}"
@@ -235,6 +236,12 @@ def _read_transform(written: str, text: str) -> str:
             f"transform {name!r} in {text!r} has no severity: leave out {written[len(name) :]!r}"
         )
     return name
+
+
+def _read_level(written: str, name: str) -> str:
+    """Return the canonical text of a severity, or of the two that it moves between."""
+    levels = [severity_of(level, name) for level in written.split("-", 1)]
+    return "-".join(map(str, dict.fromkeys(levels)))
 
 
 def _read_part(written: str, text: str) -> tuple[int, int]:

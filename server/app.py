@@ -154,7 +154,7 @@ def run_federation(
             settings = as_begun(settings, previous.config if previous else config)
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
-            heads = make_heads(settings, around.classes_of)
+            heads = make_heads(settings, around.classes_of, start)
             secret = sampling_secret(folder) if around.secret_sampling else None
             plan = RoundPlan.of(settings, around.patience, start).hidden(secret)
             if around.probe_of:

@@ -22,8 +22,11 @@ from recast_core.objectives import outputs_of
 from recast_core.secure.members import longest_hidden
 from recast_core.settings import Settings
 from recast_core.start import Start
+from recast_core.task_spec import parse_tasks
 from recast_core.wire.codec import encoded_length
+from server.elsewhere import learned_elsewhere
 from server.exchange.traffic import Limited
+from server.rounds.earlier import EarlierHead
 from server.rounds.gathering import ClassesOf, Heads
 
 logger = logging.getLogger("recast.server")
@@ -38,7 +41,7 @@ def make_bank(settings: Settings) -> TemplateBank:
         RecastError: no such bank, or one of another backbone.
     """
     backbone = load_backbone(settings.backbone).model
-    packaged = settings.head_kind == "backbone" and settings.backbone in PACKAGED
+    packaged = settings.keeps and settings.backbone in PACKAGED
     if settings.bank == "" and packaged:
         return load_bank(settings.backbone)
     if settings.bank in ("", OWN_BANK):
@@ -58,8 +61,19 @@ def make_start(settings: Settings) -> Start:
     return method_learner(method, loaded.model, loaded.preprocess, torch.device("cpu")).start
 
 
-def make_heads(settings: Settings, classes_of: ClassesOf | None) -> Heads:
-    """The kind of head that the settings name; see ``Heads`` for ``classes_of``."""
+def make_heads(
+    settings: Settings, classes_of: ClassesOf | None, start: Start | None = None
+) -> Heads:
+    """The kind of head that the settings name.
+
+    Args:
+        settings: of the run.
+        classes_of: see ``Heads``.
+        start: of the run, where an earlier task's head may be of another run.
+
+    Raises:
+        RecastError: an earlier task's head that is not there, or does not fit.
+    """
     width = 0
     if head_kind(settings.head_kind).travels:
         backbone = load_backbone(settings.backbone)
@@ -70,8 +84,23 @@ def make_heads(settings: Settings, classes_of: ClassesOf | None) -> Heads:
         names = _deployed_classes(settings) or classes_of
         loaded = load_backbone(settings.backbone)
         outputs = outputs_of(loaded.model.get_submodule(loaded.head)) or 0
+    earlier = None
+    if settings.kept_task is not None:
+        numbers = {spec.name: i for i, spec in enumerate(parse_tasks(settings.tasks), start=1)}
+        name = settings.kept_task.name
+        earlier = EarlierHead(name, numbers.get(name, 0), rounds=settings.rounds)
+        if settings.kept_task.path:
+            assert start is not None
+            earlier = learned_elsewhere(settings.kept_task, start, width, bits)
     return Heads(
-        settings.head_kind, width, settings.baseline, bits, names, outputs, settings.max_weight
+        settings.head_kind,
+        width,
+        settings.baseline,
+        bits,
+        names,
+        outputs,
+        max_weight=settings.max_weight,
+        earlier=earlier,
     )
 
 

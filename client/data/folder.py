@@ -103,6 +103,7 @@ def folder_task_data(
     classes: Sequence[str] | None = None,
     *,
     skip_unreadable: bool = False,
+    round_: int = 0,
 ) -> ClientData | None:
     """Load a real client's own images of a task, from DIR/TASK.npz or else DIR/TASK/.
 
@@ -124,6 +125,7 @@ def folder_task_data(
         seed: of the train/test split where there is none.
         classes: all class names of the task in the order of their ids, where they are known.
         skip_unreadable: see `load_folder`.
+        round_: in which the images are wanted, see `drifted_name`.
 
     Returns:
         The client's share, or None if the directory holds nothing of that name.
@@ -131,8 +133,8 @@ def folder_task_data(
     Raises:
         RecastError: a bad name, or data that is there but cannot be used.
     """
-    check_task_name(task_name)
-    file, folder = data_dir / f"{task_name}.npz", data_dir / task_name
+    name = drifted_name(data_dir, check_task_name(task_name), round_)
+    file, folder = data_dir / f"{name}.npz", data_dir / name
     if file.exists():
         if folder.is_dir():
             _say(f"{file} is read, and the folder {folder.name}/ beside it is not", warn=True)
@@ -145,6 +147,20 @@ def folder_task_data(
         return None
     count = len(data.classes)
     return ClientData(data.x_train, data.y_train, data.x_test, data.y_test, count, data.classes)
+
+
+def drifted_name(data_dir: Path, task_name: str, round_: int) -> str:
+    """Return the name of what a task's images have become by a round, from 1; 0 is the last.
+
+    ``fog@4.npz``, or a folder ``fog@4``, holds the images of ``fog`` from the fourth round on.
+    """
+    rounds = {}
+    for path in data_dir.glob(f"{task_name}@*"):
+        name = path.name if path.is_dir() else path.name.removesuffix(".npz")
+        number = name[len(task_name) + 1 :]
+        if number.isdecimal() and (not round_ or int(number) <= round_):
+            rounds[int(number)] = name
+    return rounds[max(rounds)] if rounds else task_name
 
 
 def what_is_there(data_dir: Path, task_name: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from client.data.torchvision_data import load_torchvision
 from client.data.transforms import Part, apply_transforms
 from recast_core.errors import RecastError
 from recast_core.extras import needed
+from recast_core.shifts.drift import at_round
 from recast_core.task_spec import TaskSpec, parse_task
 
 _PART_SEED = 50
@@ -42,7 +43,8 @@ def load_dataset(
     """Load a task's images and labels; the same arguments give the same object.
 
     Args:
-        spec: which task.
+        spec: which task; where its images drift they are those of the last round, unless `at_round`
+            has been there before.
         size: side in pixels. Decoded images (folder, torchvision) that vary in size or whose
             shorter side exceeds `size` are scaled and centre-cropped to it; the arrays of digits
             and npz files, and smaller images of one size, stay as they are.
@@ -61,6 +63,7 @@ def load_dataset(
     """
     if size < 1:
         raise RecastError(f"image size {size}: use at least 1 pixel")
+    spec = at_round(spec, 0, 1)
     source = _load_source(spec, size, seed, root, skip_unreadable)
     x_train, y_train, kept = _select(source.x_train, source.y_train, "train", spec, source, seed)
     x_test, y_test, kept_test = _select(source.x_test, source.y_test, "test", spec, source, seed)

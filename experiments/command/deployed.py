@@ -1,4 +1,4 @@
-"""A learned task of a run that kept the deployed classifier, as a plain model."""
+"""A learned task that kept the deployed or an earlier task's classifier, as a plain model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from client.data import load_dataset, parse_task
 from client.data.arrays import Dataset
 from client.data.class_ids import dataset_in_task_ids
-from experiments.command.run_folder import Learned
+from experiments.command.run_folder import Learned, settings_of
 from experiments.command.sight import Sight
 from recast_core.errors import RecastError
-from recast_core.settings import Settings
+from recast_core.library import TaskLibrary
 from recast_core.statistics import adopt_statistics
 
 
@@ -38,9 +38,9 @@ class Deployed:
     sight: Sight | None
 
 
-def keeps_head(config: Mapping[str, object]) -> bool:
-    """Whether a run with this configuration kept the deployed classifier."""
-    return _settings(config).head_kind == "backbone"
+def keeps_head(model: Learned, config: Mapping[str, object]) -> bool:
+    """Whether a task of a run with this configuration kept a classifier, which is known here."""
+    return settings_of(config).head_kind == "backbone" or model.kept is not None
 
 
 def deploy(
@@ -61,7 +61,7 @@ def deploy(
         RecastError: data that cannot be used, or of other classes than the classifier's.
     """
     classes = model.classes or model.backbone.classes
-    plain = model.net.merge().eval()
+    plain = _plain(model).eval()
     if not data:
         return Deployed(plain, _named(plain, classes), None, False, None)
     spec, preprocess = parse_task(data), model.backbone.preprocess
@@ -74,7 +74,7 @@ def deploy(
             f"{', '.join(classes)[:80]}: give data of the task's classes"
         ) from error
     recomputed = False
-    if _settings(config).recomputes:
+    if settings_of(config).recomputes:
         other = copy.deepcopy(plain)
         pixels = preprocess(images.x_train)
         if adopt_statistics(other, pixels) and _right(other, pixels, images) > _right(
@@ -88,9 +88,13 @@ def deploy(
     return Deployed(plain, images.classes, accuracy, recomputed, sight)
 
 
-def _settings(config: Mapping[str, object]) -> Settings:
-    known = Settings().as_dict()
-    return Settings.from_mapping({k: v for k, v in config.items() if k in known})  # type: ignore[misc]
+def _plain(model: Learned) -> nn.Module:
+    """The merged model with its classifier: the deployed one, or an earlier task's."""
+    if model.kept is None:
+        return model.net.merge()
+    library = TaskLibrary(model.bank)
+    library.add(model.task.name, model.net.coefficients.sent(), model.kept)
+    return library.export(model.net, model.task.name)
 
 
 def _named(plain: nn.Module, classes: tuple[str, ...]) -> tuple[str, ...]:

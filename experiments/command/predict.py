@@ -22,6 +22,7 @@ from recast_core.backbones.files import read_state
 from recast_core.errors import RecastError
 
 _LOGIT = "score: a logit of the deployed classifier"
+_KEPT = "score: of an earlier task's classifier"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +85,11 @@ def _attached(task: str, run: Path | None, data: str, skip_unreadable: bool) -> 
     with opened(run) as (registry, found):
         model = learned(registry, found, task)
     source = data or model.task.source
-    if keeps_head(found.config):
+    if keeps_head(model, found.config):
         kept = deploy(model, found.config, source, skip_unreadable=skip_unreadable)
         sight = kept.sight or Sight()
-        return Classifier(kept.model, model.backbone.preprocess, kept.classes, sight, _LOGIT)
+        caption = _LOGIT if model.kept is None else _KEPT
+        return Classifier(kept.model, model.backbone.preprocess, kept.classes, sight, caption)
     if not source:
         raise RecastError(
             f"task {task!r} was learned from the clients' own folders: name images to fit its head "
@@ -108,7 +110,7 @@ def _exported(path: Path) -> Classifier:
     sight = Sight.read(about, path)
     if ":" not in about["architecture"]:
         backbone = load_backbone(f"file:{path}@{about['architecture']}")
-        caption = _LOGIT if about["head"] == "backbone" else Classifier.caption
+        caption = {"backbone": _LOGIT, "kept": _KEPT}.get(about["head"], Classifier.caption)
         return Classifier(backbone.model, backbone.preprocess, classes, sight, caption)
     kind, _, name = about["architecture"].partition(":")
     if kind != "torchvision":

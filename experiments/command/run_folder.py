@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
 from recast_core.model import RecastModel, attach
+from recast_core.settings import Settings
+from recast_core.wire.head_bytes import unpack_head
+from recast_core.wire.messages import RefusedError
 from server.prepare import bank_path
 from server.record.lock import settle
 from server.record.registry import Registry, Run, Task
@@ -87,6 +91,7 @@ class Learned:
         task: as the registry has it.
         classes: the names of the task's classes in the order of their ids; none where the run was
             made before they were recorded, or no client had names.
+        kept: the head of an earlier task, which this one kept; ``None`` where it kept none.
     """
 
     net: RecastModel
@@ -94,6 +99,7 @@ class Learned:
     bank: TemplateBank
     task: Task
     classes: tuple[str, ...] = ()
+    kept: nn.Linear | None = None
 
 
 def learned(registry: Registry, run: Run, name: str) -> Learned:
@@ -114,7 +120,33 @@ def learned(registry: Registry, run: Run, name: str) -> Learned:
     net = attach(backbone.model, bank, backbone.head)
     net.coefficients.load(torch.from_numpy(vector))
     classes = registry.class_lists(run.id).get(task.number, ())
-    return Learned(net, backbone, bank, task, classes)
+    return Learned(net, backbone, bank, task, classes, _kept_head(registry, run, task))
+
+
+def _kept_head(registry: Registry, run: Run, task: Task) -> nn.Linear | None:
+    """The earlier task's head that a task kept, where it did.
+
+    Raises:
+        RecastError: it is not in the registry, or damaged there.
+    """
+    kept = settings_of(run.config).kept_task
+    if kept is None:
+        return None
+    if not kept.path and task.number <= find_task(registry, run, kept.name).number:
+        return None
+    found = registry.head(run.id, task.number)
+    if found is None:
+        raise RecastError(f"task {task.name!r} has not begun with the head of {kept.name!r} yet")
+    try:
+        return unpack_head(found[1], found[0])
+    except RefusedError as error:
+        raise RecastError(f"{registry.path} is damaged: {error}; restore a copy") from error
+
+
+def settings_of(config: Mapping[str, object]) -> Settings:
+    """The settings in a run's configuration, which holds more besides."""
+    known = Settings().as_dict()
+    return Settings.from_mapping({k: v for k, v in config.items() if k in known})  # type: ignore[misc]
 
 
 def _newest() -> Path:

@@ -62,7 +62,7 @@ class _Content:
         model: plain; without its classifier where nobody knows one.
         state: of the plain model, likewise.
         architecture: that builds it.
-        head: ``backbone`` (kept), ``ridge`` (fitted here) or ``none``.
+        head: ``backbone`` or ``kept`` (an earlier task's), ``ridge`` (fitted here) or ``none``.
         classes: the names of its classes, empty where nobody knows them.
         accuracy: on the data's own test images, a fraction.
         said: about the classifier, for a person.
@@ -94,10 +94,10 @@ def export(
 ) -> dict[str, Any]:
     """Write the merged model of a task to ``output`` and return what it is as JSON values.
 
-    A run that kept the deployed classifier gives a whole model, with BatchNorm statistics of
-    ``data`` where its clients recomputed them. The heads of another federation stay with its
-    clients, so the classifier is a ridge head fitted here on the images of ``data``; without them
-    the file holds the model up to its features.
+    A task that kept a classifier, the deployed one or an earlier task's, gives a whole model, with
+    BatchNorm statistics of ``data`` where its clients recomputed them. The heads of another
+    federation stay with its clients, so the classifier is a ridge head fitted here on the images of
+    ``data``; without them the file holds the model up to its features.
 
     Raises:
         RecastError: no such run or task, data that cannot be used, or another suffix.
@@ -115,7 +115,7 @@ def export(
         "std": ",".join(map(str, model.backbone.preprocess.std)),
         "head_name": model.backbone.head,
     }
-    if keeps_head(found.config):
+    if keeps_head(model, found.config):
         content = _kept(deploy(model, found.config, data, skip_unreadable=skip_unreadable), model)
     elif data:
         content = _fitted(model, data, skip_unreadable=skip_unreadable)
@@ -174,7 +174,8 @@ def _switched(
 def _kept(found: Deployed, model: Learned) -> _Content:
     state, last = _state(found.model), found.model.get_submodule(model.backbone.head)
     linear = last if isinstance(last, nn.Linear) else None
-    said = f"the deployed classifier of {len(found.classes)} classes"
+    which = "deployed classifier" if model.kept is None else "earlier task's classifier"
+    said = f"the {which} of {len(found.classes)} classes"
     if found.recomputed:
         said += ", BatchNorm statistics of the data's images"
     built = architecture(model.backbone.spec, state)
@@ -182,7 +183,7 @@ def _kept(found: Deployed, model: Learned) -> _Content:
         found.model,
         state,
         built,
-        "backbone",
+        "backbone" if model.kept is None else "kept",
         found.classes,
         found.accuracy,
         said,

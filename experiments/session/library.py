@@ -39,8 +39,9 @@ def library_of(registry: Registry, run: Run, data: Mapping[str, str]) -> TaskLib
         model = learned(registry, run, task.name)
         library = library or TaskLibrary(model.bank)
         sent = model.net.coefficients.sent()
-        if keeps_head(run.config):
-            head, classes = _linear(model.net.own_head), model.classes or model.backbone.classes
+        if keeps_head(model, run.config):
+            head = _linear(model.net.own_head) if model.kept is None else model.kept
+            classes = model.classes or (model.backbone.classes if model.kept is None else ())
         else:
             source = data.get(task.name, task.source)
             if not source:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,39 @@ from typing import Any
 from experiments.engines.folded import FoldedGrid
 from experiments.report.summary import summarise
 from recast_core.settings import Settings
-from server.app import Conditions, run_federation
+from recast_core.start import Start
+from recast_core.wire.codec import Vector
+from server.app import Conditions, RunResult, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.ledger import Key, Ledger
 from server.record.registry import Registry
+
+
+@contextmanager
+def _run(settings: Settings, clients: int) -> Iterator[RunResult]:
+    for name in ("recast", "flwr"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
+        yield run_federation(
+            FoldedGrid(clients, settings),
+            replace(settings, run_dir=folder),
+            Path(folder),
+            LogObserver(),
+            extra={"clients": clients},
+            conditions=Conditions(patience=0.0),
+        )
+
+
+def learned(settings: Settings, clients: int) -> tuple[Start, Vector]:
+    """Run a federation of simulated clients; its start, and the vector of its last task.
+
+    Raises:
+        RecastError: settings that cannot run.
+    """
+    with _run(settings, clients) as result, Registry(result.registry) as registry:
+        last = registry.tasks(result.run)[-1].number
+        return result.start, registry.coefficients(result.run, last)
 
 
 def trial(settings: Settings, clients: int) -> dict[str, Any]:
@@ -25,17 +55,7 @@ def trial(settings: Settings, clients: int) -> dict[str, Any]:
     Raises:
         RecastError: settings that cannot run.
     """
-    for name in ("recast", "flwr"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
-        result = run_federation(
-            FoldedGrid(clients, settings),
-            replace(settings, run_dir=folder),
-            Path(folder),
-            LogObserver(),
-            extra={"clients": clients},
-            conditions=Conditions(patience=0.0),
-        )
+    with _run(settings, clients) as result:
         report = summarise(result, "folded", settings.seed, 0.0)
         with Registry(result.registry) as registry:
             for task in report["tasks"]:

@@ -13,6 +13,8 @@ from recast_core.errors import RecastError
 
 Statistics = Mapping[str, Tensor]
 
+# Scores of a ridge or nearest-mean head are of order one; logits are a few units.
+UNIT_SCORES = 8.0
 # The score of a class of which nobody has an example: never chosen, and still finite.
 ABSENT = -1e4
 
@@ -56,6 +58,10 @@ class HeadKind(Protocol):
     @property
     def travels(self) -> bool:
         """Whether the server makes the head, of what clients tell, and sends it to them."""
+
+    @property
+    def logit_scale(self) -> float:
+        """What its scores are to be multiplied by to be logits, for a cross-entropy through it."""
 
     def fit(self, features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
         """A head from one client's data alone.
@@ -103,6 +109,7 @@ class StayingHead:
 
     travels: ClassVar[bool] = False
     kept: ClassVar[bool] = False
+    logit_scale: ClassVar[float] = 1.0
 
     def statistics(self, features: Tensor, labels: Tensor, classes: int) -> Statistics:
         """Nothing."""
@@ -132,6 +139,7 @@ class TravellingHead:
 
     travels: ClassVar[bool] = True
     kept: ClassVar[bool] = False
+    logit_scale: ClassVar[float] = 1.0
     rows: ClassVar[str]
 
     def width(self, statistics: Statistics) -> int:

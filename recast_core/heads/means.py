@@ -13,6 +13,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads.base import (
     ABSENT,
+    UNIT_SCORES,
     Numbers,
     Statistics,
     TravellingHead,
@@ -41,6 +42,7 @@ class Means(TravellingHead):
     name: ClassVar[str] = "means"
     code: ClassVar[int] = pb.HEAD_MEANS
     rows: ClassVar[str] = "means"
+    logit_scale: ClassVar[float] = UNIT_SCORES
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):

@@ -13,6 +13,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads.base import (
     ABSENT,
+    UNIT_SCORES,
     Numbers,
     Statistics,
     TravellingHead,
@@ -55,6 +56,7 @@ class RidgeSums(TravellingHead):
     name: ClassVar[str] = "ridge"
     code: ClassVar[int] = pb.HEAD_RIDGE
     rows: ClassVar[str] = "means"
+    logit_scale: ClassVar[float] = UNIT_SCORES
 
     def fit(self, features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
         """See ``HeadKind``."""

@@ -17,6 +17,9 @@ def parts_down(body: pb.ToClient, size: int) -> Iterator[Part]:
         case "bank":
             yield "bank", len(body.bank.content), size
         case "train":
+            if head := body.train.kept.head:
+                size -= (taken := pb.KeptHead(head=head).ByteSize())
+                yield "head", len(head), taken
             if body.train.HasField("secure"):
                 # With its tag, which takes two bytes, and its length.
                 taken = body.train.secure.ByteSize() + 3
@@ -25,7 +28,7 @@ def parts_down(body: pb.ToClient, size: int) -> Iterator[Part]:
             yield "coefficients", len(body.train.coefficients), size
         case "evaluate":
             for kind, content in (
-                ("head", body.evaluate.head),
+                ("head", body.evaluate.head or body.evaluate.kept.head),
                 ("metrics", body.evaluate.start_head),
             ):
                 if content:

@@ -61,6 +61,7 @@ class ClassLists:
                     class_hash=list_hash(names),
                     classes=names if task.id in self._told.get(node, ()) else (),
                     wants_classes=task.id in wanted,
+                    keeps_head=task.keeps_head,
                 )
             )
         return found

@@ -20,6 +20,8 @@ from server.exchange.observer import Observer
 from server.exchange.share import Share
 from server.exchange.traffic import MESSAGE_TYPES, Topic, Traffic, code
 
+_OUTDATED = "its version cannot keep an earlier task's head: upgrade recast there"
+
 logger = logging.getLogger("recast.server")
 LOOK_SECONDS = 2.0
 
@@ -35,6 +37,7 @@ class Roster:
     ) -> None:
         self._greeter = Greeter(start, traffic, collector)
         self._tasks: Sequence[pb.Task] = ()
+        self._keeping: set[int] = set()
         self._traffic = traffic
         self._collector = collector
         self._observer = observer
@@ -54,6 +57,7 @@ class Roster:
         ``classes`` are the class lists that are known, by the task's number.
         """
         self._tasks = tasks
+        self._keeping = {task.id for task in tasks if task.keeps_head}
         for number, names in classes.items():
             self._greeter.lists.fix(number, names)
         self._shares.clear()
@@ -113,6 +117,11 @@ class Roster:
         if not lists:
             return ()
         names = agreed_outputs(lists, outputs) if outputs else agreed(lists)
+        self.settle(grid, task, names)
+        return names
+
+    def settle(self, grid: Grid, task: int, names: Names) -> None:
+        """Take ``names`` for the class list of a task, and have those told who count otherwise."""
         self._greeter.lists.fix(task, names)
         own = {
             node: pb.Hello(tasks=[_as_told(task, shares[task])])
@@ -126,7 +135,6 @@ class Roster:
             elif not self._greeter.lists.fits(own[node].tasks[0]):
                 self._leave_out(node, task, "classes", "its class ids are not the task's")
         self._tell(grid)
-        return names
 
     def _announced(self, grid: Grid, task: int) -> dict[Names, int]:
         """How many nodes have each list of a task; nodes whose list is not to be had are left out.
@@ -172,6 +180,9 @@ class Roster:
                 continue
             if not self._greeter.lists.fits(data):
                 self._leave_out(node, data.task, "classes", "its class ids are not the task's")
+                continue
+            if data.task in self._keeping and not data.keeps_head:
+                self._leave_out(node, data.task, "outdated", _OUTDATED)
                 continue
             self._shares[node][data.task] = Share(
                 data.train_examples,

@@ -21,6 +21,7 @@ from server.record.tables import (
     Baseline,
     ClassEntry,
     ClientName,
+    HeadEntry,
     HeldBack,
     Median,
     RefusalEntry,
@@ -108,6 +109,12 @@ class History(Closing):
             for row in session.scalars(query.order_by(ClassEntry.task, ClassEntry.id)):
                 found[row.task] = (*found.get(row.task, ()), row.name)
         return found
+
+    def head(self, run: int, task: int) -> tuple[str, bytes] | None:
+        """Kind and bytes of a task's head, where it is one that travels and has been merged."""
+        with self.reading() as session:
+            found = session.get(HeadEntry, (run, task))
+            return None if found is None else (found.kind, found.content)
 
     def rounds(self, run: int, task: int) -> list[Round]:
         """The finished rounds of a task, in order."""

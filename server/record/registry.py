@@ -22,6 +22,7 @@ from server.record.tables import (
     Baseline,
     ClassEntry,
     ClientName,
+    HeadEntry,
     HeldBack,
     LedgerEntry,
     Median,
@@ -117,6 +118,11 @@ class Registry(Runs):
         with self.writing(f"the names of the clients of run {run}") as session:
             for client, name in names.items():
                 session.merge(ClientName(run=run, client=client, name=name))
+
+    def keep_head(self, run: int, number: int, kind: str, content: bytes) -> None:
+        """Record a task's head, of a kind that travels, in place of what was recorded before."""
+        with self.writing(f"the head of task {number} of run {run}") as session:
+            session.merge(HeadEntry(run=run, task=number, kind=kind, content=content))
 
     def record_rounds(
         self,

@@ -285,6 +285,17 @@ class ClassEntry(Base, kw_only=True):
     name: Mapped[str]
 
 
+class HeadEntry(Base, kw_only=True):
+    """A head that travels, as clients are sent it: a task's own, or the earlier one's it keeps."""
+
+    __tablename__ = "heads"
+    __table_args__ = (ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),)
+    run: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    content: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+
+
 class ShareEntry(Base, kw_only=True):
     """How many images of a task a client announced."""
 

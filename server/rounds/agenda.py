@@ -13,13 +13,19 @@ from server.exchange.share import agreed_classes
 from server.record.resume import changed_shares
 from server.record.rewinding import rewind_asked
 from server.rounds.federation import Federation
+from server.rounds.keeping import Keeping
 from server.rounds.state import TaskState
 
 logger = logging.getLogger("recast.server")
 
 
 class Agenda:
-    """The tasks of a run, by number, as the registry and the clients tell of them."""
+    """The tasks of a run, by number, as the registry and the clients tell of them.
+
+    Attributes:
+        states: of the tasks.
+        keeping: of those that keep an earlier one's head.
+    """
 
     def __init__(self, federation: Federation, required: int) -> None:
         """Take up the tasks that the registry has.
@@ -32,6 +38,7 @@ class Agenda:
         self._federation = federation
         self._required = required
         self._described: dict[int, dict[str, tuple[int, int]]] = {}
+        self.keeping = Keeping(federation, self.states)
         self.read()
 
     def read(self) -> None:
@@ -62,11 +69,18 @@ class Agenda:
             )
             self.states[task.number] = state
             state.source, state.classes = task.source, classes.get(task.number, ())
-            names_of = federation.heads.classes_of
-            if not state.classes and names_of and (names := names_of(task.source)):
+            if not state.classes and (names := self.keeping.names(state, task.source)):
                 self._name(state, names)
         federation.roster.announce(
-            [pb.Task(id=task.number, name=task.name, source=task.source) for task in tasks],
+            [
+                pb.Task(
+                    id=task.number,
+                    name=task.name,
+                    source=task.source,
+                    keeps_head=federation.heads.keeps(task.number),
+                )
+                for task in tasks
+            ],
             {state.number: state.classes for state in self.states.values() if state.classes},
         )
 
@@ -114,7 +128,11 @@ class Agenda:
 
     def active(self) -> list[TaskState]:
         """The tasks of the next round: the first that have rounds left and a client."""
-        able = [s for s in self.unfinished() if self._federation.is_learnable(s.number)]
+        able = [
+            state
+            for state in self.unfinished()
+            if self._federation.is_learnable(state.number) and self.keeping.ready(state)
+        ]
         return able[: self._federation.plan.parallel]
 
     def unlearnable(self) -> list[TaskState]:
@@ -127,9 +145,12 @@ class Agenda:
 
     def agree(self, grid: Grid, states: Sequence[TaskState]) -> None:
         """Have the clients agree on what class ids mean, where that is not known by now."""
-        outputs = self._federation.heads.outputs
+        outputs, roster = self._federation.heads.outputs, self._federation.roster
         for state in states:
-            names = state.classes or self._federation.roster.agree(grid, state.number, outputs)
+            if not state.classes and (known := self.keeping.names(state)):
+                roster.settle(grid, state.number, known)
+                self._name(state, known)
+            names = state.classes or roster.agree(grid, state.number, outputs)
             if names and not state.classes:
                 self._name(state, names)
 

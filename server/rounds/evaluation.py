@@ -31,18 +31,27 @@ class Evaluating:
 
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
+        self._asked: dict[int, list[int]] = {}
 
     def questions(self, grid: Grid, states: Sequence[TaskState]) -> list[Message]:
         """Each task's coefficients, and a head that travels, to every node that can evaluate it."""
         federation = self._federation
         federation.heads.gather(grid, federation.exchange, states, federation.roster.nodes)
-        return [
-            federation.traffic.send(node, body, Topic(state.name, state.round))
-            for state in states
-            for body in [federation.broadcast(state, state.round, train=False)]
-            for node, share in federation.shares(state.number)
-            if federation.heads.can_evaluate(state.number, share)
-        ]
+        messages, self._asked = [], {}
+        for state in states:
+            if head := federation.heads.merged(state.number):
+                federation.registry.keep_head(
+                    federation.run, state.number, federation.heads.kind, head
+                )
+            body = federation.broadcast(state, state.round, train=False)
+            self._asked[state.number] = []
+            for node, share in federation.shares(state.number):
+                if federation.heads.can_evaluate(state.number, share):
+                    federation.tell_head(body.evaluate, node)
+                    self._asked[state.number].append(node)
+                    message = federation.traffic.send(node, body, Topic(state.name, state.round))
+                    messages.append(message)
+        return messages
 
     def finish(
         self,
@@ -59,7 +68,10 @@ class Evaluating:
         answers = self._answers(states, replies)
         rows = []
         for state in states:
-            told = answers[state.number]
+            told = list(answers[state.number].values())
+            federation.answered(
+                state.number, self._asked.get(state.number, ()), answers[state.number]
+            )
             examples = sum(answer.examples for answer in told)
             if examples:
                 asked = federation.broadcast(state, state.round, train=False).evaluate
@@ -74,7 +86,7 @@ class Evaluating:
                         examples,
                         len(told),
                         (after or state).number,
-                        tally.baselines() if federation.heads.stay else {},
+                        tally.baselines() if federation.heads.stays(state.number) else {},
                         tally.median("correct"),
                     )
                 )
@@ -98,7 +110,8 @@ class Evaluating:
 
     def _answers(
         self, states: Sequence[TaskState], replies: Iterable[Message]
-    ) -> dict[int, list[pb.Evaluation]]:
+    ) -> dict[int, dict[int, pb.Evaluation]]:
+        """Each node's, by the task's number."""
         federation = self._federation
         topic = Topic(states[0].name, states[0].round) if len(states) == 1 else Topic()
         rounds = {state.number: state.round for state in states}
@@ -114,4 +127,4 @@ class Evaluating:
                 federation.traffic.refuse(answer.node, answer.topic, refused.reason, str(refused))
             else:
                 answers[found.task][answer.node] = found
-        return {number: list(told.values()) for number, told in answers.items()}
+        return answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,7 @@ class Federation:
     def is_learnable(self, task: int) -> bool:
         """Whether enough nodes that are ready can train a task: one, or as many as a sum needs."""
         able = sum(
-            self.heads.can_train(shares[task])
+            self.heads.can_train(task, shares[task])
             for shares in self.roster.nodes.values()
             if task in shares
         )
@@ -72,13 +72,25 @@ class Federation:
 
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
         """The task's coefficients as a message."""
-        hyper = self.plan.hyper_of(round_) if train else None
+        keeps = self.heads.keeps(state.number)
+        hyper = self.plan.hyper_of(round_, keeps=keeps) if train else None
         message = to_broadcast(
             self.start, state.number, round_, state.vector, hyper, self.heads.bits
         )
         if train:
             return pb.ToClient(train=message)
         return pb.ToClient(evaluate=self.heads.complete(message))
+
+    def answered(self, task: int, asked: Collection[int], by: Iterable[int]) -> None:
+        """Note who has the head that a task learned for later ones, or keeps."""
+        earlier = self.heads.earlier
+        if earlier is not None and (task == earlier.number or self.heads.keeps(task)):
+            earlier.answered(asked, by if earlier.head is not None else ())
+
+    def tell_head(self, broadcast: pb.Broadcast, node: int) -> None:
+        """Put into a task's message what its node is to know of the earlier head that it keeps."""
+        if self.heads.earlier is not None and self.heads.keeps(broadcast.task):
+            broadcast.kept.CopyFrom(self.heads.earlier.told(node))
 
 
 def sample(

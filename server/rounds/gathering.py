@@ -20,6 +20,7 @@ from server.exchange.collect import Collector
 from server.exchange.share import Share, agreed_classes
 from server.exchange.traffic import Topic, Traffic, is_answer
 from server.rounds.checks import check_head
+from server.rounds.earlier import EarlierHead
 from server.rounds.state import TaskState
 from server.rounds.weights import limited_statistics
 
@@ -73,6 +74,7 @@ class Heads:
             only the clients know it.
         outputs: of a classifier that is kept; 0 of any other head.
         max_weight: times their median that a client's examples may count; 0 for no limit.
+        earlier: whose head later tasks keep; ``None`` where they keep none.
     """
 
     kind: str = "local"
@@ -82,6 +84,7 @@ class Heads:
     classes_of: ClassesOf | None = None
     outputs: int = 0
     max_weight: float = 0.0
+    earlier: EarlierHead | None = None
     _merged: dict[tuple[int, bool], bytes] = field(default_factory=dict)
 
     @property
@@ -99,13 +102,21 @@ class Heads:
         for of_start in (False, True):
             self._merged.pop((task, of_start), None)
 
-    def can_train(self, share: Share) -> bool:
+    def keeps(self, task: int) -> bool:
+        """Whether a task keeps an earlier one's head."""
+        return self.earlier is not None and task > self.earlier.number
+
+    def stays(self, task: int) -> bool:
+        """Whether a task keeps a classifier: the deployed one or an earlier task's."""
+        return self.stay or self.keeps(task)
+
+    def can_train(self, task: int, share: Share) -> bool:
         """Whether a client has enough of a task to learn from."""
-        return share.train_examples > 0 if self.stay else share.can_train
+        return share.train_examples > 0 if self.stays(task) else share.can_train
 
     def can_evaluate(self, task: int, share: Share) -> bool:
         """Whether a client can measure a task: with a head that was sent, on any test images."""
-        if self.stay:
+        if self.stays(task):
             return share.train_examples > 0 and share.test_examples > 0
         if not self.travel:
             return share.can_evaluate
@@ -113,16 +124,31 @@ class Heads:
 
     def measures_baseline(self, broadcast: pb.Broadcast) -> bool:
         """Whether the answer to an evaluation says how good the head alone is."""
-        return not self.travel or bool(broadcast.start_head) or not broadcast.coefficients
+        if not self.travel or self.keeps(broadcast.task):
+            return True
+        return bool(broadcast.start_head) or not broadcast.coefficients
 
     def complete(self, broadcast: pb.Broadcast) -> pb.Broadcast:
         """``broadcast``, which asks for an evaluation, with the head to evaluate with."""
+        if self.keeps(broadcast.task):
+            broadcast.head_kind = code_of("backbone")
+            return broadcast
         broadcast.head_kind = code_of(self.kind)
         if self.travel:
             broadcast.head = self._merged.get((broadcast.task, False), b"")
             if broadcast.coefficients:
                 broadcast.start_head = self._merged.get((broadcast.task, True), b"")
+        if self.earlier is not None and broadcast.head and self.earlier.is_of(broadcast):
+            broadcast.kept.id = self.earlier.learned(broadcast).id
         return broadcast
+
+    def merged(self, task: int) -> bytes:
+        """A task's own head as clients are sent it; empty where there is none yet."""
+        return self._merged.get((task, False), b"")
+
+    def restore(self, task: int, head: bytes) -> None:
+        """Take a head that was merged before for the task's own."""
+        self._merged[task, False] = head
 
     def gather(
         self, grid: Grid, exchange: Exchange, tasks: Sequence[TaskState], nodes: Nodes
@@ -133,7 +159,7 @@ class Heads:
         its head is not asked for again.
         """
         for task in tasks if self.travel else ():
-            if (task.number, False) in self._merged:
+            if (task.number, False) in self._merged or self.keeps(task.number):
                 continue
             shares = {
                 node: shares[task.number]
@@ -179,7 +205,7 @@ class Heads:
         """The statistics for the head with the coefficients (``False``), and at the start."""
         classes, topic = question.classes, question.topic
         longest = self._longest(question)
-        told: dict[bool, list[Statistics]] = {False: [], True: []}
+        told: dict[bool, list[tuple[bytes, Statistics]]] = {False: [], True: []}
         for answer in exchange.traffic.receive(replies, topic, "head", longest):
             node, found = answer.node, answer.body.head
             try:
@@ -187,12 +213,17 @@ class Heads:
                     raise RefusedError("stale-round", f"round {found.round} was not asked for")
                 question.open.remove((node, found.round))
                 share, number = question.shares.get(node), question.task.number
-                told[found.round == 0].append(
-                    check_head(exchange.start, found, number, share, self.kind, classes, self.width)
+                checked = check_head(
+                    exchange.start, found, number, share, self.kind, classes, self.width
                 )
+                told[found.round == 0].append((found.content, checked))
             except RefusedError as refused:
                 exchange.traffic.refuse(node, topic, refused.reason, str(refused))
-        return told
+        # A sum's last bits depend on the order: one that neither arrival nor node ids decide.
+        return {
+            of_start: [statistics for _, statistics in sorted(pairs, key=lambda pair: pair[0])]
+            for of_start, pairs in told.items()
+        }
 
     def _merge(
         self, task: TaskState, of_start: bool, statistics: Sequence[Statistics], classes: int

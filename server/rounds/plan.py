@@ -33,6 +33,8 @@ class RoundPlan:
         max_weight: times their median that a client's examples may count; 0 for no limit.
         probe: what the server can tell of coefficients by itself.
         falls: the rate falls along half a cosine over a task's rounds.
+        kept_falls: likewise, of tasks that keep an earlier one's head.
+        kept_objective: what these lower.
         nearest: a task may start at an earlier one's coefficients.
         evaluate_every: rounds after which a task is also evaluated; 0 for none but its last.
         secret: decides who is drawn, where clients may not know; ``None`` for the run's seed.
@@ -53,6 +55,8 @@ class RoundPlan:
     max_weight: float = 0.0
     probe: Probe | None = None
     falls: bool = False
+    kept_falls: bool = False
+    kept_objective: str = "cross-entropy"
     nearest: bool = False
     evaluate_every: int = 0
     secret: int | None = None
@@ -101,19 +105,20 @@ class RoundPlan:
             aggregate=aggregation(rule),
             shares=shares(rule),
             max_weight=settings.max_weight,
-            falls=settings.falls,
+            falls=settings.falls and (settings.all_keep or settings.decay == "cosine"),
+            kept_falls=settings.falls,
+            kept_objective=settings.kept_objective,
             # In a private run which earlier task a client takes would be told without noise.
-            nearest=settings.begin == "nearest"
-            and settings.head_kind == "backbone"
-            and not settings.dp_epsilon,
+            nearest=settings.begin == "nearest" and settings.keeps and not settings.dp_epsilon,
             privacy=PrivacyPlan.of(settings),
             secure=settings.secure_aggregation,
             evaluate_every=settings.evaluate_every,
         )
 
-    def hyper_of(self, round_: int) -> Hyperparameters:
-        """What clients train with in a round, from 1."""
-        if not self.falls:
-            return self.hyper
+    def hyper_of(self, round_: int, *, keeps: bool = False) -> Hyperparameters:
+        """What clients train with in a round, from 1; ``keeps`` where an earlier head is kept."""
+        hyper = replace(self.hyper, objective=self.kept_objective) if keeps else self.hyper
+        if not (self.kept_falls if keeps else self.falls):
+            return hyper
         share = 0.5 * (1 + math.cos(math.pi * (round_ - 1) / self.rounds))
-        return replace(self.hyper, learning_rate=self.hyper.learning_rate * share)
+        return replace(hyper, learning_rate=hyper.learning_rate * share)

@@ -165,7 +165,9 @@ class FedRecast(Strategy):
             self.record_rest(grid)
         self._agenda.describe()
         self._name_clients(grid)
+        self._agenda.keeping.check(self._agenda.unfinished())
         self._training_now = self.active(server_round)
+        self._agenda.keeping.prepare(self._training_now)
         return self._training.questions(grid, self._training_now, list(self.states.values()))
 
     def aggregate_train(

@@ -32,7 +32,7 @@ logger = logging.getLogger("recast.server")
 
 # A round that brought no update is tried again this often, unless asking again cannot help.
 RETRIES = 2
-_PASSING = FORGETFUL | {"gone", "late", "roster", "too-few"} | set(LOST.values())
+_PASSING = FORGETFUL | {"gone", "late", "head-missing", "roster", "too-few"} | set(LOST.values())
 
 
 class Training:
@@ -96,6 +96,7 @@ class Training:
                 if federation.plan.hyper.error_feedback:
                     counted = self._counted.get((node, state.number), 0)
                     body.train.counted = counted if counted <= state.round else 0
+                federation.tell_head(body.train, node)
                 messages.append(federation.traffic.send(node, body, Topic(state.name, round_)))
         return messages
 
@@ -120,9 +121,14 @@ class Training:
     def _offer(self, body: pb.ToClient, state: TaskState) -> dict[int, Vector]:
         """Put into a first round's broadcast where else the task may start."""
         federation = self._federation
-        if state.round or not federation.plan.nearest:
+        heads = federation.heads
+        if state.round or not federation.plan.nearest or not heads.stays(state.number):
             return {}
-        found = candidates(federation.start, self._learned, federation.heads.bits)
+        others = self._learned
+        if heads.earlier is not None:
+            # The task whose head is kept is where the task starts as it is.
+            others = [learned for learned in others if learned.number != heads.earlier.number]
+        found = candidates(federation.start, others, heads.bits)
         body.train.candidates.extend(found)
         vectors = {learned.number: learned.vector for learned in self._learned}
         return {candidate.task: vectors[candidate.task] for candidate in found}
@@ -142,7 +148,7 @@ class Training:
         return [
             (node, numbers[node])
             for node, share in federation.shares(state.number)
-            if federation.heads.can_train(share)
+            if federation.heads.can_train(state.number, share)
         ]
 
     def finish(self, grid: Grid, states: Sequence[TaskState], replies: Iterable[Message]) -> int:
@@ -161,6 +167,8 @@ class Training:
             found = hidden_contributions(
                 federation, self._secure, grid, states, replies, self._asked
             )
+        for state in states:
+            federation.answered(state.number, self._nodes_asked(state.number), found[state.number])
         rounds = []
         lost: list[tuple[TaskState, str]] = []
         for state in states:
@@ -285,13 +293,16 @@ class Training:
                 found[update.task][node] = contribution
         return found
 
+    def _nodes_asked(self, task: int) -> set[int]:
+        return {node for node, asked in self._asked if asked == task}
+
     def _missed(self, state: TaskState) -> str | None:
         """Count a round without an update; why another try is pointless, or ``None``.
 
         What one node answers is that node's: others are asked where there are any.
         """
         what = f"round {state.round + 1} of task {state.name!r}"
-        asked = {node for node, task in self._asked if task == state.number}
+        asked = self._nodes_asked(state.number)
         if self._drawing.failed(state.number, asked, self._able(state)):
             logger.warning("no update in %s: asking others", what)
             return None

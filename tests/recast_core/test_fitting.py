@@ -30,6 +30,25 @@ def toy(count: int = 96, classes: int = 3) -> tuple[Tensor, Tensor]:
     return patterns[labels] + torch.randn(count, 3, 8, 8, generator=generator), labels
 
 
+def test_an_earlier_tasks_head_is_kept_and_trained_through() -> None:
+    images, labels = toy()
+    day = fit(learner(), images, labels, 3, Recipe(4, 16, 2e-2))
+    before = day.head.weight.clone()
+    dark = 0.3 * images - 1.5
+    net = learner()
+    net.coefficients.load(day.coefficients)
+    with torch.no_grad():
+        deployed = (day.head(net.features(dark)).argmax(1) == labels).float().mean()
+    night = fit(net, dark, labels, 3, Recipe(10, 16, 2e-2), head=day.head)
+    assert night.head is day.head
+    assert torch.equal(day.head.weight, before)
+    with torch.no_grad():
+        found = (night.head(net.features(dark)).argmax(1) == labels).float().mean()
+    assert found > deployed
+    with pytest.raises(RecastError, match="has 3 classes and the task 4"):
+        fit(learner(), images, labels, 4, head=day.head)
+
+
 def test_training_lowers_the_loss() -> None:
     images, labels = toy()
     first = fit(learner(), images, labels, 3, Recipe(1, 16, 1e-9))

@@ -43,6 +43,11 @@ class NodeRows:
     class_names: Names
 
     @property
+    def origin(self) -> str:
+        """See ``client.turn.TaskData``."""
+        return self.task.source
+
+    @property
     def test_examples(self) -> int:
         """How many test images there are."""
         return len(self.judge)
@@ -80,6 +85,7 @@ class TaskImages:
         nodes: by partition number.
         store: the images on the device, for the model that was last used.
         head_only: features at the bank's start by row, NaN where not computed yet.
+        source: DATA specification.
     """
 
     images: Tensor
@@ -87,6 +93,7 @@ class TaskImages:
     nodes: Sequence[NodeRows] = ()
     store: ImageStore | None = None
     head_only: Tensor | None = None
+    source: str = ""
     _of: object = field(default=None, repr=False)
 
     def on(self, model: object, make: Callable[[Tensor], ImageStore]) -> ImageStore:
@@ -120,7 +127,7 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
     known = known_labels(dataset, settings.labels, settings.seed)
     judge_labels = torch.from_numpy(dataset.y_test)
     images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
-    task = TaskImages(images, dataset.classes)
+    task = TaskImages(images, dataset.classes, source=source)
     nodes_rows = []
     for mine, held_out in zip(learn, judge, strict=True):
         test, labelled = torch.from_numpy(held_out), known[mine] != UNLABELLED

@@ -26,7 +26,7 @@ from recast_core.folded import (
     train,
 )
 from recast_core.folded.threads import on_each_core
-from recast_core.learner import MethodLearner
+from recast_core.learner import BankLearner, Learner, MethodLearner
 from recast_core.methods import parse_method
 from recast_core.objectives import objective_of
 from recast_core.recipe import Recipe
@@ -67,6 +67,7 @@ class FoldedModel(Protocol):
         recipe: Recipe,
         vector: Vector,
         finished: Finished,
+        head: nn.Module | None = None,
     ) -> Sequence[Vector | RecastError]:
         """Every client's vector, trained from ``vector``, or what went wrong with it alone.
 
@@ -77,6 +78,7 @@ class FoldedModel(Protocol):
             recipe: of the round.
             vector: float32 ``[D]``.
             finished: is told how many more are done.
+            head: the classifier that is kept; the deployed one where ``None``.
 
         Raises:
             RecastError: images that nothing can be learned from.
@@ -88,6 +90,11 @@ class FoldedModel(Protocol):
 
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """Features ``[N, d]`` of rows of the task's images with a vector ``[D]``."""
+
+    def features_alone(
+        self, task: TaskImages, rows: Sequence[Tensor], vector: Tensor
+    ) -> list[Tensor]:
+        """The same for the rows of several clients, with the bits that each has alone."""
 
     def features_by(self, task: TaskImages, rows: Tensor, vector: Tensor, by: Tensor) -> Tensor:
         """The same where BatchNorms use the statistics of the images in rows ``by``."""
@@ -125,13 +132,14 @@ class FoldedBank:
         recipe: Recipe,
         vector: Vector,
         finished: Finished,
+        head: nn.Module | None = None,
     ) -> Sequence[Vector | RecastError]:
         """See ``FoldedModel``."""
         found = train(
             self._fold,
             self._store(task),
             clients,
-            objective_of(recipe.objective, self.head, classes),
+            objective_of(recipe.objective, head or self.head, classes),
             recipe,
             torch.from_numpy(vector),
             How(Chunking(self.options.chunk or None), self.workers, finished),
@@ -153,6 +161,12 @@ class FoldedBank:
         self.split.net.eval().coefficients.load(vector)
         inputs = (store.inputs(part.to(self.split.net.device)) for part in (by, rows))
         return features_by(self.split.suffix, statistics, (next(inputs), next(inputs)))
+
+    def features_alone(
+        self, task: TaskImages, rows: Sequence[Tensor], vector: Tensor
+    ) -> list[Tensor]:
+        """See ``FoldedModel``."""
+        return _alone(BankLearner(self.split, self.preprocess), task, rows, vector, self.workers)
 
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """See ``FoldedModel``."""
@@ -190,15 +204,16 @@ class FoldedMethod:
         recipe: Recipe,
         vector: Vector,
         finished: Finished,
+        head: nn.Module | None = None,
     ) -> Sequence[Vector | RecastError]:
         """See ``FoldedModel``."""
-        learner = self.learner
+        learner = self.learner if head is None else self.learner.keeping(head)
         if learner.device.type == "cuda" and parse_method(learner.start.method).foldable:
             found = train(
                 MethodFold(learner.model),
                 self._store(task),
                 clients,
-                objective_of(recipe.objective, self.head, classes),
+                objective_of(recipe.objective, head or self.head, classes),
                 recipe,
                 torch.from_numpy(vector),
                 How(Chunking(self.options.chunk or None), finished=finished),
@@ -230,6 +245,13 @@ class FoldedMethod:
         """See ``FoldedModel``."""
         return self.learner.features(task.images[rows], vector.numpy(), task.images[by])
 
+    def features_alone(
+        self, task: TaskImages, rows: Sequence[Tensor], vector: Tensor
+    ) -> list[Tensor]:
+        """See ``FoldedModel``."""
+        workers = self.workers if self.learner.device.type == "cpu" else 0
+        return _alone(self.learner, task, rows, vector, workers)
+
     def features(self, task: TaskImages, rows: Tensor, vector: Tensor) -> Tensor:
         """See ``FoldedModel``."""
         found = [
@@ -244,3 +266,14 @@ class FoldedMethod:
             self,
             lambda images: ImageStore(images, learner.preprocess, None, learner.device),
         )
+
+
+def _alone(
+    learner: Learner, task: TaskImages, rows: Sequence[Tensor], vector: Tensor, workers: int
+) -> list[Tensor]:
+    """Features of several clients' images, one client after another, on one core."""
+
+    def work(alone: Learner, own: Tensor) -> Tensor:
+        return alone.features(task.images[own], vector.numpy())
+
+    return [*on_each_core(rows, min(workers, 1), lambda: learner, work)]

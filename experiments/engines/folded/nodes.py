@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import torch
 
 from client.bank_cache import verified
+from client.data import parse_task
 from client.learners import attached_to, learner_with, preprocess_of
 from experiments.engines.folded.data import NodeRows, TaskImages, load_task
 from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, FoldedOptions
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
 from recast_core.settings import Settings
+from recast_core.shifts.drift import at_round
 from recast_core.start import Start
 
 
@@ -62,6 +64,10 @@ class Held:
             RecastError: they cannot be read or divided.
         """
         if source not in self.tasks:
+            # What a task's images were in other rounds is not looked at again soon.
+            name = source.partition("=")[0]
+            for other in [known for known in self.tasks if known.partition("=")[0] == name]:
+                del self.tasks[other]
             size = preprocess_of(self.settings.backbone).size
             self.tasks[source] = load_task(source, size, self.clients, self.settings)
         return self.tasks[source]
@@ -157,11 +163,12 @@ class SimulatedNode:
         found = sorted(sha256 for sha256 in self.banks if sha256.startswith(wanted))
         return self.held.model(found[0]) if found else None
 
-    def data(self, task: pb.Task) -> NodeRows | None:
+    def data(self, task: pb.Task, round_: int = 0) -> NodeRows | None:
         """See ``Holdings``."""
         if not task.source:
             return None
-        mine = self.held.images(task.source).nodes[self.number]
+        spec = at_round(parse_task(task.source), round_, self.settings.rounds)
+        mine = self.held.images(str(spec)).nodes[self.number]
         return mine.in_task_ids(tuple(task.classes))
 
     def lacks(self, task: pb.Task) -> str:

@@ -58,8 +58,9 @@ class Together(Engine[FoldedModel, NodeRows]):
         clients = [_client(one) for one in lessons]
         with self._timed("training"):
             begin("training", first.hyper.epochs * sum(len(one.labels) for one in clients))
+            head = first.kept.classifier(first.model.head) if first.kept.head else None
             return first.model.train(
-                first.data.task, clients, classes, first.hyper, first.vector, self._finished
+                first.data.task, clients, classes, first.hyper, first.vector, self._finished, head
             )
 
     def features(self, looks: Sequence[Look[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
@@ -74,6 +75,11 @@ class Together(Engine[FoldedModel, NodeRows]):
                     )
                     for one in looks
                 ]  # fmt: skip
+            if looks[0].told:
+                model, shares = looks[0].model, [one.data for one in looks]
+                vector = _vector(model, looks[0].vector)
+                rows = [share.learn for share in shares]
+                return model.features_alone(shares[0].task, rows, vector)
             table = _table(looks)
         return (_at(table, one.data.learn) for one in looks)
 
@@ -136,7 +142,7 @@ def _guess(guess: Guess[FoldedModel, NodeRows]) -> Tensor:
         features = model.features(data.task, rows, vector)
     else:
         features = model.features_by(data.task, rows, vector, data.all_rows[guess.by])
-    logits: Tensor = model.head(features)
+    logits: Tensor = guess.kept.classifier(model.head)(features)
     return logits.cpu()
 
 
@@ -146,7 +152,9 @@ def _by_own_images(exam: Exam[FoldedModel, NodeRows]) -> int:
     vector = _vector(model, exam.vector)
     tests = model.features_by(data.task, data.judge, vector, data.all_rows)
     head = model.head
-    if not kind.kept:
+    if exam.head:
+        head = unpack_head_for(tests, exam.head, exam.kind)
+    elif not kind.kept:
         features = model.features_by(data.task, data.learn, vector, data.all_rows)
         head = kind.fit(features, data.labels.to(features.device), data.classes)
     return right_answers(head, tests, data.judge_labels)
