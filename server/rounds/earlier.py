@@ -26,7 +26,7 @@ class EarlierHead:
             they are the task's of this run.
         classes: what its outputs mean; none where that is not known, or is the task's of this run.
         head: what later tasks keep; ``None`` until it is learned.
-        rounds: that the task has, where it is one of this run: heads of before its last are not kept.
+        rounds: that the task has in this run; a head of before its last round is not kept.
     """
 
     name: str

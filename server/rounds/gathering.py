@@ -86,6 +86,8 @@ class Heads:
     max_weight: float = 0.0
     earlier: EarlierHead | None = None
     _merged: dict[tuple[int, bool], bytes] = field(default_factory=dict)
+    # The round whose features a task's head was made of.
+    _of: dict[int, int] = field(default_factory=dict)
 
     @property
     def travel(self) -> bool:
@@ -156,10 +158,13 @@ class Heads:
         """One exchange with every client that has images of a task, for ``complete`` to use.
 
         A client that sends what cannot be is refused; the head is made without it. A task that has
-        its head is not asked for again.
+        its head of this round is not asked for again.
         """
         for task in tasks if self.travel else ():
-            if (task.number, False) in self._merged or self.keeps(task.number):
+            there = (task.number, False) in self._merged
+            if self.keeps(task.number) or (
+                there and self._of.get(task.number) in (None, task.round)
+            ):
                 continue
             shares = {
                 node: shares[task.number]
@@ -229,6 +234,7 @@ class Heads:
         self, task: TaskState, of_start: bool, statistics: Sequence[Statistics], classes: int
     ) -> None:
         self._merged.pop((task.number, of_start), None)
+        self._of[task.number] = task.round
         if not statistics:
             logger.error("no head for task %s: nobody told of its features", task.name)
             return
