@@ -103,6 +103,8 @@ class Heads:
         """Make a task's head again when it is wanted: its coefficients have changed."""
         for of_start in (False, True):
             self._merged.pop((task, of_start), None)
+        if self.earlier is not None and task == self.earlier.number:
+            self.earlier.head = None
 
     def keeps(self, task: int) -> bool:
         """Whether a task keeps an earlier one's head."""
