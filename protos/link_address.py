@@ -6,6 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+# What the system's resolver reads as an address of 127.0.0.0/8, with fewer than four numbers.
+_SHORT_LOOPBACK = re.compile(r"127(\.\d{1,8}){1,2}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252}[A-Za-z0-9_.])?")
 
 
@@ -26,6 +28,13 @@ class Address:
             return True
         address = _ip(self.host)
         return address is not None and address.is_loopback
+
+    @property
+    def is_here(self) -> bool:
+        """Whether who connects to the host reaches this machine: also by 0.0.0.0 or 127.1."""
+        address = _ip(self.host)
+        unspecified = address is not None and address.is_unspecified
+        return self.is_loopback or unspecified or _SHORT_LOOPBACK.fullmatch(self.host) is not None
 
     @classmethod
     def parse(cls, text: str) -> Address:

@@ -85,7 +85,7 @@ class RecastModel(nn.Module):
         """Features ``[N, d]``: the input of the classifier.
 
         Raises:
-            RecastError: another thread set the model to another task meanwhile.
+            RecastError: another thread or coroutine set the model to another task meanwhile.
         """
         count = self._begin()
         features = output_tensor(self.backbone(images))

@@ -1,26 +1,28 @@
-"""Who changes what a model is set to, and who reads it: threads that would disturb each other."""
+"""Who changes what a model is set to, and who reads it: threads and coroutines that would meet."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Self
 
 from recast_core.errors import RecastError
 
 
 class Turns:
-    """Raises where one thread's answer would be made with what another thread set.
+    """Raises where a thread's or coroutine's answer would be made with what another one set.
 
     A counter goes up before and after every change; a reading that sees another count at its end
-    than at its start, or another than its own thread's last change left, is no answer. Threads
-    that take turns under a lock of their own never meet that.
+    than at its start, or another than its own last change left, is no answer. Who takes turns
+    under a lock of their own never meets that.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._own = threading.local()
+        # Of a thread or coroutine: coroutines of one thread are not one.
+        self._own: ContextVar[int | None] = ContextVar("own", default=None)
         self._count = 0
         self._depth = 0
 
@@ -37,16 +39,16 @@ class Turns:
                 self._depth -= 1
                 if self._depth == 0:
                     self._count += 1
-                self._own.count = self._count
+                self._own.set(self._count)
 
     def begin(self) -> int:
         """Start reading; gives what ``end`` takes.
 
         Raises:
-            RecastError: another thread has changed what this one set, or is doing so.
+            RecastError: another one has changed what this one set, or is doing so.
         """
         count = self._count
-        mine = getattr(self._own, "count", None)
+        mine = self._own.get()
         changed = mine is not None and mine != count
         if (changed or count % 2) and not self._within():
             raise _disturbed()
@@ -56,7 +58,7 @@ class Turns:
         """Stop reading.
 
         Raises:
-            RecastError: another thread made a change meanwhile.
+            RecastError: another one made a change meanwhile.
         """
         if self._count != count:
             raise _disturbed()
@@ -79,6 +81,6 @@ class Turns:
 
 def _disturbed() -> RecastError:
     return RecastError(
-        "another thread set this model to another task meanwhile: use `with tasks.use(net, NAME):` "
-        "in each thread in place of activate()"
+        "another thread or coroutine set this model to another task meanwhile: use "
+        "`with tasks.use(net, NAME):` in each of them in place of activate()"
     )

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from grpc.experimental import session_cache
 
-from client.link.diagnosis import Fault, diagnose
+from client.link.diagnosis import Fault, diagnose, proxy_in_force
 from protos.link import CHANNEL_OPTIONS, is_for_clients, out_of_date
 from protos.link_address import Address
 from recast_core.errors import RecastError
@@ -111,7 +111,7 @@ class Endpoint:
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.ssl_session_cache", self._cache),
-            ("grpc.enable_http_proxy", int(not self.address.is_loopback)),
+            ("grpc.enable_http_proxy", int(proxy_in_force(self.address) is not None)),
         ]
 
     def claim(self, name: str) -> str:

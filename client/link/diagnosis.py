@@ -6,6 +6,7 @@ connection of its own that says nothing but a TLS greeting.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import ssl
@@ -41,15 +42,30 @@ class Fault:
 def proxy_in_force(address: Address, environment: Mapping[str, str] = os.environ) -> str | None:
     """The variable that sends a connection to ``address`` through a proxy, if any does.
 
-    Connections to this machine never go through one.
+    By gRPC's rules: the first variable that is set decides, even an empty one; a proxy is
+    ``http://``; exempt are domains with what lies in them, addresses and CIDR ranges. By ours
+    ``*`` exempts all, and connections to this machine never go through one.
     """
-    if address.is_loopback:
+    if address.is_here:
         return None
-    exempt = environment.get("no_grpc_proxy") or environment.get("no_proxy") or ""
+    variable = next((name for name in PROXY_VARIABLES if name in environment), None)
+    if variable is None or urlsplit(environment[variable]).scheme != "http":
+        return None
+    exempt = environment.get("no_grpc_proxy", environment.get("no_proxy", ""))
     ends = [end.strip().lower() for end in exempt.split(",") if end.strip()]
-    if any(end == "*" or address.host.lower().endswith(end) for end in ends):
-        return None
-    return next((name for name in PROXY_VARIABLES if environment.get(name)), None)
+    return None if any(_exempts(end, address.host.lower()) for end in ends) else variable
+
+
+def _exempts(end: str, host: str) -> bool:
+    if end == "*":
+        return True
+    try:
+        if ipaddress.ip_address(host) in ipaddress.ip_network(end, strict=False):
+            return True
+    except ValueError:  # not both of them numbers
+        pass
+    name = end.removeprefix(".")
+    return host == name or host.endswith(f".{name}")
 
 
 def diagnose(address: Address, authority: bytes | None) -> Fault | None:

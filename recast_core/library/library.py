@@ -177,8 +177,8 @@ class TaskLibrary:
     def activate(self, net: RecastModel, name: str) -> None:
         """Give ``net`` the coefficients and the head of a task, in place, for all threads.
 
-        Threads that need different tasks of one model ``use`` them: answers that another thread's
-        ``activate`` came between raise.
+        Threads or coroutines that need different tasks of one model ``use`` them: answers that
+        another one's ``activate`` came between raise.
 
         Raises:
             RecastError: no such task, or ``net`` has another bank.
@@ -198,6 +198,9 @@ class TaskLibrary:
 
             with tasks.use(net, "flowers"):
                 logits = net(images)
+
+        A thread started within the block needs a ``use`` of its own; a generator that yields within
+        it shows it to whoever takes from it.
 
         Raises:
             RecastError: no such task, or ``net`` has another bank.

@@ -88,6 +88,31 @@ def test_coroutines_answer_as_the_task_that_they_use() -> None:
     asyncio.run(main())
 
 
+def test_activating_from_several_coroutines_raises_or_is_right() -> None:
+    net, tasks, wanted = session()
+    raised: list[str] = []
+
+    async def work(name: str) -> None:
+        tasks.activate(net, name)
+        assert torch.equal(answer(net), wanted[name]), "nobody came between"
+        await asyncio.sleep(0)
+        try:
+            assert torch.equal(answer(net), wanted[name])
+        except RecastError as error:
+            raised.append(str(error))
+
+    async def main() -> None:
+        await asyncio.gather(*map(work, NAMES))
+        # One after the other, and in a worker thread of its own, as web servers do it.
+        for name in NAMES:
+            tasks.activate(net, name)
+            assert torch.equal(await asyncio.to_thread(answer, net), wanted[name])
+
+    asyncio.run(main())
+    assert len(raised) == 2, "all but the last to activate"
+    assert all("tasks.use(net, NAME)" in message for message in raised)
+
+
 def test_uses_nest_and_end_with_an_exception() -> None:
     net, tasks, wanted = session()
     tasks.activate(net, "c")

@@ -126,6 +126,36 @@ def test_loopback_goes_through_no_proxy_and_the_rest_names_the_variable(
         assert proxy_in_force(away) == found
 
 
+@pytest.mark.parametrize(
+    ("host", "environment", "found"),
+    [
+        # Each was tried with a listening proxy and gRPC 1.85.
+        ("10.1.2.3", {"http_proxy": NOWHERE, "no_proxy": "10.0.0.0/8"}, None),
+        ("10.1.2.3", {"http_proxy": NOWHERE, "no_proxy": "10.1.2.3/32"}, None),
+        ("10.1.2.3", {"http_proxy": NOWHERE, "no_proxy": "10.1."}, "http_proxy"),
+        ("2001:db8::1", {"http_proxy": NOWHERE, "no_proxy": "2001:db8::/32"}, None),
+        ("fl.example", {"http_proxy": NOWHERE, "no_proxy": ".fl.example"}, None),
+        ("a.fl.example", {"http_proxy": NOWHERE, "no_proxy": "FL.example"}, None),
+        ("notfl.example", {"http_proxy": NOWHERE, "no_proxy": "fl.example"}, "http_proxy"),
+        ("fl.example", {"grpc_proxy": "", "http_proxy": NOWHERE}, None),
+        ("fl.example", {"http_proxy": "127.0.0.1:3128"}, None),
+        ("fl.example", {"http_proxy": "https://127.0.0.1:3128"}, None),
+        (
+            "fl.example",
+            {"http_proxy": NOWHERE, "no_grpc_proxy": "", "no_proxy": "fl.example"},
+            "http_proxy",
+        ),
+        ("0.0.0.0", {"http_proxy": NOWHERE}, None),
+        ("127.1", {"http_proxy": NOWHERE}, None),
+        ("127.1.example", {"http_proxy": NOWHERE}, "http_proxy"),
+    ],
+)
+def test_a_proxy_is_blamed_exactly_where_grpc_goes_through_it(
+    host: str, environment: dict[str, str], found: str | None
+) -> None:
+    assert proxy_in_force(Address(host, 9441), environment) == found
+
+
 def test_files_that_do_not_belong_together_are_told_before_anything_is_sent(
     tmp_path: Path,
 ) -> None:
