@@ -168,6 +168,7 @@ def likely_inputs(model: nn.Module) -> Iterator[Tensor]:
 
 def declared_sizes(model: nn.Module) -> list[int]:
     """The image size in pixels that a model says it takes: torchvision, timm, Hugging Face."""
+    model, _ = unwrapped(model)
     declared: list[object] = [getattr(model, "image_size", None)]
     declared.append(getattr(getattr(model, "config", None), "image_size", None))
     for name in ("pretrained_cfg", "default_cfg"):

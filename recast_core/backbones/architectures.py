@@ -176,11 +176,15 @@ def with_heads(found: Architecture, hint: str | None, path: Path) -> Architectur
         RecastError: neither the file tells it, nor is this the shape of a published ViT.
     """
     options = found.options
-    if found.name != "vit" or "num_heads" in options:
+    if found.name != "vit":
         return found
-    if hint is not None and hint.isdigit():
-        return Architecture("vit", {**options, "num_heads": int(hint)})
+    if "num_heads" in options:
+        if hint is not None and hint != str(options["num_heads"]):
+            note(f"{path}: the file says {hint} attention heads, {options['num_heads']} are taken")
+        return found
     width, layers = options.get("hidden_dim"), options.get("num_layers")
+    if hint is not None and hint.isdigit() and int(hint) and not (width or 0) % int(hint):
+        return Architecture("vit", {**options, "num_heads": int(hint)})
     published = _VITS.get((width or 0, layers or 0, options.get("mlp_dim", 0)))
     if published is None:
         if width is None or layers is None:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from recast_core.backbones.sniff import foreign, is_safetensors
+from recast_core.backbones.sniff import foreign, is_safetensors, is_torch
 from recast_core.backbones.unwrap import unprefixed, unwrap
 from recast_core.errors import RecastError
 
@@ -41,9 +41,11 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if what is not None:
             raise RecastError(f"{path} {what}")
         safe = is_safetensors(path)
+        with path.open("rb") as file:
+            pickled = is_torch(file.read(2))
     except OSError as error:
         raise _broken(path, error) from error
-    if safe or name.endswith(".safetensors"):
+    if safe or (name.endswith(".safetensors") and not pickled):
         return _read_safetensors(path)
     return _read_torch(path)
 
@@ -59,8 +61,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with torch.serialization.safe_globals(_harmless()):
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+        # Not by its name, from which torch concludes what is in it.
+        with torch.serialization.safe_globals(_harmless()), path.open("rb") as file:
+            content: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RecastError(
             f"{path} holds more than tensors and is not loaded, since that could run code: "

@@ -78,6 +78,7 @@ def load_backbone(spec: str = DEFAULT_BACKBONE, weights: bool = True) -> Backbon
     with kept() as notes:
         model, preprocess, classes = _load(spec, weights)
     model = model.float().eval().requires_grad_(False)
+    _check_finite(model, spec)
     head = require_head(
         model,
         f"backbone {spec!r}",
@@ -126,6 +127,16 @@ def _load_file(rest: str, random: bool = False) -> _Loaded:
     if not random:
         _fill(model, state, f"{path} as {found}")
     return model, _stored_preprocess(metadata, size, path), _stored_classes(metadata, path)
+
+
+def _check_finite(model: nn.Module, spec: str) -> None:
+    running = [(name, b) for name, b in model.named_buffers() if ".running_" in f".{name}"]
+    for name, tensor in [*model.named_parameters(), *running]:
+        if not bool(torch.isfinite(tensor).all()):
+            raise RecastError(
+                f"{name} of backbone {spec!r} holds NaN or infinity, so that it computes nothing: "
+                "take a checkpoint of before its training failed"
+            )
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

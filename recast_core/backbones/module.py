@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import re
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,11 +23,12 @@ from recast_core.backbones.preprocess import (
     Preprocess,
 )
 from recast_core.errors import RecastError
-from recast_core.trial import declared_sizes, on_trial, output_tensor
+from recast_core.trial import declared_sizes, on_trial, output_tensor, unwrapped
 
 _FORM = "write module:pkg.mod:factory or module:pkg.mod:factory@size=28,channels=1,mean=0.5,std=0.5"
 _OPTIONS = ("size", "channels", "mean", "std")
-_NUMBER = re.compile(r"\d+(\.\d*)?(e-?\d+)?")
+_NUMBER = re.compile(r"(\d+(\.\d*)?|\.\d+)(e-?\d+)?", re.ASCII)
+_LARGEST = 4096
 
 
 def load_module(rest: str) -> tuple[nn.Module, Preprocess]:
@@ -82,8 +87,15 @@ def _made(name: str) -> nn.Module:
     if not colon or not path or not attribute:
         raise RecastError(f"cannot read backbone 'module:{name}': {_FORM}")
     try:
-        module = importlib.import_module(path)
+        with redirect_stdout(sys.stderr):  # standard output is for what the command says
+            module = importlib.import_module(path)
     except ImportError as error:
+        file = Path(path)
+        if file.suffix == ".py" or file.parent != Path():
+            raise RecastError(
+                f"{path!r} is a file and not the name of a module: write module:{file.stem}:"
+                f"{attribute} and set PYTHONPATH to {file.parent}"
+            ) from error
         raise RecastError(
             f"cannot import {path!r} ({error}): install it or set PYTHONPATH to its folder"
         ) from error
@@ -97,8 +109,11 @@ def _made(name: str) -> nn.Module:
             f"module {path!r} has no callable {attribute!r} (near names: {near}): "
             "write module:pkg.mod:factory"
         )
+    if isinstance(factory, nn.Module):
+        return copy.deepcopy(factory)  # its module keeps it, and may be asked for it again
     try:
-        model = factory()
+        with redirect_stdout(sys.stderr):
+            model = factory()
     except RecastError:
         raise
     except (Exception, SystemExit) as error:
@@ -120,14 +135,19 @@ def _options(text: str, rest: str) -> dict[str, str]:
             near = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.5)
             hint = f" (did you mean {near[0]}?)" if near and near[0] != key else ""
             raise RecastError(f"cannot read {part!r} in {rest}{hint}: {_FORM}")
+        if key in options:
+            raise RecastError(f"{rest} says {key} twice: leave one out")
         options[key] = value
     for key in ("size", "channels"):
         if key in options and not (options[key].isdigit() and int(options[key])):
             raise RecastError(f"{key} of {rest} is {options[key]}: give a whole number")
+    if int(options.get("size", 1)) > _LARGEST:
+        raise RecastError(f"size of {rest} is {options['size']}: give at most {_LARGEST} pixels")
     return options
 
 
 def _preprocess(model: nn.Module, options: Mapping[str, str], rest: str) -> Preprocess:
+    model, _ = unwrapped(model)
     own = _own(model)
     sizes = declared_sizes(model)
     size = int(options["size"]) if "size" in options else sizes[0] if sizes else 224
@@ -148,6 +168,10 @@ def _preprocess(model: nn.Module, options: Mapping[str, str], rest: str) -> Prep
                 "one, or one for each, as in mean=0.5/0.4/0.4"
             )
         found.append(values)
+    if any(value > 1 for values in given.values() for value in values):
+        raise RecastError(
+            f"mean or std of {rest} is above 1: pixels are from 0 to 1, so divide it by 255"
+        )
     if not all(value > 0 for value in found[1]):
         raise RecastError(f"std of {rest} is 0: give numbers above 0")
     if not given and not own:

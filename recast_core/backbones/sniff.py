@@ -9,6 +9,7 @@ _TAR = slice(257, 262)
 # What begins a file, what that makes it, and what to do about it.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights", "run git lfs pull there"),
+    (b"/annex/objects/", "a git-annex pointer, not the weights", "run git annex get there"),
     (b"\x1f\x8b", "compressed by gzip", "unpack it with gunzip"),
     (b"BZh", "compressed by bzip2", "unpack it"),
     (b"\xfd7zXZ", "compressed by xz", "unpack it"),
@@ -29,7 +30,7 @@ def foreign(path: Path) -> str | None:
     for beginning, what, remedy in _BEGINNINGS:
         if head.startswith(beginning):
             return f"is {what}: {remedy}"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    text = _narrow(head).lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         return (
             "is a web page (HTML), not the weights: download the file itself, not the page that "
@@ -42,9 +43,24 @@ def foreign(path: Path) -> str | None:
     if head.startswith(b"PK"):
         return _zip(path)
     # Safetensors, or the pickle of a torch file of before 1.6.
-    if is_safetensors(path) or path.name.lower().endswith(".safetensors") or head[0] == 0x80:
+    if is_safetensors(path) or is_torch(head) or path.name.lower().endswith(".safetensors"):
         return None
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in _narrow(head)):
+        words = " ".join(_narrow(head).decode("ascii").split())[:40]
+        return f"is text ({words!r}), not the weights: download the file itself"
     return "cannot be read: it is neither a torch file nor safetensors; download or save it again"
+
+
+def is_torch(head: bytes) -> bool:
+    """Whether a file that begins so is a torch file: a zip archive, or the pickle of before 1.6."""
+    return head.startswith((b"PK", b"\x80\x02"))
+
+
+def _narrow(head: bytes) -> bytes:
+    """Text of one byte a letter, without its mark."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return head[2:].replace(b"\0", b"")
+    return head.removeprefix(b"\xef\xbb\xbf")
 
 
 def is_safetensors(path: Path) -> bool:
@@ -63,6 +79,8 @@ def _zip(path: Path) -> str | None:
         return "is cut off or damaged: download it again"
     if any(name.endswith("/constants.pkl") for name in names):
         return "is a TorchScript archive: save the model's state_dict() instead"
+    if any("/data/weights/" in name or name.endswith("archive_format") for name in names):
+        return "is a torch.export archive: save the model's state_dict() instead"
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return None
     if any(name.endswith(".npy") for name in names):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from recast_core.backbones.notes import note
@@ -16,7 +18,10 @@ _WRAPPERS = (
     "params", "backbone", "classifier", "model_ema", "ema", "ema_state_dict", "state_dict_ema",
     "params_ema", "teacher", "student",
 )  # fmt: skip
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.")
+# What nn.DataParallel, torch.compile, FSDP and activation checkpoints put into names, anywhere.
+_WRAPPED = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# Of so small a part of the tensors a checkpoint may hold what is no layer: a loss, a metric.
+_BESIDE = 0.1
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 _DEPTH = 4
 
@@ -83,13 +88,23 @@ def _holds_tensors(value: object, depth: int = _DEPTH) -> bool:
 def _hints(content: Mapping[object, object]) -> dict[str, str]:
     places: list[object] = [content]
     places += [content.get(key) for key in ("args", "config", "cfg", "hparams", "hyper_parameters")]
-    for place in places:
-        values = place if isinstance(place, Mapping) else getattr(place, "__dict__", {})
-        for name in _HEADS:
-            value = values.get(name)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return {"num_heads": str(value)}
+    found = [pair for place in places for pair in _numbers(place)]
+    for name in _HEADS:
+        values = {value for key, value in found if key == name}
+        if len(values) == 1:
+            return {"num_heads": values.pop()}
     return {}
+
+
+def _numbers(place: object, depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
+    """Whole numbers by name in options, however they are nested."""
+    values = place if isinstance(place, Mapping) else getattr(place, "__dict__", {})
+    for key, value in values.items():
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            if str(value).isdecimal():
+                yield str(key), str(int(value))
+        elif depth and not isinstance(value, Tensor) and not _holds_tensors(value):
+            yield from _numbers(value, depth - 1)
 
 
 def _tensors(content: Mapping[object, object], path: Path) -> dict[str, Tensor]:
@@ -97,6 +112,11 @@ def _tensors(content: Mapping[object, object], path: Path) -> dict[str, Tensor]:
     left: list[str] = []
     for key, value in content.items():
         if isinstance(key, str) and isinstance(value, Tensor):
+            if value.is_quantized or value.layout != torch.strided:
+                raise RecastError(
+                    f"{path} holds quantised or sparse tensors ({key}): save the float model's "
+                    "state_dict()"
+                )
             state[key] = value
         elif isinstance(key, str) and isinstance(value, int | float | str | bool | None):
             left.append(key)
@@ -113,28 +133,44 @@ def _tensors(content: Mapping[object, object], path: Path) -> dict[str, Tensor]:
 
 def _unprefixed(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     taken = ""
-    while True:
-        prefix = next((p for p in _PREFIXES if _shared(state, p)), None)
-        if prefix is None:
-            break
-        counters = [key for key in state if not key.startswith(prefix)]
+    while (prefix := _shared(state)) is not None:
+        beside = [key for key in state if not key.startswith(prefix)]
         state = {
             key.removeprefix(prefix): tensor
             for key, tensor in state.items()
             if key.startswith(prefix)
         }
         taken += prefix
-        if counters:
-            note(f"{path}: left out {', '.join(counters)}, which are counters")
+        if beside:
+            note(f"{path}: left out {', '.join(beside)}, which are counters or beside the model")
     if taken:
         note(f"{path}: took {taken!r} off the names of its tensors")
-    return state
+    return _without_wrappers(state, path)
 
 
-def _shared(state: Mapping[str, Tensor], prefix: str) -> bool:
-    """Whether all tensors but counters have the prefix."""
-    named = [key.startswith(prefix) for key in state]
-    return any(named) and all(
-        has or (not tensor.dim() and "." not in key)
-        for has, (key, tensor) in zip(named, state.items(), strict=True)
-    )
+def _without_wrappers(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Names without what wrappers of a part of the model put into their middle."""
+    found: dict[str, Tensor] = {}
+    names: dict[str, None] = {}
+    for key, tensor in state.items():
+        parts = key.split(".")
+        names |= dict.fromkeys(part for part in parts if part in _WRAPPED)
+        found[".".join(part for part in parts if part not in _WRAPPED)] = tensor
+    if not names or len(found) < len(state):
+        return state
+    note(f"{path}: took {', '.join(names)} out of the names of its tensors")
+    return found
+
+
+def _shared(state: Mapping[str, Tensor]) -> str | None:
+    """The prefix of all tensors but counters and the few that are no weights."""
+    counts = Counter(key.partition(".")[0] for key in state if "." in key)
+    if not counts:
+        return None
+    first, count = counts.most_common(1)[0]
+    prefix = f"{first}."
+    beside = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    if any(tensor.dim() > 1 for tensor in beside.values()) or count < 3:
+        return None
+    many = [key for key, tensor in beside.items() if tensor.dim() or "." in key]
+    return prefix if len(many) <= _BESIDE * len(state) else None

@@ -199,8 +199,7 @@ class TaskLibrary:
             with tasks.use(net, "flowers"):
                 logits = net(images)
 
-        A thread started within the block needs a ``use`` of its own; a generator that yields within
-        it shows it to whoever takes from it.
+        A thread started within needs its own; a generator that yields within shows it to its taker.
 
         Raises:
             RecastError: no such task, or ``net`` has another bank.

@@ -71,6 +71,19 @@ WRAPPED: dict[str, tuple[Callable[[State], object], str]] = {
         },
         "'model.'",
     ),
+    "any shared prefix": (lambda s: prefixed(s, "encoder."), "'encoder.'"),
+    "sharded": (lambda s: prefixed(s, "_fsdp_wrapped_module."), "'_fsdp_wrapped_module.'"),
+    "a part was wrapped": (
+        lambda s: {k.replace("layer1.", "layer1.module._checkpoint_wrapped_module."): v
+                   for k, v in s.items()},
+        "took module, _checkpoint_wrapped_module out",
+    ),
+    "loss and metric beside the model": (
+        lambda s: {"state_dict": {
+            **prefixed(s, "net."), "criterion.weight": torch.ones(5), "acc.total": torch.tensor(1),
+        }},
+        "left out criterion.weight, acc.total",
+    ),
     "averaged": (ema, "n_averaged"),
     "ema beside it": (
         lambda s: {"model": s, "model_ema": {k: v * 0 for k, v in s.items()}}, "not model_ema",
@@ -150,6 +163,17 @@ def scripted() -> bytes:
     return buffer.getvalue()
 
 
+def exported() -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), buffer)
+    return buffer.getvalue()
+
+
+def with_values(change: Callable[[Tensor], Tensor]) -> bytes:
+    state = network().state_dict()
+    return saved({**state, "conv1.weight": change(state["conv1.weight"])})
+
+
 FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "html": (lambda: b"\n<!DOCTYPE html><html><body>Sign in</body>", "web page"),
     "html of old": (lambda: b"<HTML>\n<HEAD>404", "web page"),
@@ -165,6 +189,12 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "npz": (arrays, "NumPy archive"),
     "keras": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
     "torchscript": (scripted, "TorchScript"),
+    "exported": (exported, "torch.export archive"),
+    "annex pointer": (lambda: b"/annex/objects/MD5E-s1--0.pth\n", "git annex get"),
+    "words": (lambda: b"Not Found\n", r"text \('Not Found'\)"),
+    "html of wide letters": (lambda: "<!DOCTYPE html>".encode("utf-16"), "web page"),
+    "sparse": (lambda: with_values(lambda t: t.to_sparse()), "quantised or sparse"),
+    "not finite": (lambda: with_values(lambda t: t * float("nan")), "conv1.weight.* holds NaN"),
     "cut off": (lambda: saved(network().state_dict())[:-100], "cut off"),
     "whole model": (lambda: saved(network()), "could run code"),
     "rubbish": (lambda: bytes(range(200, 256)), "neither a torch file"),
@@ -204,6 +234,8 @@ def vit(width: int, layers: int, heads: int, mlp: int) -> nn.Module:
         (lambda s: s, {"architecture": "vit(num_heads=2)"}),
         (lambda s: {"model": s, "args": argparse.Namespace(num_heads=2)}, None),
         (lambda s: {"state_dict": s, "config": {"num_attention_heads": 2}}, None),
+        (lambda s: {"state_dict": s, "hyper_parameters": {"net": {"num_heads": "2"}}}, None),
+        (lambda s: {"model": s, "args": {"num_heads": 2, "decoder": {"heads": 5}}}, None),
     ],
 )
 def test_a_vit_has_as_many_heads_as_its_file_says(
@@ -216,6 +248,35 @@ def test_a_vit_has_as_many_heads_as_its_file_says(
     else:
         save_file(model.state_dict(), path, metadata)
     check(load_backbone(f"file:{path}"), model)
+
+
+@pytest.mark.parametrize("args", [{"heads": 5}, {"heads": 0}, {"a": {"heads": 2}, "heads": 4}])
+def test_heads_that_cannot_be_meant_are_asked_for(args: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"model": vit(64, 2, 2, 96).state_dict(), "args": args}, path)
+    with pytest.raises(RecastError, match=r"@vit\(num_heads=NUMBER\)"):
+        load_backbone(f"file:{path}")
+
+
+def test_heads_given_against_the_file_are_taken_and_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"model": vit(64, 2, 2, 96).state_dict(), "args": {"num_heads": 4}}, path)
+    loaded = load_backbone(f"file:{path}@vit(num_heads=2)")
+    check(loaded, vit(64, 2, 2, 96))
+    assert f"{path}: the file says 4 attention heads, 2 are taken" in loaded.notes
+
+
+def test_a_head_of_its_own_beside_a_backbone_is_not_left_out(tmp_path: Path) -> None:
+    state = prefixed(network().state_dict(), "backbone.")
+    torch.save({**state, "head.fc.weight": torch.ones(2, 2)}, tmp_path / "w.pth")
+    with pytest.raises(RecastError, match="no known architecture"):
+        load_backbone(f"file:{tmp_path / 'w.pth'}")
+
+
+def test_a_torch_file_is_known_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    torch.save(network().state_dict(), path)
+    check(load_backbone(f"file:{path}"), network())
 
 
 def test_a_published_shape_has_its_heads_and_that_is_noted(tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], str, Preprocess]] = {
         lambda: with_attributes(config=types.SimpleNamespace(image_size=24, num_channels=3)),
         "", Preprocess(24),
     ),
+    "within DataParallel": (
+        lambda: nn.DataParallel(with_attributes(image_size=48)), "", Preprocess(48),
+    ),
+    "half a number": (Small, "@size=8,mean=.5,std=.25", Preprocess(8, (0.5,) * 3, (0.25,) * 3)),
     "options win": (
         lambda: with_attributes(image_size=48), "@size=20,std=0.5,mean=0",
         Preprocess(20, (0.0,) * 3, (0.5,) * 3),
@@ -92,7 +96,7 @@ def test_images_are_made_ready_as_is_said_or_seen(
     make, options, wanted = TAKEN[case]
     loaded = load_backbone(spec(make) + options)
     assert loaded.preprocess == wanted
-    assert loaded.head == "out"
+    assert loaded.head in ("out", "module.out")
     for shape in ((2, 30, 30), (2, 30, 30, 3)):
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         ready = loaded.preprocess(images)
@@ -139,6 +143,40 @@ def exits() -> nn.Module:
     raise SystemExit(3)
 
 
+def filled(value: float) -> nn.Module:
+    model = Small()
+    nn.init.constant_(model.out.weight, value)
+    return model
+
+
+def test_a_network_that_is_there_already_is_taken_as_it_is_each_time(
+    spec: Callable[[Callable[[], object]], str],
+) -> None:
+    own = Small()
+    name = spec(own) + "@size=8"
+    first = load_backbone(name).model
+    assert first is not own
+    attach(first, mimic(first, RecastConfig(("blocks.*",))))
+    images = torch.ones(1, 3, 8, 8)
+    assert torch.equal(load_backbone(name).model(images), own(images))
+
+
+def test_what_a_factory_prints_stays_off_standard_output(
+    spec: Callable[[Callable[[], object]], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def chatty() -> nn.Module:
+        print("loading")
+        return Small()
+
+    load_backbone(spec(chatty) + "@size=8")
+    assert capsys.readouterr() == ("", "loading\n")
+
+
+def test_a_file_in_the_place_of_a_module_is_told_how_to_be_one() -> None:
+    with pytest.raises(RecastError, match=r"write module:nets:make and set PYTHONPATH to /my"):
+        load_backbone("module:/my/nets.py:make")
+
+
 REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "raises": (fails, "", "raises ValueError: no such thing"),
     "exits": (exits, "", "raises SystemExit"),
@@ -162,6 +200,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "zero": (Small, "@size=0", "give a whole number"),
     "two means": (Small, "@mean=0.5/0.5,size=8", "2 numbers for|takes 2 channels"),
     "mean of three for grey": (Small, "@channels=1,mean=0.5/0.5/0.5", "3 numbers for 1"),
+    "mean of bytes": (Small, "@mean=127,std=50,size=8", "above 1: .* divide it by 255"),
+    "said twice": (Small, "@size=8,size=16", "says size twice"),
+    "too large": (Small, "@size=99999", "at most 4096 pixels"),
+    "not finite": (lambda: filled(float("nan")), "@size=8", "out.weight .* holds NaN"),
     "zero std": (Small, "@std=0,size=8", "give numbers above 0"),
 }  # fmt: skip
 
