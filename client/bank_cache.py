@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_bytes, write_atomically
 
 # A bank's file, and one with the name of a method that needs none.
 BANK, METHOD = ".safetensors", ".method"
@@ -76,5 +76,5 @@ class BankCache:
             RecastError: the folder cannot be written.
         """
         path = self.folder / f"{sha256.hex()}{METHOD}"
-        if not path.exists() or path.read_bytes() != method.encode():
+        if not path.exists() or read_bytes(path) != method.encode():
             write_atomically(path, method.encode())

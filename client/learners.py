@@ -11,6 +11,7 @@ from client.bank_cache import METHOD
 from recast_core.backbones import Preprocess, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
+from recast_core.files import read_text
 from recast_core.folded import SplitModel, split_model
 from recast_core.learner import BankLearner, Learner, MethodLearner, method_learner
 from recast_core.mimicry import mimic
@@ -65,7 +66,7 @@ def learner(settings: Settings, path: Path) -> Learner:
     """
     if path.suffix != METHOD:
         return BankLearner(*attached(settings, path))
-    found = learner_with(settings, path.read_text("utf-8", "replace"))
+    found = learner_with(settings, read_text(path, "replace"))
     if found.start.sha256.hex() != path.stem:
         path.unlink(missing_ok=True)
         raise RecastError(f"{path} names another method or backbone: greet this client again")

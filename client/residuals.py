@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
-from recast_core.files import write_atomically
+from recast_core.files import read_bytes, write_atomically
 from recast_core.wire.codec import Vector
 
 _MAGIC = b"RCRS1"
@@ -41,7 +41,7 @@ class FileStore:
     def read(self, name: str) -> bytes:
         """See ``Store``."""
         try:
-            return (self.folder / name).read_bytes()
+            return read_bytes(self.folder / name)
         except OSError:
             return b""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recast_core.bank_file import pack, unpack
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_bytes, write_atomically
 from recast_core.groups import Group, PackedGroup, TemplateGroup, read_group
 
 __all__ = ["Group", "PackedGroup", "TemplateBank", "TemplateGroup"]
@@ -153,7 +153,7 @@ class TemplateBank:
         """
         path = Path(path)
         try:
-            content = path.read_bytes()
+            content = read_bytes(path)
         except OSError as error:
             raise RecastError(
                 f"cannot read the bank {path}: {error.strerror or error}; make one with "

@@ -1,10 +1,11 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and read only where they are files."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,6 +37,37 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in the file at ``path``, which somebody else may have put there.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which might never end.
+    """
+    # Opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """What is in the text file at ``path``, which is UTF-8; as ``read_bytes``.
+
+    Raises:
+        OSError: as ``read_bytes``.
+        UnicodeDecodeError: it is other text, and ``errors`` is ``strict``.
+    """
+    text = read_bytes(path).decode("utf-8", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def remedy(error: OSError) -> str:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from client.data.arrays import Dataset, as_images, as_labels, stratified_split
 from client.data.folder import TEST_FRACTION, load_folder
 from recast_core.errors import RecastError
+from recast_core.files import read_text
 from recast_core.shifts.table import SEVERITIES
 
 _LABELS = "labels"
@@ -132,7 +133,7 @@ def _read(file: Path) -> npt.NDArray[Any]:
 
 def _class_names(path: Path, labels: npt.NDArray[Any]) -> tuple[str, ...]:
     if (path / _CLASSES).is_file():
-        lines = (path / _CLASSES).read_text("utf-8", "replace").splitlines()
+        lines = read_text(path / _CLASSES, "replace").splitlines()
         return tuple(line.strip() for line in lines if line.strip())
     named = _CIFAR.fullmatch(path.resolve().name)
     if named is not None:

@@ -16,6 +16,7 @@ from client.link.diagnosis import Fault, diagnose, proxy_in_force
 from protos.link import CHANNEL_OPTIONS, is_for_clients, out_of_date
 from protos.link_address import Address
 from recast_core.errors import RecastError
+from recast_core.files import read_bytes
 
 KEEPALIVE_TIMEOUT_MS = 20_000
 
@@ -46,9 +47,9 @@ class ClientKeys:
         try:
             keys = cls(
                 name,
-                key=(folder / f"{name}.key").read_bytes(),
-                certificate=(folder / f"{name}.pem").read_bytes(),
-                authority=(folder / "ca.pem").read_bytes(),
+                key=read_bytes(folder / f"{name}.key"),
+                certificate=read_bytes(folder / f"{name}.pem"),
+                authority=read_bytes(folder / "ca.pem"),
             )
             # A clock that is wrong now may be right in a minute; a file that is no certificate not.
             doubt = keys._doubt()

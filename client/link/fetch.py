@@ -12,6 +12,7 @@ import grpc.aio
 from protos import link_v1_pb2 as link
 from protos.link import FETCH, SERVICE
 from recast_core.errors import RecastError
+from recast_core.files import read_bytes
 
 
 class PartFile:
@@ -49,7 +50,7 @@ class PartFile:
             RecastError: it is not the one that was announced; what was here is gone.
         """
         path = self._whole if self._whole.exists() else self._part
-        body = path.read_bytes() if path.exists() else b""
+        body = read_bytes(path) if path.exists() else b""
         if hashlib.sha256(body).digest() != self._sha256:
             self.remove()
             raise RecastError(

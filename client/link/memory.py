@@ -11,7 +11,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, RecordDict
 
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_text, write_atomically
 from recast_core.setting_values import Value
 
 logger = logging.getLogger("recast.link")
@@ -37,7 +37,7 @@ class LinkMemory:
     def load(cls, path: Path) -> LinkMemory:
         """What is in the file; nothing if there is none or it is damaged."""
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(read_text(path))
             state = RecordDict(
                 {
                     name: ConfigRecord({key: base64.b64decode(v) for key, v in record.items()})

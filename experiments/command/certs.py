@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from experiments.command.issued import add_revoked, issued, note_issued, revoked
 from protos.link import is_name
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_bytes, write_atomically
 from server.link.revocations import parse_revocations
 
 AUTHORITY_DAYS = 3650
@@ -136,8 +136,8 @@ def _serials(folder: Path, name: str) -> list[int]:
 
 def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     try:
-        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-        certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+        key = serialization.load_pem_private_key(read_bytes(folder / "ca.key"), None)
+        certificate = x509.load_pem_x509_certificate(read_bytes(folder / "ca.pem"))
     except (OSError, ValueError, TypeError) as error:
         raise RecastError(
             f"no authority in {folder} ({error}): make one with `recast certs init {folder} "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recast_core.errors import RecastError
+from recast_core.files import read_text
 from recast_core.settings import Settings
 
 # Not of a Settings, which would wait for torch to check itself.
@@ -35,10 +36,10 @@ def read_config(path: str, command: str, options: Mapping[str, str]) -> dict[str
         RecastError: no such file, no TOML, a table or a key that nobody knows.
     """
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(Path(path)))
     except OSError as error:
         raise RecastError(f"cannot read {path}: {error.strerror}; name a TOML file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecastError(f"{path} is no TOML ({error}): --print-config writes one") from error
     settings = DEFAULTS.keys() | {"task"}
     found: dict[str, Any] = {}

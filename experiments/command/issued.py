@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_bytes, read_text, write_atomically
 from server.link.revocations import parse_revocations
 
 ISSUED = "issued.txt"
@@ -45,7 +45,7 @@ def issued(folder: Path) -> list[Issued]:
     for path in sorted(folder.glob("*.pem")):
         if path.stem not in ("ca", "server"):
             try:
-                certificate = x509.load_pem_x509_certificate(path.read_bytes())
+                certificate = x509.load_pem_x509_certificate(read_bytes(path))
             except (OSError, ValueError):
                 continue
             day = f"{certificate.not_valid_before_utc:%Y-%m-%d}"
@@ -88,7 +88,7 @@ def add_revoked(folder: Path, name: str, serials: Iterable[int]) -> Path:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return read_text(path).splitlines()
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

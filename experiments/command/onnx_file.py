@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_text, write_atomically
 from recast_core.model import RecastModel
 from recast_core.trial import output_tensor
 
@@ -104,7 +104,7 @@ def write_switched(
     beside, model = folder / "model.json", folder / MODEL
     own = {key: about[key] for key in ("backbone", "bank")}
     found = {"bytes": model.stat().st_size} if model.is_file() else {}
-    if found and (not beside.is_file() or json.loads(beside.read_text()) != own):
+    if found and (not beside.is_file() or json.loads(read_text(beside)) != own):
         raise RecastError(f"{folder} holds the model of another bank: name another folder")
     if not found:
         plain = net.copy()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recast_core.errors import RecastError
+from recast_core.files import read_text
 
 Point = dict[str, Any]
 
@@ -36,10 +37,10 @@ def read_points(path: Path) -> list[Point]:
         RecastError: the file cannot be read or is of neither kind.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except OSError as error:
         raise RecastError(f"cannot read {path}: {error.strerror}; name a JSON file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecastError(f"{path} is no JSON ({error}): write it again with --json") from error
     rows = content.get("rows") if isinstance(content, dict) else content
     if not isinstance(rows, list):

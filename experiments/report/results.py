@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_text, write_atomically
 
 FORMAT = 1
 ALL_LABELS = -1
@@ -88,13 +88,13 @@ def load_results(path: Path | None = None) -> tuple[Result, ...]:
         if path is None:
             text = (resources.files("experiments.report") / _PACKAGED).read_text("utf-8")
         else:
-            text = path.read_text("utf-8")
+            text = read_text(path)
         content = json.loads(text)
         found, rows = content["format"], content["rows"]
         if found != FORMAT:
             raise RecastError(f"{name} has format {found}: this version reads {FORMAT}")
         return tuple(_result(row, f"row {place} of {name}") for place, row in enumerate(rows))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         cause = " ".join(str(error).split())[:80]
         raise RecastError(
             f"cannot read results {name} ({cause}): it must hold what docs/results/README.md says"

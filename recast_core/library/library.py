@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_bytes, write_atomically
 from recast_core.library.export import in_place_of, state_bytes
 from recast_core.library.mixed import mixed_features
 from recast_core.library.pretrained import (
@@ -131,7 +131,7 @@ class TaskLibrary:
         try:
             paths = sorted(p for p in folder.iterdir() if p.suffix == SUFFIX and p.name[0] != ".")
             for path in paths:
-                task = SavedTask.from_bytes(path.read_bytes(), bank, str(path))
+                task = SavedTask.from_bytes(read_bytes(path), bank, str(path))
                 if task.name in library._tasks:
                     raise RecastError(f"{path} holds task {task.name!r} again: delete one file")
                 library._tasks[task.name] = task

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_text, write_atomically
 from recast_core.library.card import card
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path))
         if found["format"] != FORMAT:
             raise RecastError(f"{path} has format {found['format']!r}: upgrade recast")
         wanted: Sequence[tuple[str, type]] = (
@@ -121,7 +121,7 @@ def _read(folder: Path) -> dict[str, Any]:
             if not isinstance(found[key], kind):
                 raise TypeError(f"{key} is a {type(found[key]).__name__}")
         bytes.fromhex(found["bank"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecastError(
             f"cannot read {path} ({_line(error)}): give the folder that save_pretrained() wrote"
         ) from error

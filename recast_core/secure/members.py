@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from protos import recast_v1_pb2 as pb
 from protos.link import is_for_clients
 from recast_core.errors import RecastError
+from recast_core.files import read_bytes
 from recast_core.secure.channel import KEY_BYTES, TAG_BYTES
 from recast_core.secure.field import WIDTHS
 from recast_core.secure.shamir import threshold
@@ -73,7 +74,7 @@ def own_identity(key: Path, certificate: Path, authority: Path) -> Identity:
         RecastError: a file that cannot be read or used.
     """
     try:
-        return Identity.of(key.read_bytes(), certificate.read_bytes(), authority.read_bytes())
+        return Identity.of(read_bytes(key), read_bytes(certificate), read_bytes(authority))
     except (OSError, ValueError, TypeError) as error:
         raise RecastError(
             f"cannot sign with {certificate} ({error}): make it with `recast certs add`"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from recast_core.errors import RecastError
-from recast_core.files import write_atomically
+from recast_core.files import read_bytes, write_atomically
 from recast_core.recipe import Recipe
 from recast_core.sources.fine_tune import FineTuner, Losses
 from recast_core.sources.forms import Everything
@@ -149,7 +149,7 @@ def _read_plan(path: Path) -> dict[str, object] | None:
     if not (path / _PLAN).exists():
         return None
     try:
-        plan = json.loads((path / _PLAN).read_bytes())
+        plan = json.loads(read_bytes(path / _PLAN))
     except OSError as error:
         raise RecastError(
             f"cannot read {path / _PLAN}: {error.strerror or error}; remove that folder"

@@ -15,6 +15,7 @@ import grpc.aio
 
 from protos.link import CHANNEL_OPTIONS, MAX_FRAME, out_of_date
 from recast_core.errors import RecastError
+from recast_core.files import read_bytes, read_text
 from server.link.doorkeeper import RESERVED_FILES, raise_file_limit
 from server.link.limits import SECONDS_TO_JOIN
 from server.link.revocations import parse_revocations
@@ -51,9 +52,9 @@ class ServerKeys:
         """
         try:
             keys = cls(
-                key=(folder / "server.key").read_bytes(),
-                certificate=(folder / "server.pem").read_bytes(),
-                authority=(folder / "ca.pem").read_bytes(),
+                key=read_bytes(folder / "server.key"),
+                certificate=read_bytes(folder / "server.pem"),
+                authority=read_bytes(folder / "ca.pem"),
                 revoked=folder / "revoked.txt",
             )
         except OSError as error:
@@ -68,7 +69,7 @@ class ServerKeys:
         if doubt is not None:
             raise RecastError(f"{folder}: {doubt}")
         try:
-            parse_revocations(keys.revoked.read_text().splitlines())
+            parse_revocations(read_text(keys.revoked).splitlines())
         except FileNotFoundError as error:
             raise RecastError(
                 f"no {keys.revoked}, the list of revoked certificates: copy it from where they are "

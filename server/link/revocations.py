@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from recast_core.files import read_text
+
 logger = logging.getLogger("recast.link")
 _SERIAL = re.compile(r"[0-9A-Fa-f]+(:[0-9A-Fa-f]+)*")
 
@@ -61,7 +63,7 @@ class Revocations:
             status = path.stat()
             stamp = status.st_mtime_ns, status.st_size, status.st_ino
             if stamp != self._stamp:
-                self._serials = parse_revocations(path.read_text().splitlines())
+                self._serials = parse_revocations(read_text(path).splitlines())
                 self._stamp = stamp
         except OSError as error:
             self._stamp = None

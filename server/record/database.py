@@ -40,6 +40,8 @@ def open_database(path: Path, *, read_only: bool = False) -> Engine:
     Raises:
         RecastError: the file is no registry, is of another schema or cannot be written.
     """
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise RecastError(f"{path} is no regular file: name a run's registry")
     engine = create_engine(
         _url(path, read_only=read_only),
         connect_args={"timeout": LOCK_SECONDS},

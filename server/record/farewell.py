@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from recast_core.files import write_atomically
+from recast_core.files import read_text, write_atomically
 
 NAME = "farewell"
 
@@ -24,6 +24,6 @@ def farewell_given(folder: Path) -> None:
 def owed_farewell(folder: Path) -> int | None:
     """The run whose clients have yet to be told, if there is one."""
     try:
-        return int((folder / NAME).read_text())
+        return int(read_text(folder / NAME))
     except (OSError, ValueError):
         return None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 
 from recast_core.errors import RecastError
-from recast_core.files import remedy
+from recast_core.files import read_text, remedy
 
 NAME = "sampling.secret"
 BYTES = 16
+_HEX = re.compile(f"[0-9a-f]{{{2 * BYTES}}}")
 
 
 def sampling_secret(folder: Path) -> int:
@@ -27,9 +29,12 @@ def sampling_secret(folder: Path) -> int:
             with open(descriptor, "w") as file:  # noqa: PTH123
                 file.write(secrets.token_hex(BYTES))
             made.replace(path)
-        return int(path.read_text(), 16)
+        text = read_text(path).strip()
+        if not _HEX.fullmatch(text):
+            raise ValueError("a secret of another length could be guessed")
+        return int(text, 16)
     except OSError as error:
         text = f"cannot use {path}: {error.strerror or error}; {remedy(error)}"
         raise RecastError(text) from error
     except ValueError as error:
-        raise RecastError(f"{path} is no number: delete it to have another made") from error
+        raise RecastError(f"{path} is no secret of ours: delete it to have another made") from error
