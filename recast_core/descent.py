@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recast_core.batches import batches
+from recast_core.errors import RecastError
 from recast_core.objectives import Objective
 from recast_core.pulse import advance
 from recast_core.recipe import Recipe
@@ -18,6 +19,20 @@ class Featured(Protocol):
 
     def features(self, images: Tensor) -> Tensor:
         """``[N, d]`` of images ``[N, 3, H, W]``."""
+
+
+def refuse_unreached(loss: Tensor) -> None:
+    """Refuse a loss that no coefficient changes.
+
+    Raises:
+        RecastError: the model uses its targets' weights without a gradient.
+    """
+    if not loss.requires_grad:
+        raise RecastError(
+            "no coefficient reaches the loss, so nothing can train: the model uses the weights of "
+            "its targets by .data, .detach() or under no_grad; let its forward use them as they "
+            "are, or choose other targets"
+        )
 
 
 def descend(
@@ -40,6 +55,9 @@ def descend(
         recipe: epochs and batch.
         seed: of the shuffling.
 
+    Raises:
+        RecastError: no coefficient reaches the loss.
+
     Returns:
         The mean loss of the last epoch, 0 where no batch of it had one.
     """
@@ -49,6 +67,7 @@ def descend(
         if loss is None:
             advance(len(rows))
             continue
+        refuse_unreached(loss)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from recast_core.errors import RecastError
+from recast_core.trial import output_tensor, unwrapped
+
+# Of these packages every module with statistics holds them in buffers of its own.
+_KNOWN = ("torch.nn.", "torchvision.", "recast_core.")
+# Kernels differ in their last bits; a statistic that has moved shows in the first.
+_TOLERANCE = 1e-5
 
 
 def freeze_statistics(backbone: nn.Module) -> None:
@@ -19,6 +28,86 @@ def freeze_statistics(backbone: nn.Module) -> None:
     for module in _with_statistics(backbone):
         if _evaluate not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(_evaluate, prepend=True)
+
+
+def freeze_moving(backbone: nn.Module, example: Tensor) -> None:
+    """Freeze what only running it shows: statistics in an attribute, or written by a parent.
+
+    A copy runs in training mode; where that moves its answers in evaluation mode, the innermost
+    module of a stranger's class around what was written is frozen, until nothing moves.
+
+    Args:
+        backbone: after ``freeze_statistics``.
+        example: an input that it takes.
+
+    Raises:
+        RecastError: it moves in evaluation mode too.
+    """
+    inner, _ = unwrapped(backbone)
+    strangers = {name for name, module in inner.named_modules() if _is_strange(module)}
+    if not strangers:
+        return
+    while written := _moved(inner, example):
+        around = [name for place in written for name in _outwards(place) if name in strangers]
+        if not around:
+            raise RecastError(
+                f"module {written[0] or type(inner).__name__!r} writes what it computes with in "
+                "evaluation mode too, so that learning one task would move another: let it do "
+                "that in training mode only"
+            )
+        strangers.remove(around[0])
+        inner.get_submodule(around[0]).register_forward_pre_hook(_evaluate, prepend=True)
+
+
+def _moved(model: nn.Module, example: Tensor) -> list[str]:
+    """The modules that wrote something, where training mode moves the answers of a copy."""
+    devices = [example.device] if example.is_cuda else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            trained = copy.deepcopy(model).eval()
+            before = _answer(trained, example)
+            trained.train()
+            for _ in range(2):
+                trained(3 * example + 1 if example.is_floating_point() else example)
+            after = _answer(trained.eval(), example)
+    except Exception:  # it cannot be copied, or run in training mode: that shows nothing
+        return []
+    if float((before - after).abs().max()) <= _TOLERANCE * float(before.abs().max()):
+        return []
+    held = dict(model.named_modules())
+    return [
+        name
+        for name, module in trained.named_modules()
+        if any(not _equal(tensor, _tensors(held[name]).get(key))
+               for key, tensor in _tensors(module).items())
+    ]  # fmt: skip
+
+
+def _answer(model: nn.Module, example: Tensor) -> Tensor:
+    torch.manual_seed(0)  # whatever is drawn at random must be the same each time
+    return output_tensor(model(example))
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors that a module itself holds, in whatever way."""
+    held = {**module.__dict__, **module._parameters, **module._buffers}
+    return {key: value for key, value in held.items() if isinstance(value, Tensor)}
+
+
+def _equal(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is not None and tensor.shape == other.shape and bool(torch.equal(tensor, other))
+
+
+def _outwards(name: str) -> Iterator[str]:
+    """``a.b``, ``a``, and the whole."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
+def _is_strange(module: nn.Module) -> bool:
+    return not f"{type(module).__module__}.".startswith(_KNOWN)
 
 
 def thaw_statistics(backbone: nn.Module) -> None:

@@ -15,6 +15,7 @@ from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.sources import Source, source_kind
 from recast_core.targets import TargetGroup, find_groups
+from recast_core.trial import refuse_lazy
 
 
 def mimic(
@@ -37,6 +38,7 @@ def mimic(
             that needs more than the backbone.
     """
     config = config or RecastConfig()
+    refuse_lazy(model)
     if source is None:
         source = source_kind(config.source).of(config)
     rows: list[Tensor] = []

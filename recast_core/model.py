@@ -16,10 +16,10 @@ from recast_core.bank import TemplateBank
 from recast_core.coefficients import Coefficients
 from recast_core.errors import RecastError
 from recast_core.fitness import check_fits, choose_head, compare, reference
-from recast_core.frozen import freeze_statistics, thaw_statistics
+from recast_core.frozen import freeze_moving, freeze_statistics, thaw_statistics
 from recast_core.layers import Slot, TargetLayer, Templates, make_layer
 from recast_core.layers.statistics import BatchStatistics
-from recast_core.trial import output_tensor, untouched
+from recast_core.trial import output_tensor, refuse_lazy, untouched
 
 # Of this thread or coroutine alone: the classifier in use, by the id of its model.
 _heads: ContextVar[Mapping[int, nn.Module]] = ContextVar("heads", default={})  # noqa: B039
@@ -165,7 +165,8 @@ class RecastModel(nn.Module):
     def merge(self) -> nn.Module:
         """The plain model with the present coefficients and head written into its weights.
 
-        The returned module has no trace of RECAST and costs nothing extra; this object is used up.
+        It is in evaluation mode, as this computes in any mode, has no trace of RECAST and costs
+        nothing extra; this object is used up.
 
         Raises:
             RecastError: already merged, a client axis, or weights that are not finite.
@@ -182,9 +183,9 @@ class RecastModel(nn.Module):
         self._merged = True
         if self._head_name is None:
             own = isinstance(self.head, nn.Identity)
-            return self.backbone if own else nn.Sequential(self.backbone, self.head).eval()
+            return (self.backbone if own else nn.Sequential(self.backbone, self.head)).eval()
         replace_module(self.backbone, self._head_name, self.head)
-        return self.backbone
+        return self.backbone.eval()
 
 
 def attach(
@@ -217,6 +218,7 @@ def attach(
                 f"the model is attached already (at {name or 'its root'}): merge() it, or load the "
                 "backbone afresh"
             )
+    refuse_lazy(model)
     check_fits(model, bank)
     head = choose_head(model, bank, head, example)
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -225,13 +227,14 @@ def attach(
             model.requires_grad_(False)
             trial = reference(model, bank, example)
             net = _attached(model, bank, head)
+            freeze_statistics(net.backbone)
             if trial is not None:
                 compare(net, trial)
+                freeze_moving(net.backbone, trial.example)
     except BaseException:
         for parameter in trainable:
             parameter.requires_grad_(True)
         raise
-    freeze_statistics(net.backbone)
     return net
 
 

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from recast_core.errors import RecastError
 
@@ -62,6 +63,19 @@ def _named(output: object) -> dict[str, object]:
     if isinstance(output, Sequence) and not isinstance(output, str):
         return {str(index): value for index, value in enumerate(output)}
     return {}
+
+
+def refuse_lazy(model: nn.Module) -> None:
+    """Refuse a model whose tensors have no shape yet.
+
+    Raises:
+        RecastError: names the first of them.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise RecastError(
+                f"{name} has no shape yet (a Lazy module): run the model once on an input first"
+            )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from recast_core.descent import refuse_unreached
 from recast_core.folded.adamw import adamw_step
 from recast_core.folded.chunks import Chunking, choose, equal_chunks, in_chunks
 from recast_core.folded.fold import Fold
@@ -157,6 +158,7 @@ def _train_chunk(
             own = fold.variables(values[:active])
             inputs = common.store.inputs(step.rows.flatten())
             loss = fold.losses(inputs, step.batch, common.objective)
+            refuse_unreached(loss)
             (gradient,) = torch.autograd.grad(loss.sum(), own)
             adamw_step(
                 values[:active], mean[:active], square[:active], gradient,

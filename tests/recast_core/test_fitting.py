@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
@@ -131,3 +131,30 @@ def test_features_do_not_depend_on_how_images_are_batched(
     whole = features_of(net, images)
     monkeypatch.setattr("recast_core.fitting.EVALUATION_BATCH", 7)
     torch.testing.assert_close(features_of(net, images), whole)
+
+
+def test_weights_that_are_used_without_a_gradient_cannot_train() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+            self.out = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = torch.relu(nn.functional.linear(x, layer.weight.data, layer.bias))
+            return self.out(x)
+
+    model = Detached().eval()
+    net = attach(model, mimic(model, RecastConfig(("layers.*",))))
+    with pytest.raises(RecastError, match=r"no coefficient reaches the loss.*\.data"):
+        fit(net, torch.randn(12, 6), torch.arange(12) % 3, classes=3)
+
+
+def test_a_model_whose_tensors_have_no_shape_yet_is_told_to_be_run_once() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.LazyLinear(6), nn.Linear(6, 3))
+    config = RecastConfig(("0", "1"))
+    with pytest.raises(RecastError, match=r"1\.weight has no shape yet"):
+        mimic(model, config)
+    model(torch.zeros(1, 6))
+    assert mimic(model, config).sent

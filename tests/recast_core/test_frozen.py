@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from recast_core import RecastConfig, RecastModel, attach, mimic
+from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.frozen import batch_statistics
 from recast_core.methods import parse_method
@@ -97,6 +98,85 @@ def test_a_method_without_a_bank_freezes_them_as_well(method: str) -> None:
     before = buffers(model)
     model(IMAGES)
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+class Parent(nn.Module):
+    """Writes the statistics of a child that it never calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.BatchNorm2d(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = self.inner
+        return nn.functional.batch_norm(
+            x, own.running_mean, own.running_var, own.weight, own.bias, self.training
+        )
+
+
+class Attribute(nn.Module):
+    """Keeps a mean where no buffer is, and remembers what it saw last, which computes nothing."""
+
+    def __init__(self, always: bool = False, moves: bool = True) -> None:
+        super().__init__()
+        self.mean, self.always, self.moves = torch.zeros(16), always, moves
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x.detach()
+        if self.moves and (self.training or self.always):
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean((0, 2, 3))
+        return x - self.mean[:, None, None]
+
+
+class Frozen(nn.Module):
+    """Keeps a mean in a parameter that does not train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(16), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.data = 0.9 * self.mean.data + 0.1 * x.detach().mean((0, 2, 3))
+        return x - self.mean[:, None, None]
+
+
+def with_layer(layer: nn.Module) -> nn.Module:
+    model = cifar()
+    model.bn1 = nn.Sequential(model.bn1, layer, nn.Dropout(0.5))
+    return model.eval()
+
+
+@pytest.mark.parametrize("layer", [Parent, Attribute, Frozen])
+def test_statistics_that_no_module_holds_in_a_buffer_of_its_own_are_frozen_too(
+    layer: Callable[[], nn.Module],
+) -> None:
+    model = with_layer(layer())
+    state = torch.random.get_rng_state()
+    net = attached(model, "layer?.0.conv*")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    wanted = net(IMAGES)
+    for step in range(3):
+        net.train()(3 * IMAGES + step)
+    assert net.backbone.bn1[2].training, "only what writes is frozen"
+    assert torch.equal(net.eval()(IMAGES), wanted)
+    merged = net.train().merge()
+    assert not merged.training
+    assert not any(module._forward_pre_hooks for module in merged.modules())
+    assert torch.equal(merged(IMAGES), wanted)
+
+
+def test_statistics_that_move_in_every_mode_are_refused() -> None:
+    model = with_layer(Attribute(always=True))
+    bank = mimic(model, RecastConfig(("layer?.0.conv*",)))
+    with pytest.raises(RecastError, match=r"module 'bn1\.1' writes what it computes with"):
+        attach(model, bank)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_what_is_only_remembered_freezes_nothing() -> None:
+    net = attached(with_layer(Attribute(moves=False)), "layer?.0.conv*")
+    assert not net.backbone.bn1[1]._forward_pre_hooks
 
 
 def test_who_owns_the_statistics_trains_with_those_of_the_batch() -> None:
