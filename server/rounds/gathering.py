@@ -212,7 +212,9 @@ class Heads:
         """The statistics for the head with the coefficients (``False``), and at the start."""
         classes, topic = question.classes, question.topic
         longest = self._longest(question)
-        told: dict[bool, list[tuple[bytes, Statistics]]] = {False: [], True: []}
+        # At the start only where that was asked: a head that nobody wants is not missing.
+        asked = {False} | {round_ == 0 for _, round_ in question.open}
+        told: dict[bool, list[tuple[bytes, Statistics]]] = {of_start: [] for of_start in asked}
         for answer in exchange.traffic.receive(replies, topic, "head", longest):
             node, found = answer.node, answer.body.head
             try:

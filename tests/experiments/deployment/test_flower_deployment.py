@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from experiments.measure.certificates import make_node_key
 from experiments.measure.flower import FlowerDeployment
 from experiments.measure.relay import Counted, Relays
+from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.record.ledger import Ledger
@@ -69,6 +72,16 @@ def turn(file: Path) -> None:
     for part in ("y_train", "y_test"):
         arrays[part] = last - arrays[part]
     np.savez(file, **arrays)
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> str:
+    """A network of the patterns' classes, which names them: clients keep its head."""
+    torch.manual_seed(0)
+    path = tmp_path / "classifier.safetensors"
+    about = {"size": "8", "class_names": '["c0", "c1", "c2"]'}
+    save_file(CifarResNet(8, CLASSES).state_dict(), path, about)
+    return f"file:{path}"
 
 
 @pytest.fixture
@@ -132,7 +145,8 @@ def test_the_bank_crosses_once_whatever_restarts(
     # Not killed: the SuperLink would refuse the node until it had missed its heartbeats.
     deployment.stop_client(0)
     deployment.stop_server(kill=True)
-    deployment.start(tiny(tasks="a=digits", run_dir=str(tmp_path / "second")))
+    more = {"head": "means", "baseline": False}  # a head that travels
+    deployment.start(tiny(tasks="a=digits", run_dir=str(tmp_path / "second"), **more))
     deployment.join(0)
     (counted,) = finish(deployment)
     assert banks_sent(tmp_path / "second") == 0
@@ -145,6 +159,8 @@ def test_the_bank_crosses_once_whatever_restarts(
             one.coefficients(1, 1), other.coefficients(1, 1), rtol=0, atol=1e-5
         )
         assert one.accuracies(1)[0].examples == 24
+        assert other.accuracies(1)[0].examples == 24
+        assert other.head(1, 1) is not None
 
 
 def test_a_supernode_without_a_registered_key_is_not_let_in(
@@ -157,21 +173,31 @@ def test_a_supernode_without_a_registered_key_is_not_let_in(
         deployment.join(0)
 
 
-@pytest.mark.parametrize("release", [OLDEST, CURRENT])
+HIDDEN = {"head": "backbone", "secure_aggregation": True}
+
+
+@pytest.mark.parametrize(
+    ("release", "clients", "changed"),
+    [(OLDEST, 2, {"head": "means", "baseline": False}), (CURRENT, 3, HIDDEN)],
+    ids=[OLDEST, f"{CURRENT}-hidden"],
+)
 def test_every_supported_flower_ends_in_the_coefficients_of_the_engines(
     deploy: Deploy,
     tiny: Callable[..., Settings],
+    classifier: str,
     deal: Callable[[Settings, int, Path], list[Path]],
     coefficients: Callable[[Path], list[Any]],
     alone: Callable[..., Path],
     tmp_path: Path,
     release: str,
+    clients: int,
+    changed: dict[str, Any],
 ) -> None:
     settings = tiny(
-        rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"), head="means",
-        baseline=False,
+        rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"),
+        backbone=classifier, **changed,
     )  # fmt: skip
-    folders = deal(settings, 2, tmp_path / "data")
+    folders = deal(settings, clients, tmp_path / "data")
     turn(folders[1] / "a.npz")
     node_config = [
         {
@@ -181,12 +207,12 @@ def test_every_supported_flower_ends_in_the_coefficients_of_the_engines(
         }
         for number, folder in enumerate(folders)
     ]
-    deployment = deploy(2, release=release, node_config=node_config)
+    deployment = deploy(clients, release=release, node_config=node_config)
     deployment.start(settings)
-    for number in range(2):
+    for number in range(clients):
         deployment.join(number)
     counted = finish(deployment)
-    undisturbed = alone(settings, 2)
+    undisturbed = alone(settings, clients)
     for here, there in zip(coefficients(tmp_path / "run"), coefficients(undisturbed), strict=True):
         np.testing.assert_allclose(here, there, rtol=0, atol=1e-5)
     with Registry(undisturbed / "registry.sqlite") as registry:
@@ -194,11 +220,14 @@ def test_every_supported_flower_ends_in_the_coefficients_of_the_engines(
     with Registry(tmp_path / "run" / "registry.sqlite") as registry:
         (run,) = registry.runs()
         assert run.versions["flwr"] == release
-        # A head of both clients' classes, whose ids differ: by name, or half of it is wrong.
+        # A head of all clients' classes, whose ids differ: by name, or a part of it is wrong.
         assert registry.class_lists(1) == {1: ("c0", "c1", "c2")}
         (found,) = registry.accuracies(1)
         assert (found.examples, found.accuracy) == (right.examples, right.accuracy)
-        assert [entry.clients for entry in registry.rounds(1, 1)] == [2, 2]
+        assert [entry.clients for entry in registry.rounds(1, 1)] == [clients, clients]
+        assert Ledger(registry).refusals(1) == {}
         totals = Ledger(registry).totals(1, by=("direction", "layer"))
+        kinds = Ledger(registry).totals(1, by=("direction", "kind", "layer"))
+    assert (("up", "shares", "payload") in kinds) == settings.secure_aggregation
     assert sum(one.up for one in counted) > totals["up", "message"]
     assert sum(one.down for one in counted) > totals["down", "message"]
