@@ -131,6 +131,30 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     for attack, count in sorted(kinds, key=lambda kind: (list(ATTACKS).index(kind[0]), kind[1])):
         entries = [_entry(_of(rows, rule, attack, count), calm[rule]) for rule in rules]
         print(f"| {attack} | {count} |", " | ".join(entries), "|")
+    for rule in rules:
+        _show_spread([row for row in rows if row["rule"] == rule], rule)
+
+
+def _show_spread(rows: Sequence[dict[str, Any]], rule: str) -> None:
+    """A rule's losses in points: the mean over seeds, the least and the most.
+
+    Against the same run in which nobody attacks, and against that in which the k clients send
+    nothing that can be used, which is what any rule loses that leaves them out.
+    """
+    print(f"\n| attack under {rule} | k | seeds | against no attack | against k absent |")
+    print("|---|---|---|---|---|")
+    calm = _of(rows, rule, "none", 0)
+    kinds = dict.fromkeys((row["attack"], row["hostile"]) for row in rows if row["hostile"])
+    for attack, count in sorted(kinds, key=lambda kind: (list(ATTACKS).index(kind[0]), kind[1])):
+        found = _of(rows, rule, attack, count)
+        entries = [_spread(_lost(found, than)) for than in (calm, _of(rows, rule, "absent", count))]
+        print(f"| {attack} | {count} | {len(found)} |", " | ".join(entries), "|")
+
+
+def _spread(lost: Sequence[float]) -> str:
+    if len(lost) < 2:
+        return "".join(f"{one:+.1f}" for one in lost)
+    return f"{fmean(lost):+.1f} ({min(lost):+.1f} to {max(lost):+.1f})"
 
 
 def _of(rows: Sequence[dict[str, Any]], *which: object) -> list[dict[str, Any]]:
@@ -143,13 +167,18 @@ def _entry(rows: Sequence[dict[str, Any]], calm: Sequence[dict[str, Any]]) -> st
     ended = [row for row in rows if row["end"] != "finished"]
     if ended:
         return f"ended {len(ended)} of {len(rows)}"
-    before = {row["seed"]: row for row in calm}
-    lost = [
-        honest(row, row["hostile"]) - honest(before[row["seed"]], row["hostile"])
+    lost = _lost(rows, calm)
+    return f"{fmean(lost):+.1f}" if lost else ""
+
+
+def _lost(rows: Sequence[dict[str, Any]], than: Sequence[dict[str, Any]]) -> list[float]:
+    """Points, of the honest clients alone, of finished runs of seeds that both have."""
+    before = {row["seed"]: row for row in than if row["end"] == "finished"}
+    return [
+        100 * (honest(row, row["hostile"]) - honest(before[row["seed"]], row["hostile"]))
         for row in rows
-        if row["seed"] in before
+        if row["end"] == "finished" and row["seed"] in before
     ]
-    return f"{100 * fmean(lost):+.1f}" if lost else ""
 
 
 def honest(row: dict[str, Any], hostile: int) -> float:

@@ -34,6 +34,8 @@ class Attack:
         claims_training: they announce and claim as many training images as can be said.
         claims_tests: likewise test images, of which they say none was right.
         spoil: changes labels and images of a hostile client's training data.
+        absent: their updates are of a round that nobody asked for, and refused: what is lost is
+            what their images would have brought.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Attack:
     claims_training: bool = False
     claims_tests: bool = False
     spoil: Callable[[Tensor, Tensor], None] | None = None
+    absent: bool = False
 
 
 def stamp(images: Tensor) -> None:
@@ -80,6 +83,7 @@ ATTACKS = {
     attack.name: attack
     for attack in (
         Attack("none", "nobody attacks"),
+        Attack("absent", "sends nothing that can be used", absent=True),
         Attack("negated", "minus ten times what was learned", lambda x, _r, _f: -10 * x),
         Attack("noise", "noise of ten times the length", _noise),
         Attack("weight", "what was learned negated, with 2^32 - 1 examples claimed",
@@ -162,6 +166,8 @@ class HostileGrid(FoldedGrid):
                 body.evaluation.examples = CLAIM
                 body.evaluation.correct = 0
         updates = [body.update for body in bodies if body.WhichOneof("body") == "update"]
+        for update in updates if self._attack.absent else ():
+            update.round += 1
         if updates and self._attack.update is not None:
             self._change(updates, self._attack.update)
 

@@ -1,8 +1,8 @@
 """The mean of updates that are clipped twice, without those that point away from the others.
 
-To a length first, then to a distance from the coordinates' median, which is centred clipping
-(Karimireddy et al., 2021). Both limits are medians of the round itself, and what is left out has a
-negative product with that median: fewer than half of the clients move neither far.
+To a length first, then to a distance from the coordinates' median of those that agree, which is
+centred clipping (Karimireddy et al., 2021). Both limits are medians of the round itself, and so is
+that of weights: fewer than half of the clients move none of them far.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recast_core.wire.codec import Vector
 from server.rounds.contribution import Contribution
+from server.rounds.rules.agreement import agreeing
 from server.rounds.rules.stacked import (
     Numbers,
     Stack,
@@ -25,6 +26,9 @@ from server.rounds.rules.stacked import (
 
 # Times the median length that an update may have.
 BOUND = 2.0
+# Times the median count of examples that a client's may weigh: where three of ten claim as many as
+# they may, the other seven still decide.
+HEAVIEST = 1.5
 
 
 def clipped_mean(start: Vector, contributions: Sequence[Contribution]) -> Vector:
@@ -37,7 +41,8 @@ def clipped_mean(start: Vector, contributions: Sequence[Contribution]) -> Vector
     stack = Stack.of(contributions)
     rows = _factors(stack)[:, None] * stack.offsets
     kept, centre = _kept(rows)
-    distances, weights = lengths(rows - centre), stack.weights * kept
+    heaviest = HEAVIEST * lower_median(stack.weights)
+    distances, weights = lengths(rows - centre), np.minimum(stack.weights, heaviest) * kept
     usual = distances[kept & (lengths(rows) > 0)]
     near = _within(distances, lower_median(usual)) if len(usual) > 2 else np.ones(len(rows))
     apart = near[:, None] * (rows - centre)
@@ -59,16 +64,16 @@ def _factors(stack: Stack) -> Numbers:
 
 
 def _kept(rows: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-    """Which rows count, and the coordinates' median.
+    """Which rows count, and the coordinates' median of them.
 
     Rows of zeros, of clients that could learn nothing, do not take part in the median, and count.
     """
-    told = lengths(rows) > 0
+    told, kept = lengths(rows) > 0, np.ones(len(rows), bool)
     if told.sum() < 3:
-        return np.ones(len(rows), bool), np.zeros(rows.shape[1])
-    centre: Numbers = np.median(rows[told], axis=0)
-    along = (rows * centre).sum(1) >= 0
-    return (along if (along & told).any() else np.ones(len(rows), bool)), centre
+        return kept, np.zeros(rows.shape[1])
+    kept[told] = agreeing(rows[told])
+    centre: Numbers = np.median(rows[told & kept], axis=0)
+    return kept, centre
 
 
 def _within(found: Numbers, bound: float) -> Numbers:

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from recast_core.heads import head_kind, right_answers
 from server.rounds.aggregation import aggregation, shares
 from server.rounds.contribution import Aggregate, Contribution
+from server.rounds.rules.agreement import VOTERS
 from server.rounds.weights import limited, limited_statistics
 
 DIMENSION = 5
@@ -103,6 +104,48 @@ def test_rules_that_weigh_count_examples(rule: str) -> None:
     before, after = result(rule, given_), result(rule, heavy)
     towards = given_[2].offsets
     assert np.linalg.norm(after - towards) < np.linalg.norm(before - towards)
+
+
+def differing(count: int, seed: int, hostile: int = 0) -> list[Contribution]:
+    """Updates whose own part is twice what they have in common; colluders send one against it."""
+    random = np.random.default_rng(seed)
+    common = random.normal(size=48) / np.sqrt(48)
+    rows = common + 2 * random.normal(size=(count, 48)) / np.sqrt(48)
+    rows[:hostile] = -2 * rows[:hostile].mean(0)
+    return [Contribution(row.astype(np.float32), int(random.integers(20, 60))) for row in rows]
+
+
+def test_three_that_agree_are_left_out_where_honest_clients_differ_much() -> None:
+    counted = np.array([shares("clipped")(differing(10, seed, 3)) for seed in range(40)])
+    assert (counted[:, :3] > 0).mean() < 0.05
+    assert (counted[:, 3:] > 0).mean() > 0.95
+
+
+def test_nobody_is_left_out_where_honest_clients_differ_much_and_nobody_attacks() -> None:
+    counted = np.array([shares("clipped")(differing(10, seed)) for seed in range(40)])
+    assert (counted > 0).mean() > 0.99
+
+
+def test_a_third_of_very_many_clients_is_left_out_likewise() -> None:
+    counted = np.array(shares("clipped")(differing(VOTERS + 500, 0, 457)))
+    assert not (counted[:457] > 0).any()
+    assert (counted[457:] > 0).mean() > 0.95
+
+
+@given(given_=contributions)
+def test_fewer_than_half_are_left_out_whatever_was_sent(given_: list[Contribution]) -> None:
+    counted = shares("clipped")(given_)
+    assert 2 * sum(share == 0 for share in counted) < len(given_)
+
+
+def test_three_of_ten_that_claim_all_images_do_not_outweigh_the_other_seven() -> None:
+    common = np.ones(DIMENSION, np.float32)
+    aside = common + np.array([1, -1, 0, 0, 0], np.float32)
+    claims = [*[Contribution(aside, 2**31)] * 3, *[Contribution(common, 40)] * 7]
+    found = aggregation("clipped")(ZERO, claims)
+    assert np.linalg.norm(found - common) < np.linalg.norm(found - aside)
+    believed = aggregation("clipped")(ZERO, [*[Contribution(aside, 60)] * 3, *claims[3:]])
+    assert found.tobytes() == believed.tobytes()
 
 
 def test_a_shortened_update_says_how_much_of_it_counted() -> None:

@@ -1,0 +1,51 @@
+"""Which updates point where most of the others do: a vote of directions, one for each client."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.rounds.rules.stacked import Numbers, lengths
+
+# An update is against the others where its cosine with the sum of theirs is below minus this: near
+# the end of learning honest updates have no direction in common, and then none is left out.
+AGAINST = 0.05
+# Updates that each one is compared with at first, and how many at once: many clients cost time in
+# proportion to their number, and no square of it in memory.
+VOTERS = 1024
+_AT_ONCE = 256
+
+
+def agreeing(rows: Numbers) -> NDArray[np.bool_]:
+    """Which of the rows ``[N, D]``, none of length 0, are not against the others.
+
+    Of an update only its direction counts, and neither its length nor its examples. Those whose
+    median cosine with the others is not negative say which way the round goes; left out is what
+    points away from the sum of their directions, its own not counted, and fewer than half of all.
+    Where clients differ much the coordinates' median follows a minority that agrees: in each place
+    a third of the clients takes it from the middle. Their directions as a whole are far less mixed.
+    """
+    if len(rows) < 3:
+        return np.ones(len(rows), bool)
+    units = rows / lengths(rows)[:, None]
+    voting = _median_cosines(units) >= 0
+    others = units[voting].sum(0) - voting[:, None] * units
+    size = lengths(others)
+    along = (units * others).sum(1) / np.where(size > 0, size, 1.0)
+    lowest = np.argsort(along, kind="stable")[: (len(rows) - 1) // 2]
+    found = np.ones(len(rows), bool)
+    found[lowest] = along[lowest] >= -AGAINST
+    return found
+
+
+def _median_cosines(units: Numbers) -> Numbers:
+    """Of each of the unit rows ``[N, D]``, the median cosine with the others: float64 ``[N]``."""
+    voters = np.unique(np.linspace(0, len(units) - 1, min(len(units), VOTERS)).astype(np.int64))
+    found = np.empty(len(units))
+    for first in range(0, len(units), _AT_ONCE):
+        some = np.arange(first, min(first + _AT_ONCE, len(units)))
+        # No matrix product of a library, whose last bits depend on its threads.
+        cosines = np.einsum("id,jd->ij", units[some], units[voters])
+        cosines[some[:, None] == voters] = np.nan
+        found[some] = np.nanmedian(cosines, axis=1)
+    return found
