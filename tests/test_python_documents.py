@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = ("backbone", "target", "epochs", "batch", "partition", "device")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/tutorial.md"])
 def test_what_imports_recast_runs_as_it_stands(
     name: str, tiny: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
