@@ -13,16 +13,16 @@ from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError, snap
-from server.exchange.observer import LOST
-from server.exchange.traffic import FORGETFUL, Topic
+from server.exchange.traffic import Topic
 from server.record.rows import FinishedRound
-from server.rounds.checks import check_update
 from server.rounds.combining import Combined, Combining
 from server.rounds.contribution import Contribution
 from server.rounds.drawing import Drawing
+from server.rounds.failure import Failure
 from server.rounds.federation import Federation
 from server.rounds.hidden import hidden_contributions
-from server.rounds.nearest import candidates, from_here, origin
+from server.rounds.nearest import candidates
+from server.rounds.opened import open_contributions
 from server.rounds.private import PrivateDrawing, PrivateRounds
 from server.rounds.rules.mean import average
 from server.rounds.secure import SecureSums
@@ -32,7 +32,6 @@ logger = logging.getLogger("recast.server")
 
 # A round that brought no update is tried again this often, unless asking again cannot help.
 RETRIES = 2
-_PASSING = FORGETFUL | {"gone", "late", "head-missing", "roster", "too-few"} | set(LOST.values())
 
 
 class Training:
@@ -162,7 +161,7 @@ class Training:
         """
         federation, seconds = self._federation, time.monotonic() - self._began
         if self._secure is None:
-            found = self._contributions(states, replies)
+            found = open_contributions(federation, states, replies, self._asked, self._offered)
         else:
             found = hidden_contributions(
                 federation, self._secure, grid, states, replies, self._asked
@@ -263,36 +262,6 @@ class Training:
             self._drawing.forget(state.number)
             federation.observer.round_finished(state.name, state.round, row.clients, row.seconds)
 
-    def _contributions(
-        self, states: Sequence[TaskState], replies: Iterable[Message]
-    ) -> dict[int, dict[int, Contribution]]:
-        """What each node contributes to each task, by the task's number."""
-        federation = self._federation
-        topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
-        found: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
-        by_number = {state.number: state for state in states}
-        for answer in federation.traffic.receive(
-            replies, topic, "update", federation.longest_update
-        ):
-            node, update = answer.node, answer.body.update
-            try:
-                asked = self._asked.get((node, update.task))
-                share = federation.roster.nodes.get(node, {}).get(update.task)
-                state, offered = by_number.get(update.task), self._offered.get(update.task, {})
-                began = None if state is None else origin(update, state, offered)
-                contribution = check_update(
-                    federation.start, update, asked, share, federation.plan.hyper.bits, began
-                )
-                if state is not None and began is not None:
-                    contribution = from_here(contribution, began, state)
-                if node in found[update.task]:
-                    raise RefusedError("replayed", "a second update of one task")
-            except RefusedError as refused:
-                federation.traffic.refuse(node, answer.topic, refused.reason, str(refused))
-            else:
-                found[update.task][node] = contribution
-        return found
-
     def _nodes_asked(self, task: int) -> set[int]:
         return {node for node, asked in self._asked if asked == task}
 
@@ -301,29 +270,15 @@ class Training:
 
         What one node answers is that node's: others are asked where there are any.
         """
-        what = f"round {state.round + 1} of task {state.name!r}"
+        federation, what = self._federation, f"round {state.round + 1} of task {state.name!r}"
         asked = self._nodes_asked(state.number)
         if self._drawing.failed(state.number, asked, self._able(state)):
             logger.warning("no update in %s: asking others", what)
             return None
         self._drawing.forget(state.number)
         state.attempts += 1
-        refusals = [
-            refusal
-            for refusal in self._federation.ledger.refusals_since(self._mark)
-            if refusal.task == state.name and refusal.reason != "silent"
-        ]
-        lasting = [refusal for refusal in refusals if refusal.reason not in _PASSING]
-        hopeless = {refusal.client for refusal in lasting} >= {str(node) for node in asked}
-        if not (lasting and hopeless) and state.attempts <= RETRIES:
+        failure = Failure.of(federation.ledger.refusals_since(self._mark), state.name)
+        if not failure.is_lasting(asked) and state.attempts <= RETRIES:
             logger.warning("no update in %s: asking again", what)
             return None
-        if refusals:
-            last = (lasting or refusals)[-1]
-            return f"no update was accepted in {what} ({last.reason}: {last.detail})"
-        if self._secure is not None:
-            return f"too few clients took part in a hidden sum in {what}: look at the log above"
-        return (
-            f"no client answered in {what}, {state.attempts} times: raise --deadline, or look at "
-            "the clients"
-        )
+        return failure.reason(what, state.attempts, hidden=self._secure is not None)
