@@ -229,7 +229,8 @@ def _read_transform(written: str, text: str) -> str:
         return f"{name}:{_read_level(level, name) if colon else DEFAULT_SEVERITY}"
     if name not in TRANSFORMS:
         raise RecastError(
-            f"unknown transform {name!r} in {text!r}: {_near(name, (*TRANSFORMS, *SHIFTS))}"
+            f"unknown transform {name!r} in {text!r} (a path with a + stands in quotes): "
+            f"{_near(name, (*TRANSFORMS, *SHIFTS))}"
         )
     if colon:
         raise RecastError(
@@ -249,7 +250,7 @@ def _read_part(written: str, text: str) -> tuple[int, int]:
     if match is None:
         raise RecastError(
             f"bad part [{written}] in {text!r}: write [A%:B%], whole percentages, "
-            "either may be left out"
+            "either may be left out, or put a path that ends so in quotes"
         )
     first, last = int(match["first"] or 0), int(match["last"] or 100)
     if not first < last <= 100:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from client.data.arrays import UNLABELLED, ClientData, Dataset, Labels, stratified_split
+from client.data.cut_off import cut_off
 from client.data.images import Decoded, read_image, stack, to_bytes
 from client.data.listing import Listing, find_splits, list_classes, told
 from client.data.npz import load_npz
@@ -54,7 +55,9 @@ def load_folder(
             one line), or a class folder that `classes` does not name.
     """
     if not path.is_dir():
-        raise RecastError(f"no folder {path}: name one that holds a folder of images per class")
+        raise RecastError(
+            f"no folder {path}: name one that holds a folder of images per class{cut_off(path)}"
+        )
     splits = find_splits(path)
     parts = [list_classes(part) for part in (splits.train, splits.test) if part is not None]
     aside = {UNLABELLED_FOLDER} - {*(classes or ())} if may_lack_labels else set()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.arrays import Dataset, Groups, as_groups, as_images, as_labels, stratified_split
+from client.data.cut_off import cut_off
 from recast_core.classes import class_name
 from recast_core.errors import RecastError
 
@@ -110,7 +111,7 @@ def _groups(arrays: _Arrays, path: Path, part: str, count: int) -> Groups | None
 
 def _read(path: Path, only: Collection[str] = ()) -> _Arrays:
     if not path.is_file():
-        raise RecastError(f"no file {path}: check the path after npz:")
+        raise RecastError(f"no file {path}: check the path after npz:{cut_off(path)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             wanted = {*_SPLIT, *_FLAGGED, "classes", *_GROUPS, *_MEDMNIST}
