@@ -131,7 +131,7 @@ def remove_run(run: Path, confirm: Callable[[str], bool]) -> dict[str, Any]:
 
 def _side_by_side(data: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("run", "task", "accuracy", "without", "update", "up", "down", "rounds"):
+    for name in ("run", "task", "accuracy", "without", "update", "all up", "all down", "rounds"):
         left = name in ("run", "task")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for one in data:

@@ -8,6 +8,7 @@ import time
 from flwr.serverapp import Grid
 
 from recast_core.errors import RecastError
+from recast_core.secure.members import FEWEST
 from server.rounds.agenda import Agenda
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState
@@ -61,7 +62,13 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
 
 
 def _why_unlearnable(federation: Federation, state: TaskState) -> str:
-    """Why nobody can learn a task, in the words of a client that said so."""
+    """Why nobody can learn a task, in the words of a client that said so, or too few can."""
+    if able := federation.able(state.number):
+        who = "1 client" if able == 1 else f"{able} clients"
+        return (
+            f"{who} can learn task {state.name!r}, and a hidden sum needs at least {FEWEST}: have "
+            "more clients with images of it, or leave --secure-aggregation out"
+        )
     for refusal in federation.ledger.refusals_since():
         if refusal.task == state.name and refusal.reason == "classes":
             return f"no client can learn task {state.name!r}: {refusal.detail}"

@@ -61,14 +61,17 @@ class Federation:
             if task in shares
         ]
 
-    def is_learnable(self, task: int) -> bool:
-        """Whether enough nodes that are ready can train a task: one, or as many as a sum needs."""
-        able = sum(
+    def able(self, task: int) -> int:
+        """How many nodes that are ready can train a task."""
+        return sum(
             self.heads.can_train(task, shares[task])
             for shares in self.roster.nodes.values()
             if task in shares
         )
-        return able >= (FEWEST if self.plan.secure else 1)
+
+    def is_learnable(self, task: int) -> bool:
+        """Whether enough nodes that are ready can train a task: one, or as many as a sum needs."""
+        return self.able(task) >= (FEWEST if self.plan.secure else 1)
 
     def broadcast(self, state: TaskState, round_: int, *, train: bool) -> pb.ToClient:
         """The task's coefficients as a message."""

@@ -67,3 +67,13 @@ def test_what_needs_single_updates_is_refused_in_one_line(
     with pytest.raises(RecastError, match=why) as refused:
         tiny(secure_aggregation=True, **changed)
     assert "\n" not in str(refused.value)
+
+
+def test_too_few_clients_for_a_sum_are_counted_and_not_said_to_lack_images(
+    tiny: Make, tmp_path: Path
+) -> None:
+    settings = tiny(rounds=1, secure_aggregation=True)
+    with server_identity(), pytest.raises(RecastError, match="at least 3") as refused:
+        run_federation(FoldedGrid(2, settings), settings, tmp_path, LogObserver())
+    assert str(refused.value).startswith("2 clients can learn task ")
+    assert "\n" not in str(refused.value)
