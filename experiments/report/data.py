@@ -143,7 +143,7 @@ def _bank(registry: Registry, entry: Run, folder: Path) -> dict[str, Any]:
 
 
 def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
-    longest = Ledger(registry).longest(entry.id, kind="coefficients", direction="up")
+    longest = Ledger(registry).longest_updates(entry.id)
     accuracies = registry.accuracies(entry.id)
     names = registry.class_lists(entry.id)
     baselines, medians = registry.baselines(entry.id), registry.medians(entry.id)

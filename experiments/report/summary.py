@@ -64,9 +64,7 @@ def bank_bytes_sent(result: RunResult) -> int:
 def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
     run, ledger = result.run, Ledger(registry)
     totals = ledger.totals(run, by=("task", "direction", "layer"))
-    longest = ledger.longest(run, kind="coefficients", direction="up")
-    # Of a hidden update the shares are the larger part.
-    sealed = ledger.longest(run, kind="shares", direction="up")
+    longest = ledger.longest_updates(run)
     kinds = ledger.totals(run, by=("task", "direction", "layer", "kind"))
     first: dict[int, Any] = {}
     for found in registry.accuracies(run):
@@ -85,7 +83,7 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
                 "accuracy": accuracy.accuracy if accuracy else None,
                 "median_accuracy": medians.get(accuracy.id) if accuracy else None,
                 "head_only_accuracy": accuracy.head_only_accuracy if accuracy else None,
-                "update_bytes": longest.get(task.name, 0) + sealed.get(task.name, 0),
+                "update_bytes": longest.get(task.name, 0),
                 **{
                     f"{layer}_bytes_{direction}": totals.get((task.name, direction, layer), 0)
                     for layer in ("payload", "message")

@@ -85,6 +85,13 @@ class Ledger:
             rows = session.execute(query.group_by(*columns).order_by(*columns)).all()
         return {tuple(row[:-1]): row[-1] for row in rows}
 
+    def longest_updates(self, run: int) -> dict[str | None, int]:
+        """The bytes of the longest update by task; most of a hidden one are its shares."""
+        found = self.longest(run, kind="coefficients", direction="up")
+        for task, size in self.longest(run, kind="shares", direction="up").items():
+            found[task] = found.get(task, 0) + size
+        return found
+
     def longest(self, run: int, kind: Kind, direction: Direction) -> dict[str | None, int]:
         """The bytes of the longest recorded message of a kind, by task."""
         query = (

@@ -12,6 +12,7 @@ from client.app import app
 from experiments.engines.folded import FoldedGrid
 from experiments.engines.local import LocalGrid
 from experiments.engines.sequential import SequentialGrid
+from experiments.report.data import report_data
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.app import run_federation
@@ -46,6 +47,10 @@ def test_every_engine_opens_the_same_sums_at_the_same_bytes_and_the_mean_is_the_
     other, bytes_of_other = learned(folded, hidden, tmp_path / "folded")
     assert one.tobytes() == other.tobytes()
     assert bytes_of_one == bytes_of_other
+    hiding = report_data(tmp_path / "folded" / "registry.sqlite", None)["tasks"]
+    with Registry(tmp_path / "folded" / "registry.sqlite") as registry:
+        sealed = Ledger(registry).longest(1, kind="shares", direction="up")
+    assert all(task["update_bytes"] > sealed[task["name"]] > 0 for task in hiding)
     openly = tiny(rounds=ROUNDS, batch=8, bits=32, aggregation="mean")
     plain, _ = learned(FoldedGrid(CLIENTS, openly), openly, tmp_path / "openly")
     assert np.abs(plain - plain[0]).max() > 0.01
