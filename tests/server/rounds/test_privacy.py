@@ -14,6 +14,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core import RecastError
 from recast_core.privacy.accountant import Accountant, Mechanism
 from recast_core.wire.codec import decode, encode
+from server.record.rewinding import ask_rewind, rewind_asked
 from server.record.rows import Spending
 from server.rounds.privacy import PrivacyPlan
 
@@ -271,3 +272,34 @@ def test_rounded_updates_are_bounded_as_they_arrive(federation: Make) -> None:
     )
     made.go()
     assert np.linalg.norm(made.moved(1)) <= clip * 1.01
+
+
+def test_what_is_spent_never_goes_down_when_a_task_goes_back(federation: Make) -> None:
+    made = federation(nodes=4, rounds=3, privacy=private())
+    made.go()
+    before = spent(made)
+    ask_rewind(made.registry, made.run, "t1", 1)
+    rewind_asked(made.registry, made.run)
+    assert spent(made) == before
+    again = federation(nodes=4, rounds=3, run=made.run, privacy=private())
+    # The budget is spent: the rounds that were undone are not made again for nothing.
+    with pytest.raises(RecastError, match="budget"):
+        again.go()
+    assert spent(again) == before
+    assert again.registry.last_rounds(again.run) == {1: 1}
+
+
+def test_a_task_that_goes_back_halfway_pays_for_its_rounds_again(federation: Make) -> None:
+    made = federation(nodes=4, rounds=4, privacy=private())
+    made.go(2)
+    before = spent(made)
+    ask_rewind(made.registry, made.run, "t1", 0)
+    rewind_asked(made.registry, made.run)
+    again = federation(nodes=4, rounds=4, run=made.run, privacy=private())
+    again.go()
+    rows = spent(again)
+    assert rows[: len(before)] == before
+    assert [row.round for row in rows[len(before) :]] == [1, 2, 3, 4]
+    assert [row.epsilon for row in rows] == sorted(row.epsilon for row in rows)
+    assert rows[-1].epsilon == pytest.approx(cost(rows))
+    assert rows[-1].epsilon <= 1.0

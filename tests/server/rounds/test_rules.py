@@ -194,3 +194,30 @@ def test_a_head_does_not_follow_one_client_that_claims_everything(kind: str) -> 
 
     assert right(3.0) > 20 > right(0.0)
     assert limited_statistics(kind, told, 3.0) == told
+
+
+@pytest.mark.parametrize("kind", ["means", "ridge", "shared"])
+@pytest.mark.parametrize("times", [1e3, 1e5])
+def test_a_head_does_not_follow_one_client_whose_features_are_huge(kind: str, times: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(3, 4, generator=random)
+    told = []
+    for _ in range(9):
+        labels = torch.arange(30) % 3
+        features = centres[labels] + torch.randn(30, 4, generator=random)
+        told.append(head_kind(kind).statistics(features, labels, 3))
+    huge = dict(told.pop())
+    for name in ("gram", "scales", "weight", "bias"):
+        if name in huge:
+            huge[name] = huge[name] * (-(times**2) if name == "gram" else times)
+    if kind == "ridge":
+        huge["gram"], huge["means"] = huge["gram"].abs(), -times * huge["means"]
+    tests = centres[labels] + torch.randn(30, 4, generator=random)
+
+    def right(most: float) -> int:
+        head = head_kind(kind).merge(limited_statistics(kind, [*told, huge], most), 3)
+        assert head is not None
+        return right_answers(head, tests, labels)
+
+    assert right(3.0) > 20
+    assert limited_statistics(kind, told, 3.0) == told
