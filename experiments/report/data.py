@@ -151,6 +151,8 @@ def _tasks(registry: Registry, entry: Run) -> list[dict[str, Any]]:
     found = []
     for task in registry.tasks(entry.id):
         rounds = registry.rounds(entry.id, task.number)
+        if rounds:
+            registry.coefficients(entry.id, task.number)  # raises where they are damaged
         own = [item for item in accuracies if item.task == task.number]
         first, last = (own[0], own[-1]) if own else (None, None)
         found.append(

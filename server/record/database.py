@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from recast_core.errors import RecastError
+from server.record.soundness import check_rows
 from server.record.tables import OLDEST, SCHEMA, Base
 
 APPLICATION_ID = 0x52435354  # "RCST" in the header of an SQLite file
@@ -42,6 +43,7 @@ def open_database(path: Path, *, read_only: bool = False) -> Engine:
     """
     if path.exists() and not path.is_file():  # a pipe would wait for ever
         raise RecastError(f"{path} is no regular file: name a run's registry")
+    check_rows()
     engine = create_engine(
         _url(path, read_only=read_only),
         connect_args={"timeout": LOCK_SECONDS},

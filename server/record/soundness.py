@@ -1,0 +1,62 @@
+"""What is read from a registry is of the types that its tables say, whoever wrote the file."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import JSON, event, inspect
+from sqlalchemy.types import TypeEngine
+
+from server.record.tables import Base
+
+Column = tuple[str, type, bool]
+_KEPT = "\n\t"
+_TIMES = frozenset({"started", "finished", "recorded"})
+
+
+@cache
+def check_rows() -> None:
+    """Look at every row that this process loads from now on."""
+    event.listen(Base, "load", _check, propagate=True)
+
+
+def _check(row: Base, _context: object) -> None:
+    """Refuse a value of another type, or a number that is not finite; take controls out of text.
+
+    SQLite lets any column hold any type, and text of a file may hold orders to a terminal.
+
+    Raises:
+        ValueError: names table and column.
+    """
+    values: dict[str, Any] = row.__dict__
+    for name, kind, nullable in _columns(type(row)):
+        value: Any = values.get(name)
+        if value is None and (nullable or name not in values):
+            continue
+        if kind is float and type(value) is int:
+            continue
+        found: type = type(value)
+        if found is not kind or (kind is float and not math.isfinite(value)):
+            what = value if found is kind else found.__name__
+            raise ValueError(f"{row.__tablename__}.{name} is {what}")
+        if name in _TIMES and datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError(f"{row.__tablename__}.{name} has no time zone")
+        if kind is str and not value.isprintable():
+            values[name] = "".join(c if c.isprintable() or c in _KEPT else " " for c in value)
+
+
+@cache
+def _columns(table: type[Base]) -> tuple[Column, ...]:
+    """Name, Python type and whether it may be nothing, of each column."""
+    return tuple(
+        (attribute.key, _kind(column.type), bool(column.nullable))
+        for attribute in inspect(table).column_attrs
+        for column in attribute.columns
+    )
+
+
+def _kind(declared: TypeEngine[object]) -> type:
+    return dict if isinstance(declared, JSON) else declared.python_type
