@@ -142,7 +142,7 @@ def _helped(learner: Learner, share: Share) -> bool:
     every = share.every
     labelled = torch.arange(len(every)) < len(share.learn)
     me: Any = SimpleNamespace(settings=SimpleNamespace(recomputes=True), notes={})
-    data: Any = SimpleNamespace(labelled=labelled, labels=share.labels)
+    data: Any = SimpleNamespace(labelled=labelled, labels=share.labels, origin="")
     task: Any = SimpleNamespace(id=1, name="")
     turn = own_statistics_help(me, cast(Any, learner), data, task)
     start = learner.start.initial_vector

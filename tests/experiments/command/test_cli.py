@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 TASK_KEYS = {
-    "name", "classes", "clients", "rounds", "coefficients", "accuracy", "head_only_accuracy",
+    "name", "classes", "clients", "rounds", "coefficients", "accuracy", "median_accuracy",
+    "head_only_accuracy",
     "update_bytes", "payload_bytes_up", "payload_bytes_down", "message_bytes_up",
     "message_bytes_down",
 }  # fmt: skip
