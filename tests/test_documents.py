@@ -44,6 +44,7 @@ ADDED = {
     ),
     "python -m experiments.studies.privacy": "--quick",
     "python experiments/studies/second_task.py": "--small",
+    "python -m experiments.studies.tasks --images": "--quick --tasks digits@0-2",
 }
 NEEDS_GPU = "a GPU"
 SKIPPED: dict[str, str] = {

@@ -15,7 +15,7 @@ from experiments.command.bank import BankPlan, MadeBank, make_bank
 from experiments.command.console import stdout
 from recast_core.closing import Closing
 from recast_core.errors import RecastError
-from recast_core.sources.held_out_shifts import share_of_gain
+from recast_core.sources.held_out_shifts import hardly_falls, share_of_gain
 from recast_core.sources.source_networks import SourceFolder, SourceNetwork
 
 
@@ -105,6 +105,14 @@ def _print(made: MadeBank, report: dict[str, Any], output: Path) -> None:
             "full fine-tuning's gain over what costs no byte",
             highlight=False,
         )
+        if (fall := hardly_falls(gains)) is not None:
+            console.print(
+                f"warning: under {family or 'unseen pairs'} the loss falls by {100 * fall:.0f} % "
+                "along the bank's directions: it is of little use there; make sources that are "
+                "nearer (--shifts), more or bolder ones (--sources, --learning-rate)",
+                highlight=False,
+                soft_wrap=True,
+            )
     console.print(
         f"{output}: {report['bytes']:,} bytes, {report['sections']} sections x "
         f"{report['directions']} directions of {report['sources']} sources",

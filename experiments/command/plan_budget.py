@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +13,8 @@ from rich.table import Table
 from torch import nn
 
 from experiments.command.console import stdout
-from experiments.report.results import ALL_LABELS, Result, kind_of, load_results
+from experiments.command.plan_measured import Candidate, Measured, choose_study
+from experiments.report.results import ALL_LABELS, kind_of, load_results
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
@@ -26,48 +26,6 @@ from recast_core.wire.codec import WIDTHS, encoded_length
 
 SHIFT_BANK = 48
 """Coefficients of a bank as ``recast bank`` makes it if it is not told otherwise."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A method as this backbone would have it.
-
-    Attributes:
-        title: for people.
-        method: as results have it, without what a specification adds (``lora:4``).
-        bank: as results have it.
-        numbers: that an update has.
-        run: what to give to ``recast simulate`` or ``recast serve``.
-        heads: which heads its results must have had; empty for any.
-    """
-
-    title: str
-    method: str
-    bank: str
-    numbers: int
-    run: str
-    heads: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a study says of candidates for a backbone.
-
-    Attributes:
-        rows: of the study, for one backbone and label budget; empty where nothing was measured.
-        same: whether that backbone is of the very size and kind.
-    """
-
-    rows: tuple[Result, ...]
-    same: bool
-
-    def of(self, candidate: Candidate, bits: int) -> tuple[Result, ...]:
-        """The candidate's rows, at these bits or else at the nearest width that was measured."""
-        own = [row for row in self.rows if _is_of(row, candidate)]
-        if not own or not candidate.numbers:
-            return tuple(own)
-        nearest = min({row.bits for row in own}, key=lambda width: (abs(width - bits), width))
-        return tuple(row for row in own if row.bits == nearest)
 
 
 def plan_budget(
@@ -95,7 +53,7 @@ def plan_budget(
     measured = choose_study(load_results(results), kind, parameters, labels)
     rows = []
     for candidate in candidates(loaded, kind):
-        bits = widest(candidate.numbers, budget)
+        bits = widest(candidate.numbers, budget, starts=candidate.starts)
         if bits is not None:
             rows.append(_row(candidate, bits, measured))
     # Stable: what was not measured stays in the order of the candidates, after what was.
@@ -124,7 +82,8 @@ def candidates(backbone: Backbone, kind: str) -> Iterator[Candidate]:
     yield Candidate(
         "local head", "head-only", "", 0, "--method head-only --head local", ("local", "linear")
     )
-    yield Candidate("shift bank", "recast", "shifts", SHIFT_BANK, "--bank BANK --head backbone")
+    options = "--bank BANK --head backbone"
+    yield Candidate("shift bank", "recast", "shifts", SHIFT_BANK, options, starts=True)
     for target in PRESETS:
         numbers = _own_weights(backbone.model, target)
         if numbers:
@@ -133,6 +92,12 @@ def candidates(backbone: Backbone, kind: str) -> Iterator[Candidate]:
             )
     target = "conv" if kind == "batch-norm" else "attn"
     for title, spec in (
+        ("norm groups 1", "norm-groups:1"),
+        ("norm groups 4", "norm-groups:4"),
+        ("TinyLoRA 12 x 4", f"tiny-lora:12:4:{target}"),
+        ("LoRA-XS 2", "lora-xs:2"),
+        ("LoRA-XS 4", "lora-xs:4"),
+        ("VeRA 16", "vera:16"),
         ("norm affine", "norm-affine"),
         ("LoRA r1", "lora:1"),
         ("LoRA r4", "lora:4"),
@@ -146,35 +111,25 @@ def candidates(backbone: Backbone, kind: str) -> Iterator[Candidate]:
             yield Candidate(title, spec, "", numbers, f"--method {spec}")
 
 
-def choose_study(results: Sequence[Result], kind: str, parameters: int, labels: int) -> Measured:
-    """Take one study, one backbone and one label budget, so that rows are comparable.
-
-    The same backbone comes before another of its kind, a bank of shifts before none, more rows
-    before fewer; of the label budgets the nearest by ratio.
-    """
-    same = [r for r in results if (r.kind, r.parameters) == (kind, parameters)]
-    pool = same or [r for r in results if r.kind == kind]
-    if not pool:
-        return Measured((), same=False)
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for row in pool:
-        groups.setdefault((row.study, row.backbone), []).append(row)
-    rows = max(groups.values(), key=lambda g: (any(r.bank == "shifts" for r in g), len(g)))
-    nearest = min({row.labels for row in rows}, key=lambda own: _apart(own, labels))
-    return Measured(tuple(row for row in rows if row.labels == nearest), same=bool(same))
-
-
-def widest(numbers: int, budget: int) -> int | None:
+def widest(numbers: int, budget: int, *, starts: bool = False) -> int | None:
     """The most bits a number, up to 8, with which an update fits; 0 where nothing is sent."""
     if not numbers:
         return 0
-    fitting = (bits for bits in WIDTHS if bits <= 8 and update_length(numbers, bits) <= budget)
+    widths = (bits for bits in WIDTHS if bits <= 8)
+    fitting = (bits for bits in widths if update_length(numbers, bits, starts=starts) <= budget)
     return next(fitting, None)
 
 
-def update_length(numbers: int, bits: int) -> int:
-    """The length of a serialised update, of a task that is well under way."""
+def update_length(numbers: int, bits: int, *, starts: bool = False) -> int:
+    """The length of the longest serialised update of a task, counted.
+
+    Args:
+        numbers: that it has.
+        bits: of each.
+        starts: in its first round it may name the earlier task that it started at.
+    """
     update = pb.Update(bank=1, task=9, round=100, examples=1000, scale=1.0)
+    update.started = 8 if starts else 0
     update.coefficients = bytes(encoded_length(numbers, bits))
     return len(pb.ToServer(update=update).SerializeToString())
 
@@ -200,38 +155,25 @@ def _parameters(backbone: Backbone) -> int:
     return sum(p.numel() for name, p in named if not name.startswith(head))
 
 
-def _is_of(row: Result, candidate: Candidate) -> bool:
-    name = ":".join(row.method.split(":")[: 1 + candidate.method.count(":")])
-    return (
-        name == candidate.method
-        and row.bank == candidate.bank
-        and (not candidate.heads or row.head in candidate.heads)
-    )
-
-
-def _apart(one: int, other: int) -> float:
-    """How far two label budgets are from each other; none is near no other."""
-    if one == other:
-        return 0.0
-    if 0 in (one, other):
-        return math.inf
-    large = 1e9
-    return abs(math.log((one if one > 0 else large) / (other if other > 0 else large)))
-
-
 def _row(candidate: Candidate, bits: int, measured: Measured) -> dict[str, Any]:
     own = measured.of(candidate, bits)
     return {
         "method": candidate.title,
         "numbers": candidate.numbers,
         "bits": bits,
-        "update_bytes": update_length(candidate.numbers, bits) if candidate.numbers else 0,
+        "update_bytes": _length(candidate, bits),
         "run": candidate.run + (f" --bits {bits}" if candidate.numbers else ""),
         "gain": fmean(row.gain for row in own) if own else None,
         "accuracy": fmean(row.accuracy for row in own) if own else None,
         "tasks": len({row.task for row in own}),
         "measured_bits": own[0].bits if own and candidate.numbers else None,
     }
+
+
+def _length(candidate: Candidate, bits: int) -> int:
+    if not candidate.numbers:
+        return 0
+    return update_length(candidate.numbers, bits, starts=candidate.starts)
 
 
 def _about(measured: Measured) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from experiments.studies.svg import dot, line, opened, text
 from experiments.studies.tasks_rows import BY_NAME
 from recast_core.backbones import load_backbone
 from recast_core.files import write_atomically
+from recast_core.task_spec import parse_tasks
 
 STUDY = "tasks"
 _EVERYTHING = "everything (FedAvg)"
@@ -36,6 +37,7 @@ class Entry:
     Attributes:
         name: of the row.
         accuracy: by task.
+        specs: each task in the task grammar.
         seeds: mean over tasks of each seed.
         numbers: in an update.
         update_bytes: of one serialised update, the longest.
@@ -47,6 +49,7 @@ class Entry:
 
     name: str
     accuracy: dict[str, list[float]]
+    specs: dict[str, str]
     seeds: list[float]
     numbers: int
     update_bytes: int
@@ -86,6 +89,7 @@ def _entry(name: str, rows: Sequence[Any]) -> Entry:
     return Entry(
         name,
         dict(accuracy),
+        _specs(rows[0].get("sequence", "")),
         [fmean(task["accuracy"] for task in row["tasks"].values()) for row in rows],
         max(task["numbers"] for task in every),
         max(task["update_bytes"] for task in every),
@@ -94,6 +98,10 @@ def _entry(name: str, rows: Sequence[Any]) -> Entry:
         max(row["forgetting"] for row in rows),
         fmean(row["seconds"] for row in rows),
     )
+
+
+def _specs(sequence: str) -> dict[str, str]:
+    return {spec.name: str(spec) for spec in parse_tasks(sequence)} if sequence else {}
 
 
 def _order(entry: Entry) -> tuple[int, float]:
@@ -155,7 +163,8 @@ def results(backbone: str, clients: int, entries: Sequence[Entry]) -> list[Resul
         for task, seen in entry.accuracy.items():
             found.append(
                 Result(
-                    STUDY, Path(backbone).stem, kind_of(loaded.model), parameters, task, clients,
+                    STUDY, Path(backbone).stem, kind_of(loaded.model), parameters,
+                    entry.specs[task], clients,
                     ALL_LABELS, row.method.format("conv"), row.bank, row.head,
                     row.bits, entry.numbers, entry.update_bytes, len(seen), round(fmean(seen), 5),
                     round(min(seen), 5), round(max(seen), 5), round(fmean(free.accuracy[task]), 5),

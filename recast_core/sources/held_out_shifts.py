@@ -16,6 +16,7 @@ from recast_core.sources.forms import Along, Everything
 # Full fine-tuning has the sources' rate; coefficients are in spreads, and any rate near this does.
 _COEFFICIENT_RATE = 0.1
 _STEPS = 150
+_LITTLE_LOSS, _LITTLE_FALL = 0.2, 0.1
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Gain:
         statistics: with BatchNorm statistics of the shifted images; the same without BatchNorm.
         coefficients: of the bank, its numbers fitted by the labels of as many other images.
         full: of everything fine-tuned on the same.
+        loss: the mean at the start of fitting the coefficients.
+        fall: the part of it that was gone at the end.
     """
 
     shift: str
@@ -50,6 +53,8 @@ class Gain:
     statistics: float
     coefficients: float
     full: float
+    loss: float = 0.0
+    fall: float = 0.0
 
     @property
     def free(self) -> float:
@@ -68,6 +73,16 @@ def share_of_gain(gains: Sequence[Gain]) -> float | None:
     """
     full = sum(gain.full - gain.free for gain in gains)
     return sum(gain.coefficients - gain.free for gain in gains) / full if full > 0 else None
+
+
+def hardly_falls(gains: Sequence[Gain]) -> float | None:
+    """The part of the loss that goes along a bank's directions, where that is next to nothing.
+
+    ``None`` where enough goes, or where there is hardly a loss to lower.
+    """
+    worth = [gain.fall for gain in gains if not gain.loss <= _LITTLE_LOSS]
+    fall = sum(worth) / len(worth) if worth else 1.0
+    return None if fall >= _LITTLE_FALL else fall
 
 
 def held_out_gains(
@@ -101,12 +116,15 @@ def held_out_gains(
         deployed = full.accuracy(*judge)
         full.statistics(learn[0])
         statistics = full.accuracy(*judge)
-        found = []
+        found, losses = [], []
         for tuner, top in ((along, _COEFFICIENT_RATE), (full, rate)):
             batch = min(64, half)
             epochs = max(10, -(-_STEPS * batch // half))
-            tuner.run(*learn, Recipe(epochs, batch, top))
+            losses.append(tuner.run(*learn, Recipe(epochs, batch, top)))
             tuner.statistics(learn[0])
             found.append(tuner.accuracy(*judge))
-        gains.append(Gain(trial.name, deployed, statistics, *found))
+        first, last = losses[0].first, losses[0].last
+        fall = (first - last) / first if first > 0 else 0.0
+        coefficients, everything = found
+        gains.append(Gain(trial.name, deployed, statistics, coefficients, everything, first, fall))
     return gains

@@ -21,6 +21,7 @@ from recast_core import RecastError, TemplateBank, attach
 from recast_core.backbones import load_backbone
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.sources.fine_tune import Losses
+from recast_core.sources.held_out_shifts import Gain, hardly_falls
 
 ROOT = Path(__file__).parents[3]
 QUICK = ["--epochs", "1", "--sections", "3", "--rank", "2", "--device", "cpu"]
@@ -80,6 +81,33 @@ def test_a_bank_is_written_and_reported(
     shown = capsys.readouterr()
     assert bank.sha256.hex() in shown.out
     assert "source 5/5" in shown.err
+
+
+def test_a_bank_along_which_the_loss_hardly_falls_is_warned_of(
+    backbone: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sources that have not moved have no directions worth the name."""
+    options = ["--sources", "2", "--directions", "2", "--shifts", "fog", "--learning-rate", "1e-7"]
+    told = ["--json", str(tmp_path / "told.json")]
+    assert (
+        run("bank", backbone, "--data", data, "-o", str(tmp_path / "b"), *QUICK, *options, *told)
+        == 0
+    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "warning: under unseen pairs the loss falls by" in shown
+    assert "of little use there; make sources that are nearer (--shifts)" in shown
+    (trials,) = json.loads((tmp_path / "told.json").read_text())["holdout"].values()
+    assert all(row["loss"] > 0.5 and abs(row["fall"]) < 0.1 for row in trials["shifts"])
+
+
+def test_nothing_is_warned_of_where_the_loss_falls_or_there_is_none() -> None:
+    def gain(loss: float, fall: float) -> Gain:
+        return Gain("fog:3", 0.5, 0.6, 0.7, 0.8, loss, fall)
+
+    assert hardly_falls([gain(2.0, 0.4), gain(1.0, 0.05)]) is None
+    assert hardly_falls([gain(0.1, 0.0)]) is None
+    assert hardly_falls([gain(2.0, 0.06), gain(1.0, 0.04)]) == pytest.approx(0.05)
+    assert hardly_falls([gain(float("nan"), float("nan"))]) is not None
 
 
 def test_the_same_command_makes_the_same_bank(backbone: str, data: str, tmp_path: Path) -> None:

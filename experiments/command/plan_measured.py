@@ -1,0 +1,90 @@
+"""What a study says of the methods that could train on a backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.report.results import Result
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method as this backbone would have it.
+
+    Attributes:
+        title: for people.
+        method: as results have it, without what a specification adds (``lora:4``).
+        bank: as results have it.
+        numbers: that an update has.
+        run: what to give to ``recast simulate`` or ``recast serve``.
+        heads: which heads its results must have had; empty for any.
+        starts: a task may start at an earlier one, which its first updates then name.
+    """
+
+    title: str
+    method: str
+    bank: str
+    numbers: int
+    run: str
+    heads: tuple[str, ...] = ()
+    starts: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a study says of candidates for a backbone.
+
+    Attributes:
+        rows: of the study, for one backbone and label budget; empty where nothing was measured.
+        same: whether that backbone is of the very size and kind.
+    """
+
+    rows: tuple[Result, ...]
+    same: bool
+
+    def of(self, candidate: Candidate, bits: int) -> tuple[Result, ...]:
+        """The candidate's rows, at these bits or else at the nearest width that was measured."""
+        own = [row for row in self.rows if _is_of(row, candidate)]
+        if not own or not candidate.numbers:
+            return tuple(own)
+        nearest = min({row.bits for row in own}, key=lambda width: (abs(width - bits), width))
+        return tuple(row for row in own if row.bits == nearest)
+
+
+def choose_study(results: Sequence[Result], kind: str, parameters: int, labels: int) -> Measured:
+    """Take one study, one backbone and one label budget, so that rows are comparable.
+
+    The same backbone comes before another of its kind, a bank of shifts before none, more rows
+    before fewer; of the label budgets the nearest by ratio.
+    """
+    same = [r for r in results if (r.kind, r.parameters) == (kind, parameters)]
+    pool = same or [r for r in results if r.kind == kind]
+    if not pool:
+        return Measured((), same=False)
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for row in pool:
+        groups.setdefault((row.study, row.backbone), []).append(row)
+    rows = max(groups.values(), key=lambda g: (any(r.bank == "shifts" for r in g), len(g)))
+    nearest = min({row.labels for row in rows}, key=lambda own: _apart(own, labels))
+    return Measured(tuple(row for row in rows if row.labels == nearest), same=bool(same))
+
+
+def _is_of(row: Result, candidate: Candidate) -> bool:
+    name = ":".join(row.method.split(":")[: 1 + candidate.method.count(":")])
+    return (
+        name == candidate.method
+        and row.bank == candidate.bank
+        and (not candidate.heads or row.head in candidate.heads)
+    )
+
+
+def _apart(one: int, other: int) -> float:
+    """How far two label budgets are from each other; none is near no other."""
+    if one == other:
+        return 0.0
+    if 0 in (one, other):
+        return math.inf
+    large = 1e9
+    return abs(math.log((one if one > 0 else large) / (other if other > 0 else large)))
