@@ -115,6 +115,12 @@ def find_groups(model: nn.Module, config: RecastConfig) -> tuple[TargetGroup, ..
     return tuple(sorted(groups, key=lambda group: order[group.modules[0]]))
 
 
+def preset_fits(model: nn.Module, preset: str) -> bool:
+    """Whether a preset names a module of ``model`` whose weight mimicry could rewrite."""
+    names = [name for name, module in model.named_modules() if weight_name(module) is not None]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in PRESETS[preset])
+
+
 def _divide(names: list[str], groups: int) -> list[tuple[str, ...]]:
     if len(names) % groups:
         raise RecastError(

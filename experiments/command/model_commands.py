@@ -56,8 +56,9 @@ def plan(
     if labels is not None or results is not None:
         raise RecastError("--labels and --results go with --budget: give the bytes of an update")
     from experiments.command.plan import plan as run
+    from experiments.command.usual import config_for
 
-    report_file.report(json_path, lambda: run(backbone, options.recast_config(values), bits))
+    report_file.report(json_path, lambda: run(backbone, config_for(backbone, values), bits))
 
 
 @click.command(cls=RecastCommand)
@@ -86,7 +87,8 @@ def mimic(
     Example: recast mimic resnet34:IMAGENET1K_V1 --target conv -o bank.safetensors
     """
     from experiments.command.mimic import mimic as run
+    from experiments.command.usual import config_for
 
     report_file.report(
-        json_path, lambda: run(backbone, options.recast_config(values), method, output, data)
+        json_path, lambda: run(backbone, config_for(backbone, values), method, output, data)
     )
