@@ -35,6 +35,27 @@ def check(settings: Settings) -> None:
     Raises:
         RecastError: the first that does not fit.
     """
+    _check_numbers(settings)
+    _check_head(settings)
+    for name, known in CHOICES.items():
+        if (given := getattr(settings, name)) not in known:
+            raise RecastError(f"unknown {name} {given!r}: choose {' or '.join(known)}")
+    _check_kept(settings)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
+        raise RecastError(f"unknown device {settings.device!r}: choose auto, cpu or cuda")
+    chain(settings.transforms)
+    if settings.bits:
+        check_bits(settings.bits)
+    check_bits(settings.broadcast_bits)
+    if settings.canonical_method() != "recast" and settings.bank:
+        raise RecastError(f"method {settings.method} has no bank: leave --bank out")
+    patterns_of(settings.target)
+    settings.recast()
+    check_privacy(settings)
+    check_secure(settings)
+
+
+def _check_numbers(settings: Settings) -> None:
     for name in ("rounds", "epochs", "batch", "parallel_tasks"):
         if getattr(settings, name) < 1:
             raise RecastError(f"{name} is {getattr(settings, name)}: give at least 1")
@@ -62,10 +83,10 @@ def check(settings: Settings) -> None:
     parse_quorum(settings.quorum)
     if not 0 <= settings.seed < 2**32:
         raise RecastError(f"seed is {settings.seed}: give a whole number from 0 to 4294967295")
-    _check_head(settings)
-    for name, known in CHOICES.items():
-        if (given := getattr(settings, name)) not in known:
-            raise RecastError(f"unknown {name} {given!r}: choose {' or '.join(known)}")
+
+
+def _check_kept(settings: Settings) -> None:
+    """What only a kept classifier allows."""
     if settings.recomputes and not settings.keeps:
         raise RecastError(
             f"statistics recompute and head {settings.head_kind}: the deployed classifier says "
@@ -78,18 +99,6 @@ def check(settings: Settings) -> None:
             f"labels 0 and head {settings.head_kind}, which is fitted to labels: use head "
             "backbone, which the deployed network brings, or give labels"
         )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
-        raise RecastError(f"unknown device {settings.device!r}: choose auto, cpu or cuda")
-    chain(settings.transforms)
-    if settings.bits:
-        check_bits(settings.bits)
-    check_bits(settings.broadcast_bits)
-    if settings.canonical_method() != "recast" and settings.bank:
-        raise RecastError(f"method {settings.method} has no bank: leave --bank out")
-    patterns_of(settings.target)
-    settings.recast()
-    check_privacy(settings)
-    check_secure(settings)
 
 
 def _check_head(settings: Settings) -> None:

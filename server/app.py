@@ -155,10 +155,7 @@ def run_federation(
             run = _open_run(registry, config, start, previous)
             observer.run_started(start)
             heads = make_heads(settings, around.classes_of, start)
-            secret = sampling_secret(folder) if around.secret_sampling else None
-            plan = RoundPlan.of(settings, around.patience, start).hidden(secret)
-            if around.probe_of:
-                plan = replace(plan, probe=around.probe_of(settings, start))
+            plan = _plan(settings, around, folder, start)
             strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
             try:
                 _learn(strategy, grid, registry, run, settings.keep_running)
@@ -172,6 +169,13 @@ def run_federation(
             _end(strategy, grid, finished=True)
             farewell_given(folder)
     return RunResult(folder, run, start)
+
+
+def _plan(settings: Settings, around: Conditions, folder: Path, start: Start) -> RoundPlan:
+    """How the rounds of a run go that has begun."""
+    secret = sampling_secret(folder) if around.secret_sampling else None
+    plan = RoundPlan.of(settings, around.patience, start).hidden(secret)
+    return replace(plan, probe=around.probe_of(settings, start)) if around.probe_of else plan
 
 
 def ended_untold(settings: Settings, folder: Path) -> RunResult | None:

@@ -29,7 +29,14 @@ from recast_core.errors import RecastError
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
-from server.app import Conditions, ended_untold, registry_path, run_federation, run_folder
+from server.app import (
+    Conditions,
+    RunResult,
+    ended_untold,
+    registry_path,
+    run_federation,
+    run_folder,
+)
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.record.farewell import farewell_given
@@ -111,12 +118,7 @@ def run_server(
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
-    if options.clients < 1:
-        raise RecastError(f"{options.clients} clients: wait for at least 1")
-    parse_tasks(settings.tasks)
-    address_of(options.listen)
-    keys = options.keys()
-    load_backbone(settings.backbone)  # A mistake shows before anyone is waited for.
+    keys = _checked(settings, options)
     set_up(as_json=options.json_log)
     if settings.labels >= 0:
         logger.warning("labels is for simulated clients: these have the labels that their data has")
@@ -139,11 +141,7 @@ def run_server(
         if options.metrics is not None:
             stack.enter_context(serve_metrics(options.metrics, grid.sessions))
         if ended is not None:
-            text = "listening at %s to tell clients that run %d is finished"
-            logger.info(text, grid.address, ended.run)
-            told = grid.bid_farewell(options.clients, FAREWELL_SECONDS)
-            farewell_given(folder)
-            logger.info("run %d is finished: %d clients have been told", ended.run, told)
+            _tell_finished(grid, options.clients, ended)
             return Finished(ended, summarise(ended, "link", settings.seed, 0.0))
         view = stack.enter_context(
             LinkView(grid.sessions, plain=options.json_log, registry=registry_path(folder))
@@ -171,6 +169,26 @@ def run_server(
         report = summarise(result, "link", settings.seed, time.monotonic() - began)
         watch.finished(report)
     return Finished(result, report)
+
+
+def _checked(settings: Settings, options: LinkOptions) -> ServerKeys | None:
+    """The server's keys; a mistake shows before anyone is waited for."""
+    if options.clients < 1:
+        raise RecastError(f"{options.clients} clients: wait for at least 1")
+    parse_tasks(settings.tasks)
+    address_of(options.listen)
+    keys = options.keys()
+    load_backbone(settings.backbone)
+    return keys
+
+
+def _tell_finished(grid: LinkGrid, clients: int, ended: RunResult) -> None:
+    """Tell those who come back that their run is over: the server ended before it could."""
+    text = "listening at %s to tell clients that run %d is finished"
+    logger.info(text, grid.address, ended.run)
+    told = grid.bid_farewell(clients, FAREWELL_SECONDS)
+    farewell_given(ended.folder)
+    logger.info("run %d is finished: %d clients have been told", ended.run, told)
 
 
 def for_clients(settings: Settings) -> dict[str, Value]:

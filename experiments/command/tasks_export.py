@@ -105,16 +105,7 @@ def export(
     form = form_of(output, form)
     with opened(run) as (registry, found):
         model = learned(registry, found, name)
-    about = {
-        "format": "recast.export/1",
-        "task": name,
-        "backbone": model.backbone.spec,
-        "bank": model.bank.sha256.hex(),
-        "size": str(model.backbone.preprocess.size),
-        "mean": ",".join(map(str, model.backbone.preprocess.mean)),
-        "std": ",".join(map(str, model.backbone.preprocess.std)),
-        "head_name": model.backbone.head,
-    }
+    about = _about(model, name)
     if keeps_head(model, found.config):
         content = _kept(deploy(model, found.config, data, skip_unreadable=skip_unreadable), model)
     elif data:
@@ -149,6 +140,21 @@ def export(
         "classes": list(content.classes) if content.head != "none" else None,
         "test_accuracy": content.accuracy,
         **beside,
+    }
+
+
+def _about(model: Learned, name: str) -> dict[str, str]:
+    """What the file says of itself, whatever its head."""
+    backbone = model.backbone
+    return {
+        "format": "recast.export/1",
+        "task": name,
+        "backbone": backbone.spec,
+        "bank": model.bank.sha256.hex(),
+        "size": str(backbone.preprocess.size),
+        "mean": ",".join(map(str, backbone.preprocess.mean)),
+        "std": ",".join(map(str, backbone.preprocess.std)),
+        "head_name": backbone.head,
     }
 
 

@@ -35,17 +35,10 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
         return None
     colours = colour_of([task["name"] for task in data["tasks"]])
     last = max(row["run_round"] for row in rows)
-    colour = colour_scale("task", colours)
     where = {
-        "x": {
-            "field": "run_round",
-            "type": "quantitative",
-            "title": "rounds of the run",
-            "scale": {"domain": [0, max(last, 1)], "nice": False},
-            "axis": {"values": whole_ticks(max(last, 1)), "format": "d", "grid": False},
-        },
+        "x": _rounds_axis(max(last, 1)),
         "y": accuracy_axis("accuracy"),
-        "color": colour,
+        "color": colour_scale("task", colours),
     }
     kept = any("zero_byte_accuracy" in row for row in rows)
     beside = _KEPT if kept else _FITTED
@@ -103,6 +96,37 @@ def _forgetting_cells(
     ]  # fmt: skip
 
 
+def _rounds_axis(last: int) -> dict[str, Any]:
+    return {
+        "field": "run_round",
+        "type": "quantitative",
+        "title": "rounds of the run",
+        "scale": {"domain": [0, last], "nice": False},
+        "axis": {"values": whole_ticks(last), "format": "d", "grid": False},
+    }
+
+
+def _after_axis(numbers: list[int]) -> dict[str, Any]:
+    return {
+        "field": "after",
+        "type": "ordinal",
+        "title": "after learning task",
+        "axis": {"labelAngle": 0, "orient": "top", "domain": False, "ticks": False},
+        "scale": {"domain": numbers, "padding": 0.04},
+    }
+
+
+def _task_axis(labels: list[str]) -> dict[str, Any]:
+    return {
+        "field": "task",
+        "type": "nominal",
+        "title": None,
+        "sort": None,
+        "axis": {"labelLimit": 130, "domain": False, "ticks": False},
+        "scale": {"domain": labels, "padding": 0.06},
+    }
+
+
 def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
     """A cell for each task, after each task that was learned: accuracy as text and shade."""
     tasks = data["tasks"]
@@ -112,21 +136,8 @@ def forgetting_figure(data: Mapping[str, Any]) -> Figure | None:
     if not found:
         return None
     axes = {
-        "x": {
-            "field": "after",
-            "type": "ordinal",
-            "title": "after learning task",
-            "axis": {"labelAngle": 0, "orient": "top", "domain": False, "ticks": False},
-            "scale": {"domain": [task["number"] for task in tasks], "padding": 0.04},
-        },
-        "y": {
-            "field": "task",
-            "type": "nominal",
-            "title": None,
-            "sort": None,
-            "axis": {"labelLimit": 130, "domain": False, "ticks": False},
-            "scale": {"domain": labels, "padding": 0.06},
-        },
+        "x": _after_axis([task["number"] for task in tasks]),
+        "y": _task_axis(labels),
         "tooltip": [
             tip("name", "task"),
             tip("after_name", "after learning"),

@@ -40,6 +40,20 @@ TRADEOFF_HEIGHT = 380
 LABEL_HEIGHT = 14
 
 
+_SIGNED_AXIS: Mapping[str, Any] = {
+    "field": "signed",
+    "type": "quantitative",
+    "title": "◂ down · bytes · up ▸",
+    "axis": {
+        "labelExpr": "format(abs(datum.value), '~s')",
+        "tickCount": 6,
+        "tickMinStep": 1,
+        "labelOverlap": "greedy",
+        "labelSeparation": 6,
+    },
+}
+
+
 def bytes_figure(data: Mapping[str, Any]) -> Figure | None:
     """Serialised messages of each task: down to the left, up to the right, stacked by kind."""
     rows = [
@@ -63,18 +77,7 @@ def bytes_figure(data: Mapping[str, Any]) -> Figure | None:
             {
                 "mark": {"type": "bar", "height": {"band": 0.7}, "cornerRadius": 1},
                 "encoding": {
-                    "x": {
-                        "field": "signed",
-                        "type": "quantitative",
-                        "title": "◂ down · bytes · up ▸",
-                        "axis": {
-                            "labelExpr": "format(abs(datum.value), '~s')",
-                            "tickCount": 6,
-                            "tickMinStep": 1,
-                            "labelOverlap": "greedy",
-                            "labelSeparation": 6,
-                        },
-                    },
+                    "x": _SIGNED_AXIS,
                     "y": {
                         "field": "task",
                         "type": "nominal",
