@@ -5,6 +5,7 @@ Faults that are not about processes are in ``tests/experiments/link``.
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -67,23 +68,24 @@ def test_a_server_killed_in_a_round_goes_on_with_the_same_clients_when_it_is_sta
         assert "Traceback" not in text
 
 
-def test_a_frozen_client_is_late_and_the_others_go_on_without_it(site: Site) -> None:
+def test_a_frozen_client_is_named_and_the_others_go_on_until_it_is_back(site: Site) -> None:
     settings = site.settings(2, rounds=30, deadline=4.0)
     server, port = site.serve(settings)
     edges = [site.join(number, port) for number in (0, 1)]
     server.says("round 1: 2 updates")
     edges[1].process.send_signal(signal.SIGSTOP)
-    server.says(r"round \d: 1 updates")
+    server.says(r"round \d+: 1 updates")
     edges[1].process.send_signal(signal.SIGCONT)
     assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
     with site.registry() as registry:
         assert registry.last_rounds(1) == {1: 30}
         late = registry.refusals(1)
-    assert {(refusal.client, refusal.reason) for refusal in late} == {
-        (str(node_id("edge-1")), "late")
-    }
-    assert "client edge-1 refused (late)" in server.log.read_text()
-    assert "round 6: 2 updates" in server.log.read_text()
+    assert {refusal.client for refusal in late} == {str(node_id("edge-1"))}
+    # Late where it wakes before the next round has ended; by then it is asked for that one's.
+    assert {refusal.reason for refusal in late} <= {"late", "silent", "stray"}
+    text = server.log.read_text()
+    assert re.search(r"edge-1.*(late|silent|stray)", text)
+    assert "round 30: 2 updates" in text
 
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime")
