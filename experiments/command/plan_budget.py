@@ -14,7 +14,7 @@ from torch import nn
 
 from experiments.command.console import stdout
 from experiments.command.plan_measured import Candidate, Measured, choose_study
-from experiments.report.results import ALL_LABELS, kind_of, load_results
+from experiments.report.results import ALL_LABELS, kind_of, load_results, parameters_of
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
@@ -49,7 +49,7 @@ def plan_budget(
     if labels < ALL_LABELS:
         raise RecastError(f"labels is {labels}: give a number, 0 for none or -1 for all")
     loaded = load_backbone(backbone, weights=False)
-    kind, parameters = kind_of(loaded.model), _parameters(loaded)
+    kind, parameters = kind_of(loaded.model), parameters_of(loaded.model, loaded.head)
     measured = choose_study(load_results(results), kind, parameters, labels)
     rows = []
     for candidate in candidates(loaded, kind):
@@ -147,12 +147,6 @@ def _numbers(model: nn.Module, spec: str, target: str) -> int:
         return parse_method(spec, target).prepare(copy.deepcopy(model)).sent_count
     except RecastError:
         return 0
-
-
-def _parameters(backbone: Backbone) -> int:
-    head = f"{backbone.head}."
-    named = backbone.model.named_parameters()
-    return sum(p.numel() for name, p in named if not name.startswith(head))
 
 
 def _row(candidate: Candidate, bits: int, measured: Measured) -> dict[str, Any]:

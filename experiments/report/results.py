@@ -111,6 +111,12 @@ def save_results(path: Path, rows: Iterable[Result]) -> None:
     write_atomically(path.resolve(), (json.dumps(content, indent=1) + "\n").encode())
 
 
+def parameters_of(model: nn.Module, head: str) -> int:
+    """How many a model has without its classifier, the module ``head``."""
+    inside = sum(parameter.numel() for parameter in model.get_submodule(head).parameters())
+    return sum(parameter.numel() for parameter in model.parameters()) - inside
+
+
 def kind_of(model: nn.Module) -> str:
     """Which of ``KINDS`` a model is: only batch norm has statistics that can be recomputed."""
     modules = list(model.modules())

@@ -28,6 +28,7 @@ from experiments.studies.shift_book import Book, OutOfTime
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
+from recast_core.heads import right_answers
 from recast_core.methods import MethodModel, parse_method
 from recast_core.mimicry import mimic
 from recast_core.model import attach
@@ -150,7 +151,7 @@ def _accuracy(
     device, right = next(model.parameters()).device, 0
     for rows in torch.arange(len(labels)).split(256):
         features = model.features(loaded.preprocess(images[rows]).to(device))
-        right += int((head(features).argmax(1).cpu() == labels[rows]).sum())
+        right += right_answers(head, features, labels[rows])
     return right / len(labels)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from client.data import load_dataset, parse_task
 from client.data.arrays import Dataset, Images
-from experiments.report.results import kind_of
+from experiments.report.results import kind_of, parameters_of
 from experiments.studies.shift_captured import BankModel, BankTrainee, CapturedLearner
 from experiments.studies.shift_fleet import Domain
 from experiments.studies.shift_learners import FoldedLearner
@@ -120,8 +120,7 @@ class Site:
     @property
     def parameters(self) -> int:
         """Of the network without its classifier."""
-        head = sum(p.numel() for p in self.model.get_submodule(self.head).parameters())
-        return sum(p.numel() for p in self.model.parameters()) - head
+        return parameters_of(self.model, self.head)
 
     def domain(self, shift: Shift) -> Domain:
         """The clients' images, half B and the test images, under a shift."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.engines.folded import FoldedGrid
-from experiments.studies.trial import tasks_of, trial
+from experiments.studies.trial import federation, tasks_of, trial
 from recast_core.methods import parse_method
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.sources.shift_bank import LEARNING_RATE
-from server.app import Conditions, run_federation
-from server.exchange.observer import LogObserver
-from server.flower import server_identity
 from server.record.registry import Registry
 
 # Times the rate that a method declares.
@@ -174,23 +168,17 @@ class _One(FoldedGrid):
 def alone(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
     """The same where each client keeps what it learned: weighted by its test images."""
     began = time.monotonic()
-    logging.getLogger("recast").setLevel(logging.ERROR)
     settings = terms.settings(row, tasks, seed, factor)
     right: dict[str, float] = {}
     total: dict[str, int] = {}
     for node in range(1, terms.clients + 1):
-        with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
-            result = run_federation(
-                _One(terms.clients, settings, node),
-                replace(settings, run_dir=folder),
-                Path(folder),
-                LogObserver(),
-                extra={"clients": terms.clients},
-                conditions=Conditions(patience=0.0),
-            )
-            with Registry(result.registry) as registry:
-                names = {task.number: task.name for task in registry.tasks(result.run)}
-                first = {one.task: one for one in reversed(registry.accuracies(result.run))}
+        grid = _One(terms.clients, settings, node)
+        with (
+            federation(settings, terms.clients, grid) as result,
+            Registry(result.registry) as registry,
+        ):
+            names = {task.number: task.name for task in registry.tasks(result.run)}
+            first = {one.task: one for one in reversed(registry.accuracies(result.run))}
         for task, one in first.items():
             name = names[task]
             right[name] = right.get(name, 0.0) + one.accuracy * one.examples

@@ -17,7 +17,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.report.results import ALL_LABELS, Result, kind_of, load_results, save_results
+from experiments.report.results import (
+    ALL_LABELS,
+    Result,
+    kind_of,
+    load_results,
+    parameters_of,
+    save_results,
+)
 from experiments.studies.svg import dot, line, opened, text
 from experiments.studies.tasks_rows import BY_NAME
 from recast_core.backbones import load_backbone
@@ -151,9 +158,7 @@ def table(entries: Sequence[Entry]) -> list[str]:
 def results(backbone: str, clients: int, entries: Sequence[Entry]) -> list[Result]:
     """Rows for ``recast plan --budget``."""
     loaded = load_backbone(backbone, weights=False)
-    head = f"{loaded.head}."
-    named = loaded.model.named_parameters()
-    parameters = sum(p.numel() for name, p in named if not name.startswith(head))
+    parameters = parameters_of(loaded.model, loaded.head)
     free = best_free(entries)
     found = []
     for entry in entries:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flwr.serverapp import Grid
+
 from experiments.engines.folded import FoldedGrid
 from experiments.report.summary import summarise
 from recast_core.settings import Settings
@@ -24,17 +26,33 @@ from server.record.registry import Registry
 
 
 @contextmanager
-def _run(settings: Settings, clients: int) -> Iterator[RunResult]:
+def federation(
+    settings: Settings,
+    clients: int,
+    grid: Grid | None = None,
+    conditions: Conditions | None = None,
+) -> Iterator[RunResult]:
+    """A federation that has been run, in a folder that goes with the block.
+
+    Args:
+        settings: of the run, apart from its folder.
+        clients: how many simulated ones.
+        grid: of these; the folded engine where ``None``.
+        conditions: of the server; it waits for nobody where ``None``.
+
+    Raises:
+        RecastError: settings that cannot run.
+    """
     for name in ("recast", "flwr"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
         yield run_federation(
-            FoldedGrid(clients, settings),
+            grid or FoldedGrid(clients, settings),
             replace(settings, run_dir=folder),
             Path(folder),
             LogObserver(),
             extra={"clients": clients},
-            conditions=Conditions(patience=0.0),
+            conditions=conditions or Conditions(patience=0.0),
         )
 
 
@@ -44,7 +62,7 @@ def learned(settings: Settings, clients: int) -> tuple[Start, Vector]:
     Raises:
         RecastError: settings that cannot run.
     """
-    with _run(settings, clients) as result, Registry(result.registry) as registry:
+    with federation(settings, clients) as result, Registry(result.registry) as registry:
         last = registry.tasks(result.run)[-1].number
         return result.start, registry.coefficients(result.run, last)
 
@@ -55,7 +73,7 @@ def trial(settings: Settings, clients: int) -> dict[str, Any]:
     Raises:
         RecastError: settings that cannot run.
     """
-    with _run(settings, clients) as result:
+    with federation(settings, clients) as result:
         report = summarise(result, "folded", settings.seed, 0.0)
         with Registry(result.registry) as registry:
             for task in report["tasks"]:

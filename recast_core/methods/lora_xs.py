@@ -12,7 +12,8 @@ from recast_core.methods.base import MethodModel
 from recast_core.methods.edits import Edits, taken_apart
 from recast_core.methods.parts import ParameterPart
 from recast_core.methods.ranked import Ranked
-from recast_core.methods.subspace import Core, Site, checked_rank, weight_sites
+from recast_core.methods.subspace import Core, checked_rank
+from recast_core.methods.weights import Site, weight_sites
 
 
 class OwnCore(Core):
@@ -23,7 +24,7 @@ class OwnCore(Core):
     """
 
     def __init__(self, site: Site, rank: int) -> None:
-        super().__init__(site, rank, seed=0)
+        super().__init__(site, rank)
         self.numbers = nn.Parameter(torch.zeros(site.blocks, rank, rank))
 
     def core(self) -> Tensor:

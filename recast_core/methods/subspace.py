@@ -2,71 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from recast_core.errors import RecastError
-from recast_core.layers import TargetLayer
-from recast_core.methods.edits import matching, original, weight_of
-from recast_core.targets import patterns_of
+from recast_core.methods.weights import Site, added
 
 _ITERATIONS = 2
 
 
-@dataclass(frozen=True)
-class Site:
-    """A weight that a method moves.
-
-    Attributes:
-        name: of its module, as in the backbone before attaching.
-        path: its present name.
-        tensor: the weight's name in the module.
-        shape: of the weight.
-        blocks: matrices that are stacked in its rows: 3 for packed query, key and value, else 1.
-        weight: as it is, float32 ``[blocks, rows, fan_in]``.
-    """
-
-    name: str
-    path: str
-    tensor: str
-    shape: torch.Size
-    blocks: int
-    weight: Tensor
-
-
-def weight_sites(backbone: nn.Module, target: str | tuple[str, ...], method: str) -> Iterator[Site]:
-    """The weights of target modules, in model order.
-
-    Raises:
-        RecastError: the backbone has none, or an attention without a packed weight.
-    """
-    found = matching(
-        backbone,
-        patterns_of(target),
-        (nn.MultiheadAttention, nn.Linear, nn.Conv2d),
-        f"{method} finds no target {target!r} in the backbone: choose target='conv' for a "
-        "ResNet, 'attn' or 'mlp' for a transformer",
-    )
-    for name, path, module in found:
-        plain = original(module)
-        of = weight_of(module)
-        if of is None:
-            raise RecastError(f"attention {name!r} has no packed weight: target another")
-        tensor, shape = of
-        packed = isinstance(plain, nn.MultiheadAttention) or (
-            name.endswith("qkv") and shape[0] == 3 * shape[1]
-        )
-        blocks = 3 if packed else 1
-        value = module.tensor(tensor) if isinstance(module, TargetLayer) else getattr(plain, tensor)
-        matrix = value.detach().float().reshape(blocks, shape[0] // blocks, -1)
-        yield Site(name, path, tensor, shape, blocks, matrix)
-
-
 @torch.no_grad()
-def frames(weight: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+def frames(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Orthonormal bases of about the leading ``rank`` singular directions of each matrix.
 
     Two steps of subspace iteration from a seeded start (Halko et al., 2011). Unlike singular
@@ -76,13 +24,12 @@ def frames(weight: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
     Args:
         weight: float32 ``[blocks, rows, fan_in]``.
         rank: r, at most the smaller side.
-        seed: of the start.
 
     Returns:
         ``left`` ``[blocks, rows, r]`` and ``right`` ``[blocks, r, fan_in]``, float32.
     """
     wide = weight.double().cpu()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     start = torch.randn(wide.shape[2], rank, generator=generator, dtype=torch.float64)
     left = _orthonormal(wide @ start)
     for _ in range(_ITERATIONS):
@@ -100,7 +47,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
     return oriented
 
 
-class Core(nn.Module):
+class Core(nn.Module, ABC):
     """``W -> W + s L C R`` for a frozen frame ``L, R`` and a core ``C`` that is made of numbers.
 
     Attributes:
@@ -111,9 +58,9 @@ class Core(nn.Module):
     left: Tensor
     right: Tensor
 
-    def __init__(self, site: Site, rank: int, seed: int) -> None:
+    def __init__(self, site: Site, rank: int) -> None:
         super().__init__()
-        left, right = frames(site.weight, rank, seed)
+        left, right = frames(site.weight, rank)
         # A core of ones on the diagonal is as large as the weight is within the frame.
         inside = left.mT @ site.weight.cpu() @ right.mT
         scale = inside.square().sum((1, 2), keepdim=True).sqrt() / rank**0.5
@@ -121,14 +68,13 @@ class Core(nn.Module):
         self.register_buffer("left", (left * scale).to(device))
         self.register_buffer("right", right.to(device))
 
+    @abstractmethod
     def core(self) -> Tensor:
         """The cores ``[blocks, r, r]``."""
-        raise NotImplementedError
 
     def forward(self, weight: Tensor) -> Tensor:
         """Add the product; a client axis of ``weight`` is broadcast over."""
-        delta = (self.left @ self.core() @ self.right).flatten(0, 1)
-        return weight + delta.view(weight.shape[-4:] if weight.dim() > 3 else weight.shape[-2:])
+        return added(weight, (self.left @ self.core() @ self.right).flatten(0, 1))
 
 
 def checked_rank(site: Site, rank: int, method: str) -> int:

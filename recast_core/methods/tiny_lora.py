@@ -13,7 +13,8 @@ from recast_core.methods.base import Method, MethodModel
 from recast_core.methods.edits import Edits, taken_apart
 from recast_core.methods.parts import ParameterPart
 from recast_core.methods.ranked import joined
-from recast_core.methods.subspace import Core, Site, checked_rank, weight_sites
+from recast_core.methods.subspace import Core, checked_rank
+from recast_core.methods.weights import Site, weight_sites
 
 
 class SharedCore(Core):
@@ -27,7 +28,7 @@ class SharedCore(Core):
     projections: Tensor
 
     def __init__(self, site: Site, rank: int, numbers: nn.Parameter, seed: int) -> None:
-        super().__init__(site, rank, seed=0)
+        super().__init__(site, rank)
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(len(numbers), site.blocks * rank * rank, generator=generator)
         self.register_buffer("projections", drawn / len(numbers) ** 0.5)

@@ -12,7 +12,7 @@ from recast_core.methods.base import MethodModel
 from recast_core.methods.edits import Edits, taken_apart
 from recast_core.methods.parts import ParameterPart
 from recast_core.methods.ranked import Ranked
-from recast_core.methods.subspace import Site, weight_sites
+from recast_core.methods.weights import Site, added, weight_sites
 
 _START = 0.1
 
@@ -43,8 +43,7 @@ class ScaledRandom(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Add the product; a client axis of ``weight`` is broadcast over."""
         inside = self.up * self.inner.unsqueeze(1) @ self.down
-        delta = (self.outer.unsqueeze(2) * inside).flatten(0, 1)
-        return weight + delta.view(weight.shape[-4:] if weight.dim() > 3 else weight.shape[-2:])
+        return added(weight, (self.outer.unsqueeze(2) * inside).flatten(0, 1))
 
 
 @dataclass(frozen=True)

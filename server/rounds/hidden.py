@@ -8,8 +8,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.wire.messages import RefusedError
-from server.exchange.traffic import Topic
+from server.exchange.share import Share
+from server.rounds.accepted import accepted
 from server.rounds.aggregation import Contribution
 from server.rounds.federation import Federation
 from server.rounds.secure import SecureSums
@@ -36,19 +36,12 @@ def hidden_contributions(
         replies: updates.
         asked: the round that a node was asked for, by node and task.
     """
-    topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
-    sent: dict[int, dict[int, pb.Update]] = {state.number: {} for state in states}
-    for answer in federation.traffic.receive(replies, topic, "update", federation.longest_update):
-        node, update = answer.node, answer.body.update
-        try:
-            share = federation.roster.nodes.get(node, {}).get(update.task)
-            sums.check(update, node, asked.get((node, update.task)), share)
-            if node in sent[update.task]:
-                raise RefusedError("replayed", "a second update of one task")
-        except RefusedError as refused:
-            federation.traffic.refuse(node, answer.topic, refused.reason, str(refused))
-        else:
-            sent[update.task][node] = update
+
+    def checked(update: pb.Update, node: int, round_: int | None, share: Share | None) -> pb.Update:
+        sums.check(update, node, round_, share)
+        return update
+
+    sent = accepted(federation, states, replies, asked, checked)
     found: dict[int, dict[int, Contribution]] = {}
     for state in states:
         found[state.number] = {

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import Message
 
+from protos import recast_v1_pb2 as pb
 from recast_core.wire.codec import Vector
-from recast_core.wire.messages import RefusedError
-from server.exchange.traffic import Topic
+from server.exchange.share import Share
+from server.rounds.accepted import accepted
 from server.rounds.checks import check_update
 from server.rounds.contribution import Contribution
 from server.rounds.federation import Federation
@@ -35,25 +36,15 @@ def open_contributions(
     Returns:
         Contributions by node, by the task's number.
     """
-    topic = Topic(states[0].name, states[0].round + 1) if len(states) == 1 else Topic()
-    found: dict[int, dict[int, Contribution]] = {state.number: {} for state in states}
     by_number = {state.number: state for state in states}
-    for answer in federation.traffic.receive(replies, topic, "update", federation.longest_update):
-        node, update = answer.node, answer.body.update
-        try:
-            round_ = asked.get((node, update.task))
-            share = federation.roster.nodes.get(node, {}).get(update.task)
-            state, elsewhere = by_number.get(update.task), offered.get(update.task, {})
-            began = None if state is None else origin(update, state, elsewhere)
-            contribution = check_update(
-                federation.start, update, round_, share, federation.plan.hyper.bits, began
-            )
-            if state is not None and began is not None:
-                contribution = from_here(contribution, began, state)
-            if node in found[update.task]:
-                raise RefusedError("replayed", "a second update of one task")
-        except RefusedError as refused:
-            federation.traffic.refuse(node, answer.topic, refused.reason, str(refused))
-        else:
-            found[update.task][node] = contribution
-    return found
+
+    def contribution(
+        update: pb.Update, node: int, round_: int | None, share: Share | None
+    ) -> Contribution:
+        state, elsewhere = by_number.get(update.task), offered.get(update.task, {})
+        began = None if state is None else origin(update, state, elsewhere)
+        bits = federation.plan.hyper.bits
+        found = check_update(federation.start, update, round_, share, bits, began)
+        return found if state is None or began is None else from_here(found, began, state)
+
+    return accepted(federation, states, replies, asked, contribution)

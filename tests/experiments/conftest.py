@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +25,9 @@ from server.app import run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.registry import Registry
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 COMMAND = program()
 
@@ -176,3 +180,17 @@ def alone(tmp_path: Path) -> Callable[[Settings, int], Path]:
         return folder
 
     return go
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser, where there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on the path: the page cannot be looked at")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
