@@ -162,7 +162,7 @@ def _grid(
         stack.enter_context(server_identity())
         if people.engine == "folded":
             options = FoldedOptions(half=people.bf16, compiled=people.compiled)
-            yield FoldedGrid(people.clients, settings, answered, options)
+            yield stack.enter_context(FoldedGrid(people.clients, settings, answered, options))
         else:
             caches = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recast-")))
             yield SequentialGrid(people.clients, client_app, settings, caches, answered)

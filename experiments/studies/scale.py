@@ -1,8 +1,9 @@
 """Measure how a round's time and memory grow with the number of clients, engine beside engine.
 
 Every engine trains the same clients on the same images: 32 synthetic pictures each, two passes,
-the default backbone. Each run is a process of its own, so that its peak memory is its own; the
-last of the rounds is reported, since the first one also greets the clients and delivers the bank.
+the default backbone. Each run is a process of its own, so that its peak memory is its own. A round
+begins with its questions and ends when it is averaged and recorded; greeting is before the first.
+The last round is reported, and the first beside it.
 
 Example: python -m experiments.studies.scale --clients 10 100 1000 --engines folded sequential ray
 """
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from experiments.command.program import environment
 CLASSES = 10
 _PIXELS = 16
 ENGINES = ("folded", "sequential", "ray")
-LIGHT = "module:experiments.studies.scale:light_backbone"
+LIGHT = f"module:experiments.studies.scale:light_backbone@size={_PIXELS}"
 
 
 def light_backbone() -> nn.Module:
@@ -106,9 +108,9 @@ def run_once(
         if engine == "ray":
             run_on_ray(federation, client_app, clients, settings)
         else:
-            with server_identity():
+            with server_identity(), ExitStack() as stack:
                 federation(
-                    FoldedGrid(clients, settings)
+                    stack.enter_context(FoldedGrid(clients, settings))
                     if engine == "folded"
                     else SequentialGrid(clients, client_app, settings, folder / "caches")
                 )
@@ -116,6 +118,7 @@ def run_once(
     seconds = watch.seconds[-1]
     found |= {
         "round_seconds": seconds,
+        "first_round_seconds": watch.seconds[0],
         "ms_per_client": 1e3 * seconds / clients,
         "clients_per_second": clients / seconds,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -192,16 +195,18 @@ def measure(
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        "| clients | engine | s per round | ms per client | not training, ms per client | MiB |",
-        "| ---: | --- | ---: | ---: | ---: | ---: |",
+        "| clients | engine | first round, s | last round, s | ms per client | of it not training "
+        "| MiB |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['clients']} | {row['engine']} | {row['error'][:40]} | | | |")
+            lines.append(f"| {row['clients']} | {row['engine']} | {row['error'][:40]} | | | | |")
             continue
         rest = row.get("rest_ms_per_client")
         lines.append(
-            f"| {row['clients']} | {row['engine']} | {row['round_seconds']:.2f} | "
+            f"| {row['clients']} | {row['engine']} | {row['first_round_seconds']:.2f} | "
+            f"{row['round_seconds']:.2f} | "
             f"{row['ms_per_client']:.2f} | {'' if rest is None else f'{rest:.2f}'} | "
             f"{row['peak_mib']:.0f} |"
         )

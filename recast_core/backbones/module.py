@@ -9,10 +9,11 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from recast_core.backbones.notes import note
 from recast_core.backbones.preprocess import (
@@ -28,7 +29,9 @@ from recast_core.trial import declared_sizes, on_trial, output_tensor, unwrapped
 _FORM = "write module:pkg.mod:factory or module:pkg.mod:factory@size=28,channels=1,mean=0.5,std=0.5"
 _OPTIONS = ("size", "channels", "mean", "std")
 _NUMBER = re.compile(r"(\d+(\.\d*)?|\.\d+)(e-?\d+)?", re.ASCII)
-_LARGEST = 4096
+_LARGEST, _ROWS = 4096, 2
+# Tried in turn on a model that says no size and fails at the usual one.
+_USUAL, _OTHER_SIZES = 224, (32, 28, 64, 96, 128, 16, 8, 24, 48, 112, 160, 192, 256, 299, 384, 512)
 
 
 def load_module(rest: str) -> tuple[nn.Module, Preprocess]:
@@ -36,7 +39,8 @@ def load_module(rest: str) -> tuple[nn.Module, Preprocess]:
 
     ``@size=28,channels=1,mean=0.13,std=0.31`` says how; several channels have ``mean=0.5/0.4/0.4``.
     What is not said is what the model says of itself (``image_size``, a timm or Hugging Face
-    configuration), else 224 px and ImageNet's mean and deviation.
+    configuration), else the only size that it takes, or 224 px where it takes any, and ImageNet's
+    mean and deviation.
 
     Raises:
         RecastError: a specification that cannot be read, a factory that fails, or a model that does
@@ -60,26 +64,52 @@ def ready_module(model: nn.Module, spec: str, text: str = "") -> tuple[nn.Module
         RecastError: options that cannot be read, or a model that does not take such images or
             return logits.
     """
-    preprocess = _preprocess(model, _options(text, f"{spec}@{text}") if text else {}, spec)
+    options = _options(text, f"{spec}@{text}") if text else {}
+    preprocess = _preprocess(model, options, spec)
     model.float()
-    example = preprocess.example(2)
+    told = "size" in options or bool(declared_sizes(model))
     try:
-        with on_trial(model):
-            logits = output_tensor(model(example))
+        logits = _tried(model, preprocess)
     except RecastError as error:
         raise RecastError(f"{spec}: {error}") from error
     except Exception as error:  # a stranger's forward
+        own = None if told else _own_size(model, preprocess)
+        if own is None:
+            raise RecastError(
+                f"the model of {spec} fails on images of {preprocess.channels} x "
+                f"{preprocess.size} x {preprocess.size} ({_line(error)}): say what it takes, as in "
+                f"{spec}@size=32,channels=1,mean=0.5,std=0.5"
+            ) from error
+        preprocess, logits = own
+    else:
+        if not told:
+            note(
+                f"{spec}: images are scaled to {_USUAL} x {_USUAL}, since it takes any size and "
+                "says none; if it learned from smaller ones, add @size=..."
+            )
+    if logits.dim() != 2 or len(logits) != _ROWS:
         raise RecastError(
-            f"the model of {spec} fails on images of {preprocess.channels} x "
-            f"{preprocess.size} x {preprocess.size} ({_line(error)}): say what it takes, as in "
-            f"{spec}@size=32,channels=1,mean=0.5,std=0.5"
-        ) from error
-    if logits.dim() != 2 or len(logits) != len(example):
-        raise RecastError(
-            f"the model of {spec} returns {list(logits.shape)} for {len(example)} images: "
+            f"the model of {spec} returns {list(logits.shape)} for {_ROWS} images: "
             "let it return logits [N, classes]"
         )
     return model, preprocess
+
+
+def _tried(model: nn.Module, preprocess: Preprocess) -> Tensor:
+    """What the model makes of ramps that are made ready so."""
+    with on_trial(model):
+        return output_tensor(model(preprocess.example(_ROWS)))
+
+
+def _own_size(model: nn.Module, preprocess: Preprocess) -> tuple[Preprocess, Tensor] | None:
+    """The size that a model takes which fails at the usual one, and what it returned."""
+    for size in _OTHER_SIZES:
+        own = replace(preprocess, size=size)
+        try:
+            return own, _tried(model, own)
+        except Exception:  # a stranger's forward, of images that do not fit
+            continue
+    return None
 
 
 def _made(name: str) -> nn.Module:
@@ -150,7 +180,7 @@ def _preprocess(model: nn.Module, options: Mapping[str, str], rest: str) -> Prep
     model, _ = unwrapped(model)
     own = _own(model)
     sizes = declared_sizes(model)
-    size = int(options["size"]) if "size" in options else sizes[0] if sizes else 224
+    size = int(options["size"]) if "size" in options else sizes[0] if sizes else _USUAL
     given = {key: _floats(options[key]) for key in ("mean", "std") if key in options}
     lengths = {len(values) for values in given.values()} - {1}
     channels = int(options["channels"]) if "channels" in options else max(lengths, default=0)

@@ -153,6 +153,19 @@ class Registry(Runs):
             session.add_all(_held_back_rows(run, rounds))
             _add_traffic(session, run, ledger_rows, refusals)
 
+    def record_seconds(self, run: int, rounds: Sequence[tuple[int, int]], seconds: float) -> None:
+        """Record what rounds took, their own record included: only then is that known.
+
+        Args:
+            run: the run.
+            rounds: a task's number and the round, recorded before.
+            seconds: that they took together.
+        """
+        with self.writing(f"the seconds of rounds of run {run}") as session:
+            for task, round_ in rounds:
+                where = (Round.run == run, Round.task == task, Round.round == round_)
+                session.execute(update(Round).where(*where).values(seconds=seconds))
+
     def record_spendings(self, run: int, spendings: Sequence[Spending]) -> None:
         """Record what will be spent of a privacy budget before anybody can see a result."""
         with self.writing(f"privacy spent by run {run}") as session:

@@ -69,7 +69,7 @@ class FinishedRound:
         coefficients: float32 ``[D]``, aggregated, finite.
         examples: that the clients trained on in this round.
         clients: whose updates were aggregated.
-        seconds: that the round took.
+        seconds: that the round has taken; `Registry.record_seconds` adds its own record.
         accuracy: a fraction, ``None`` where none was measured.
         held_back: how much of a client's update counted, where that was not all of it.
     """

@@ -159,7 +159,7 @@ class Training:
         Raises:
             RecastError: a task diverged, or nobody has sent an update of it that can be used.
         """
-        federation, seconds = self._federation, time.monotonic() - self._began
+        federation = self._federation
         if self._secure is None:
             found = open_contributions(federation, states, replies, self._asked, self._offered)
         else:
@@ -192,7 +192,7 @@ class Training:
                     combined.vector,
                     examples,
                     len(contributions),
-                    seconds,
+                    time.monotonic() - self._began,
                     held_back=held_back,
                 )
             )
@@ -255,12 +255,16 @@ class Training:
             federation.ledger.drain_refusals(),
             [] if self._private is None else self._private.due(),
         )
+        # A round is over when it can no longer be lost: averaging and recording it are part of it.
+        seconds = time.monotonic() - self._began
+        which = [(row.task, row.round) for row in rounds]
+        federation.registry.record_seconds(federation.run, which, seconds)
         by_number = {state.number: state for state in states}
         for row in rounds:
             state = by_number[row.task]
             state.vector, state.round, state.attempts = row.coefficients, row.round, 0
             self._drawing.forget(state.number)
-            federation.observer.round_finished(state.name, state.round, row.clients, row.seconds)
+            federation.observer.round_finished(state.name, state.round, row.clients, seconds)
 
     def _nodes_asked(self, task: int) -> set[int]:
         return {node for node, asked in self._asked if asked == task}

@@ -60,6 +60,7 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], str, Preprocess]] = {
     ),
     "one channel is seen": (lambda: Small(1), "@size=16", Preprocess(16, (0.449,), (0.226,))),
     "nothing": (Small, "", Preprocess(224)),
+    "the only size that fits": (lambda: Small(size=28), "", Preprocess(28)),
     "image_size": (lambda: with_attributes(image_size=48), "", Preprocess(48)),
     "timm": (
         lambda: with_attributes(
@@ -183,7 +184,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "wants arguments": (lambda width: Small(), "", "raises TypeError"),  # type: ignore[misc]
     "no module": (lambda: "resnet", "", "returned str"),
     "a class": (Small.__mro__[1], "", "has no classifier|fails"),
-    "one size": (lambda: Small(size=28), "", "fails on images of 3 x 224 x 224.*@size=32"),
+    "an odd size": (lambda: Small(size=27), "", "fails on images of 3 x 224 x 224.*@size=32"),
     "wrong size": (lambda: Small(size=28), "@size=32", "fails on images of 3 x 32 x 32"),
     "wrong channels": (lambda: Small(1), "@channels=3,size=8", "fails on images of 3 x 8 x 8"),
     "four channels": (lambda: Small(4), "@size=8", "4 channels"),
@@ -245,3 +246,11 @@ def test_imagenets_normalisation_is_noted_where_nothing_is_said(
     assert loaded.preprocess.mean == IMAGENET_MEAN
     assert "ImageNet's mean" in loaded.notes[0]
     assert not load_backbone(spec(Small) + "@size=8,mean=0.5,std=0.5").notes
+
+
+def test_a_size_that_nobody_said_is_noted(
+    spec: Callable[[Callable[[], object]], str],
+) -> None:
+    said = "@mean=0.5,std=0.5"
+    assert "scaled to 224 x 224" in load_backbone(spec(Small) + said).notes[0]
+    assert not load_backbone(spec(lambda: Small(size=28)) + said).notes

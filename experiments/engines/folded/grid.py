@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 from flwr.app import Message
 
 from client.answer import answer
 from client.asked import Asked
 from client.turn import take
+from experiments.engines.folded.garbage import Settled
 from experiments.engines.folded.models import FoldedOptions
 from experiments.engines.folded.nodes import Held, SimulatedNode
 from experiments.engines.folded.together import TimeSplit, Together
@@ -17,12 +19,14 @@ from experiments.engines.local import LocalGrid
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.settings import Settings
+from server.exchange.traffic import GREETINGS
 
 
 class FoldedGrid(LocalGrid):
     """Messages pushed together are answered together, each as ``client.app`` answers it.
 
-    Nothing is kept per node but what it was told.
+    Nothing is kept per node but what it was told. Within a ``with``, what greeting left behind is
+    kept out of garbage collections, until its end.
 
     Attributes:
         held: what all nodes have in common.
@@ -40,15 +44,28 @@ class FoldedGrid(LocalGrid):
         super().__init__(clients, answered)
         self.held = Held(clients, settings, options or FoldedOptions())
         self.time = TimeSplit()
+        self._settled: Settled | None = None
         self._nodes = [SimulatedNode(number, self.held) for number in range(clients)]
+
+    def __enter__(self) -> Self:
+        self._settled = Settled()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._settled is not None:
+            self._settled.restore()
+            self._settled = None
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Answer the messages now, together, and keep the time."""
+        messages = list(messages)
         began, spent = time.monotonic(), self.time.training + self.time.evaluating
         names = list(super().push_messages(messages))
         spent = self.time.training + self.time.evaluating - spent
         self.time.grid += time.monotonic() - began - spent
         self.time.clients += len(names)
+        if self._settled is not None and messages and _greets(messages[0]):
+            self._settled.settle()
         return names
 
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
@@ -76,3 +93,7 @@ class FoldedGrid(LocalGrid):
         replies = take(turns, Together(self.time, finished))
         finished(left)
         return replies
+
+
+def _greets(message: Message) -> bool:
+    return message.metadata.message_type in GREETINGS
