@@ -18,6 +18,7 @@ from recast_core.wire.messages import bank_ref
 from server.exchange.class_lists import ClassLists, names_in
 from server.exchange.collect import Collector
 from server.exchange.deliveries import Deliveries
+from server.exchange.leniency import Leniency
 from server.exchange.traffic import MESSAGE_TYPES, Reply, Topic, Traffic, is_answer
 
 # A list of a few thousand names; a reply that was not asked for one is shorter.
@@ -51,10 +52,22 @@ class Greeter:
         self._traffic = traffic
         self._collector = collector
         self._deliveries = Deliveries()
+        # For one that forgets what it was told, as one that is started again may; and for one
+        # that is sent the bank and answers that it has not stored it, as where a disk is full.
+        self._forgotten = Leniency(times=16, seconds=10.0)
+        self._unstored = Leniency(times=8, seconds=60.0)
 
     def barred(self, node: int) -> bool:
-        """Whether a node has lost the bank too often to be greeted now."""
-        return self._deliveries.barred(node)
+        """Whether a node has lost the bank, or what it was told, too often to be greeted now."""
+        patience = self._deliveries, self._forgotten, self._unstored
+        return any(one.barred(node) for one in patience)
+
+    def forgot(self, node: int) -> None:
+        """A node says that it lacks what it was told; once too often, and it has to wait."""
+        if not self._forgotten.grant(node):
+            seconds = self._forgotten.seconds
+            detail = f"it forgets what it was told in each round: asked in {seconds:.0f} s"
+            self._traffic.refuse(node, Topic(), "greeted-again", detail)
 
     def greet(
         self,
@@ -127,7 +140,8 @@ class Greeter:
         reference = bank_ref(self._start, len(self._content))
         body = pb.ToClient(bank=pb.BankDelivery(bank=reference, content=self._content))
         stored = set()
-        for answer in self._ask(grid, dict.fromkeys(nodes, body), "bank"):
+        answers = self._ask(grid, dict.fromkeys(nodes, body), "bank")
+        for answer in answers:
             if answer.body.bank.bank == self._start.prefix:
                 stored.add(answer.node)
                 self._deliveries.stored(answer.node)
@@ -135,6 +149,8 @@ class Greeter:
                 self._traffic.refuse(
                     answer.node, Topic(), "wrong-bank", "the receipt names another bank"
                 )
+        for node in set(nodes) - stored - self._collector.waiting(MESSAGE_TYPES["bank"]):
+            self._unstored.grant(node)
         return stored
 
     def _may_have_it_again(self, node: int) -> bool:

@@ -83,7 +83,10 @@ class Roster:
         """
         present = sorted(grid.get_node_ids())
         self._traffic.take_from(grid)
-        for gone in (set(self._shares) - set(present)) | self._traffic.take_forgetful():
+        forgetful = self._traffic.take_forgetful()
+        for node in sorted(forgetful & set(self._shares)):
+            self._greeter.forgot(node)
+        for gone in (set(self._shares) - set(present)) | forgetful:
             self._shares.pop(gone, None)
         silent = set().union(
             *(self._collector.waiting(MESSAGE_TYPES[k]) for k in ("hello", "bank"))

@@ -9,6 +9,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.classes import Names
 from recast_core.wire.codec import Vector
 from recast_core.wire.kept_head import kept_of
+from server.exchange.leniency import Leniency
 
 
 @dataclass
@@ -17,7 +18,8 @@ class EarlierHead:
 
     A client that was sent it, with the evaluation of the task that learned it or before it first
     trained by it, keeps it, and is from then on told its identity alone. One that does not answer
-    what needs it may have lost it, and is sent it with the next such message.
+    what needs it may have lost it, and is sent it with the next such message; a few times, and then
+    seldom, however often it says so.
 
     Attributes:
         name: of the task.
@@ -27,6 +29,7 @@ class EarlierHead:
         classes: what its outputs mean; none where that is not known, or is the task's of this run.
         head: what later tasks keep; ``None`` until it is learned.
         rounds: that the task has in this run; a head of before its last round is not kept.
+        sendings: how often a node may be sent it.
     """
 
     name: str
@@ -35,6 +38,7 @@ class EarlierHead:
     classes: Names = ()
     head: pb.KeptHead | None = None
     rounds: int = 0
+    sendings: Leniency = field(default_factory=lambda: Leniency(times=4, seconds=600.0))
     _holders: set[int] = field(default_factory=set)
 
     def is_of(self, evaluation: pb.Broadcast) -> bool:
@@ -50,7 +54,9 @@ class EarlierHead:
     def told(self, node: int) -> pb.KeptHead:
         """What a message that needs the head tells a node of it."""
         assert self.head is not None
-        return pb.KeptHead(id=self.head.id) if node in self._holders else self.head
+        if node in self._holders or not self.sendings.grant(node):
+            return pb.KeptHead(id=self.head.id)
+        return self.head
 
     def answered(self, asked: Iterable[int], by: Iterable[int]) -> None:
         """Of the nodes that were asked what needs the head, or sent it, those in ``by`` have it."""

@@ -14,6 +14,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.secure.channel import KEY_BYTES
 from recast_core.secure.members import FEWEST, MOST
 from recast_core.secure.shamir import threshold
+from server.exchange.leniency import Leniency
 from server.exchange.traffic import Reply, Topic, is_answer
 from server.rounds.gathering import Exchange
 
@@ -46,6 +47,7 @@ class Rosters:
         self._keys: dict[int, pb.SecureMember] = {}
         self._known: dict[tuple[Group, ...], Roster] = {}
         self._losses: Counter[int] = Counter()
+        self._sendings = Leniency(times=8, seconds=60.0)
         self._next = secrets.randbits(60)
 
     def form(
@@ -85,9 +87,10 @@ class Rosters:
         return None
 
     def forget(self, node: int) -> None:
-        """Nothing came of a node's part in a sum: it is sent its roster again."""
-        for roster in self._known.values():
-            roster.kept.discard(node)
+        """Nothing came of a node's part in a sum: it is sent its roster again, if not too often."""
+        if self._sendings.grant(node):
+            for roster in self._known.values():
+                roster.kept.discard(node)
 
     def _roster(self, groups: tuple[Group, ...]) -> Roster:
         if groups not in self._known:

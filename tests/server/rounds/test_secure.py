@@ -301,6 +301,19 @@ def test_a_client_that_lost_its_key_is_told_the_others_again(federation: Make) -
     assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4, 3, 4]
 
 
+def test_one_that_says_in_each_round_that_it_lacks_the_roster_is_sent_it_seldom(
+    federation: Make,
+) -> None:
+    def lacks(question: pb.ToClient, reply: pb.ToServer) -> object:
+        return pb.ToServer(refusal=pb.Refusal(reason=pb.Refusal.REASON_ROSTER))
+
+    made = federation(nodes=5, scripts=fleet(5, train={5: lacks}), secure=True, rounds=30)
+    made.go()
+    asked = made.grid.nodes[5].asked
+    assert sum(len(question.keys.members) > 0 for question in asked) <= 10
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4] * 30
+
+
 def test_one_that_has_another_key_each_time_is_left_out_and_ends_nothing(
     federation: Make,
 ) -> None:
