@@ -47,21 +47,20 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def pack(number: int, type_: str, body: bytes) -> bytes:
-    """The frame that carries a message of a Flower type, ``body`` as it is."""
-    frame = link.FromServer(number=number)
+def pack(type_: str, body: bytes) -> link.FromServer:
+    """The frame that carries a message of a Flower type, ``body`` as it is, yet without number."""
+    frame = link.FromServer()
     field = _FIELDS.get(type_)
     if field is None:
         frame.other.type, frame.other.body = type_, body
     else:
         setattr(frame, field, body)
-    return frame.SerializeToString()
+    return frame
 
 
-def refer(number: int, type_: str, sha256: bytes, size: int) -> bytes:
-    """The frame that stands for a message whose body is fetched."""
-    reference = link.Reference(type=type_, sha256=sha256, size=size)
-    return link.FromServer(number=number, reference=reference).SerializeToString()
+def refer(type_: str, sha256: bytes, size: int) -> link.FromServer:
+    """The frame that stands for a message whose body is fetched, yet without number."""
+    return link.FromServer(reference=link.Reference(type=type_, sha256=sha256, size=size))
 
 
 def unpack(frame: link.FromServer) -> tuple[str, bytes] | None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/link_v1.proto\x12\x02r1\"\x80\x02\n\nFromServer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x05train\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08\x65valuate\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05hello\x18\x04 \x01(\x0cH\x00\x12\x0e\n\x04\x62\x61nk\x18\x05 \x01(\x0cH\x00\x12\x1a\n\x05other\x18\x06 \x01(\x0b\x32\t.r1.OtherH\x00\x12\"\n\treference\x18\x07 \x01(\x0b\x32\r.r1.ReferenceH\x00\x12\x1e\n\x07welcome\x18\x08 \x01(\x0b\x32\x0b.r1.WelcomeH\x00\x12\"\n\tdismissal\x18\t \x01(\x0b\x32\r.r1.DismissalH\x00\x12\x10\n\x06notice\x18\n \x01(\tH\x00\x42\x06\n\x04\x62ody\"`\n\nFromClient\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\tH\x00\x12\x18\n\x04join\x18\x04 \x01(\x0b\x32\x08.r1.JoinH\x00\x42\x06\n\x04\x62ody\"#\n\x05Other\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"7\n\tReference\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\"Z\n\x04Join\x12\x0f\n\x07session\x18\x01 \x01(\x07\x12\x10\n\x08received\x18\x02 \x01(\r\x12\x10\n\x08instance\x18\x03 \x01(\x07\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0c\n\x04name\x18\x05 \x01(\t\"A\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x07\x12\x10\n\x08settings\x18\x02 \x01(\t\x12\x13\n\x0boutstanding\x18\x03 \x03(\r\"}\n\tDismissal\x12$\n\x06reason\x18\x01 \x01(\x0e\x32\x14.r1.Dismissal.Reason\"J\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_FINISHED\x10\x01\x12\x13\n\x0fREASON_REPLACED\x10\x02\"<\n\x0c\x46\x65tchRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x18\n\x05\x43hunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x32Z\n\x04Link\x12*\n\x04Talk\x12\x0e.r1.FromClient\x1a\x0e.r1.FromServer(\x01\x30\x01\x12&\n\x05\x46\x65tch\x12\x10.r1.FetchRequest\x1a\t.r1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/link_v1.proto\x12\x02r1\"\xc0\x02\n\nFromServer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x05train\x18\x02 \x01(\x0cH\x00\x12\x12\n\x08\x65valuate\x18\x03 \x01(\x0cH\x00\x12\x0f\n\x05hello\x18\x04 \x01(\x0cH\x00\x12\x0e\n\x04\x62\x61nk\x18\x05 \x01(\x0cH\x00\x12\x1a\n\x05other\x18\x06 \x01(\x0b\x32\t.r1.OtherH\x00\x12\"\n\treference\x18\x07 \x01(\x0b\x32\r.r1.ReferenceH\x00\x12\x1e\n\x07welcome\x18\x08 \x01(\x0b\x32\x0b.r1.WelcomeH\x00\x12\"\n\tdismissal\x18\t \x01(\x0b\x32\r.r1.DismissalH\x00\x12\x10\n\x06notice\x18\n \x01(\tH\x00\x12\x1e\n\x07serving\x18\x0c \x01(\x0b\x32\x0b.r1.ServingH\x00\x12\x0f\n\x07session\x18\x0b \x01(\x07\x12\r\n\x05\x61part\x18\r \x03(\rB\x06\n\x04\x62ody\"\x7f\n\x07Serving\x12 \n\x05state\x18\x01 \x01(\x0e\x32\x11.r1.Serving.State\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_HERE\x10\x01\x12\x0e\n\nSTATE_AWAY\x10\x02\x12\x12\n\x0eSTATE_FINISHED\x10\x03\"z\n\nFromClient\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\tH\x00\x12\x18\n\x04join\x18\x04 \x01(\x0b\x32\x08.r1.JoinH\x00\x12\x18\n\x04\x61way\x18\x05 \x01(\x0b\x32\x08.r1.AwayH\x00\x42\x06\n\x04\x62ody\",\n\x04\x41way\x12\x10\n\x08instance\x18\x01 \x01(\x07\x12\x12\n\nconnection\x18\x02 \x01(\r\"#\n\x05Other\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"R\n\tReference\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\x0c\n\x04lead\x18\x05 \x01(\x0c\"\x96\x01\n\x04Join\x12\x0f\n\x07session\x18\x01 \x01(\x07\x12\x10\n\x08received\x18\x02 \x01(\r\x12\x10\n\x08instance\x18\x03 \x01(\x07\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x12\n\nconnection\x18\x06 \x01(\r\x12\x13\n\x0b\x63\x65rtificate\x18\x07 \x01(\x0c\x12\x11\n\tsignature\x18\x08 \x01(\x0c\"\x82\x01\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\x07\x12\x10\n\x08settings\x18\x02 \x01(\t\x12\x13\n\x0boutstanding\x18\x03 \x03(\r\x12\x10\n\x08instance\x18\x04 \x01(\x07\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\r\n\x05place\x18\x06 \x01(\r\x12\r\n\x05since\x18\x07 \x01(\r\"\xb2\x01\n\tDismissal\x12$\n\x06reason\x18\x01 \x01(\x0e\x32\x14.r1.Dismissal.Reason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"o\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_FINISHED\x10\x01\x12\x13\n\x0fREASON_REPLACED\x10\x02\x12\x11\n\rREASON_DENIED\x10\x03\x12\x10\n\x0cREASON_LATER\x10\x04\"<\n\x0c\x46\x65tchRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x18\n\x05\x43hunk\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x32Z\n\x04Link\x12*\n\x04Talk\x12\x0e.r1.FromClient\x1a\x0e.r1.FromServer(\x01\x30\x01\x12&\n\x05\x46\x65tch\x12\x10.r1.FetchRequest\x1a\t.r1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,25 +32,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.link_v1_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FROMSERVER']._serialized_start=29
-  _globals['_FROMSERVER']._serialized_end=285
-  _globals['_FROMCLIENT']._serialized_start=287
-  _globals['_FROMCLIENT']._serialized_end=383
-  _globals['_OTHER']._serialized_start=385
-  _globals['_OTHER']._serialized_end=420
-  _globals['_REFERENCE']._serialized_start=422
-  _globals['_REFERENCE']._serialized_end=477
-  _globals['_JOIN']._serialized_start=479
-  _globals['_JOIN']._serialized_end=569
-  _globals['_WELCOME']._serialized_start=571
-  _globals['_WELCOME']._serialized_end=636
-  _globals['_DISMISSAL']._serialized_start=638
-  _globals['_DISMISSAL']._serialized_end=763
-  _globals['_DISMISSAL_REASON']._serialized_start=689
-  _globals['_DISMISSAL_REASON']._serialized_end=763
-  _globals['_FETCHREQUEST']._serialized_start=765
-  _globals['_FETCHREQUEST']._serialized_end=825
-  _globals['_CHUNK']._serialized_start=827
-  _globals['_CHUNK']._serialized_end=851
-  _globals['_LINK']._serialized_start=853
-  _globals['_LINK']._serialized_end=943
+  _globals['_FROMSERVER']._serialized_end=349
+  _globals['_SERVING']._serialized_start=351
+  _globals['_SERVING']._serialized_end=478
+  _globals['_SERVING_STATE']._serialized_start=396
+  _globals['_SERVING_STATE']._serialized_end=478
+  _globals['_FROMCLIENT']._serialized_start=480
+  _globals['_FROMCLIENT']._serialized_end=602
+  _globals['_AWAY']._serialized_start=604
+  _globals['_AWAY']._serialized_end=648
+  _globals['_OTHER']._serialized_start=650
+  _globals['_OTHER']._serialized_end=685
+  _globals['_REFERENCE']._serialized_start=687
+  _globals['_REFERENCE']._serialized_end=769
+  _globals['_JOIN']._serialized_start=772
+  _globals['_JOIN']._serialized_end=922
+  _globals['_WELCOME']._serialized_start=925
+  _globals['_WELCOME']._serialized_end=1055
+  _globals['_DISMISSAL']._serialized_start=1058
+  _globals['_DISMISSAL']._serialized_end=1236
+  _globals['_DISMISSAL_REASON']._serialized_start=1125
+  _globals['_DISMISSAL_REASON']._serialized_end=1236
+  _globals['_FETCHREQUEST']._serialized_start=1238
+  _globals['_FETCHREQUEST']._serialized_end=1298
+  _globals['_CHUNK']._serialized_start=1300
+  _globals['_CHUNK']._serialized_end=1324
+  _globals['_LINK']._serialized_start=1326
+  _globals['_LINK']._serialized_end=1416
 # @@protoc_insertion_point(module_scope)

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from protos import link_v1_pb2 as link
 from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK, is_name
 from server.exchange.carried import Carried
+from server.link.admission import Admission
 from server.link.bodies import Bodies
 from server.link.identity import DeniedError, certified
 from server.link.limits import (
@@ -24,7 +25,6 @@ from server.link.limits import (
     SECONDS_TO_LOOK,
     downloads,
 )
-from server.link.revocations import Revocations, UnreadableListError
 from server.link.session import RefusedFrameError, Session, Stream
 from server.link.sessions import Sessions
 from server.link.turnstile import Peer, Turnstile
@@ -41,12 +41,12 @@ class Servicer:
     """Serves streams and fetches for the clients of ``sessions``."""
 
     def __init__(
-        self, sessions: Sessions, bodies: Bodies, revocations: Revocations, *, certificates: bool
+        self, sessions: Sessions, bodies: Bodies, admission: Admission, *, certificates: bool
     ) -> None:
         """With ``certificates``, a client's name is its certificate's, else what it says."""
         self._sessions = sessions
         self._bodies = bodies
-        self._revocations = revocations
+        self._admission = admission
         self._certificates = certificates
         self.turnstile = Turnstile()
 
@@ -154,7 +154,7 @@ class Servicer:
         session.fetching += 1
         try:
             for offset in range(request.offset, len(body), CHUNK):
-                self._admit(name, serial)
+                self._admission.admit(name, serial)
                 if not budget.take(min(CHUNK, len(body) - offset)):
                     raise RefusedFrameError("too-many-fetches", "fetching it again", retry=True)
                 content = body[offset : offset + CHUNK]
@@ -172,50 +172,10 @@ class Servicer:
     async def watch(self) -> None:
         """End the streams of clients that are revoked, also of those that say and read nothing."""
         while True:
-            for stream in self.expel_revoked():
+            for stream in self._admission.expel_revoked():
                 # What has had its time to end by itself, with a word, is cut.
                 asyncio.get_running_loop().call_later(SECONDS_TO_LEAVE, stream.cut)
             await asyncio.sleep(SECONDS_TO_LOOK)
-
-    def expel_revoked(self) -> list[Stream]:
-        """Refuse whoever may not go on; returns their streams that have not ended yet."""
-        ending = []
-        look = True
-        for session in self._sessions.all():
-            stream = session.stream
-            if stream is not None:
-                if not self._may_go_on(session, stream, look=look):
-                    ending.append(stream)
-                look = False
-        return ending
-
-    def _may_go_on(self, session: Session, stream: Stream, *, look: bool = True) -> bool:
-        try:
-            self._admit(session.name, session.serial, look=look)
-        except DeniedError as error:
-            if not session.expelled:
-                self._sessions.expel(session)
-            stream.refused = error
-        except RefusedFrameError as error:
-            stream.refused = error
-        else:
-            return True
-        stream.wake()
-        return False
-
-    def _admit(self, name: str, serial: int | None, *, look: bool = True) -> None:
-        """Let a certificate pass.
-
-        Raises:
-            DeniedError: it is revoked.
-            RefusedFrameError: nobody can tell whether it is.
-        """
-        try:
-            revoked = self._revocations.revoked(serial, look=look)
-        except UnreadableListError as error:
-            raise RefusedFrameError("no-revocations", str(error), retry=True) from error
-        if revoked:
-            raise DeniedError(f"the certificate of {name} has been revoked", name)
 
     def _who(self, context: Context[bytes, bytes], claimed: str) -> tuple[str, int | None]:
         if not self._certificates:
@@ -223,7 +183,7 @@ class Servicer:
                 raise DeniedError("a name of letters, digits, dots and dashes is needed")
             return claimed, None
         name, serial = certified(context.auth_context())
-        self._admit(name, serial)
+        self._admission.admit(name, serial)
         return name, serial
 
     async def _read(
@@ -235,7 +195,7 @@ class Servicer:
     ) -> None:
         try:
             while isinstance(raw := await context.read(), bytes):
-                if not self._may_go_on(session, stream) or stream.closed:
+                if not self._admission.may_go_on(session, stream) or stream.closed:
                     return
                 self._sessions.receive(session, stream, raw)
         except RefusedFrameError as error:
@@ -249,7 +209,7 @@ class Servicer:
         while not stream.closed and stream.dismissal is None and stream.refused is None:
             due = self._sessions.next_due(session, stream)
             if due:
-                return due if self._may_go_on(session, stream) else b""
+                return due if self._admission.may_go_on(session, stream) else b""
             await wake.wait()
             wake.clear()
         return b""

@@ -123,13 +123,16 @@ class Sessions(Notices):
                 session.stream.wake()
         return len(frame)
 
-    def push(self, node: int, key: str, frame_of: Callable[[int], bytes]) -> None:
+    def push(
+        self, node: int, key: str, frame_of: Callable[[int], bytes], at: int | None = None
+    ) -> None:
         """Put a message into a client's stream, or keep it until the client is back.
 
         Args:
             node: the client; one that never joined gets nothing, and answers nothing.
             key: names the message here.
             frame_of: makes the frame from the message's number.
+            at: that number, above any before it; the next one where it is ``None``.
         """
         with self.changed:
             session = self._by_node.get(node)
@@ -138,7 +141,7 @@ class Sessions(Notices):
             if session.expelled:
                 self._answers[key] = Answer.revoked(session)
                 return
-            session.last += 1
+            session.last = session.last + 1 if at is None else at
             session.open[session.last] = Open(key, frame_of(session.last))
             self._open[key] = session, session.last
             if session.stream is not None:
