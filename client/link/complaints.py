@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 
 import grpc
 import grpc.aio
 
+from client.link.aside import aside
 from client.link.channel import Endpoint
-from client.link.diagnosis import Fault
 from recast_core.errors import RecastError
 from recast_core.text import plain
 
@@ -56,7 +52,7 @@ class Complaints:
         fault = None
         self._failures += 1
         if error.code() in _OBSCURE and not (self._worked and self._failures < LOOK_AFTER):
-            fault = await _aside(self._endpoint.diagnose)
+            fault = await aside(self._endpoint.diagnose)
         if fault is None or not fault.permanent:
             self._permanent = 0
         else:
@@ -69,21 +65,3 @@ class Complaints:
         )
         if error.code() == grpc.StatusCode.UNAVAILABLE and (doubt := self._endpoint.doubt()):
             logger.warning("%s", doubt)
-
-
-async def _aside(work: Callable[[], Fault | None]) -> Fault | None:
-    """Do what blocks in a thread that nobody waits for when this process is told to stop."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Fault | None] = loop.create_future()
-
-    def finish(fault: Fault | None) -> None:
-        if not done.done():
-            done.set_result(fault)
-
-    def run() -> None:
-        fault = work()
-        with suppress(RuntimeError):  # the loop may be closed by now
-            loop.call_soon_threadsafe(finish, fault)
-
-    threading.Thread(target=run, name="recast-diagnosis", daemon=True).start()
-    return await done

@@ -11,8 +11,21 @@ import grpc.aio
 
 from protos import link_v1_pb2 as link
 from protos.link import FETCH, SERVICE
+from protos.web import WebError, pieces, shown
 from recast_core.errors import RecastError
 from recast_core.files import read_bytes
+
+
+class GoneError(Exception):
+    """Nobody has the body any more."""
+
+
+class InterruptedFetchError(Exception):
+    """A fetch that goes on later where it stopped; the text, if any, says why."""
+
+
+class UnobtainableError(Exception):
+    """A body that cannot be had; the text is cause and remedy."""
 
 
 class PartFile:
@@ -91,3 +104,35 @@ async def fetch(channel: grpc.aio.Channel, part: PartFile, sha256: bytes, name: 
             # The server would wait for ever for a disk that is full.
             call.cancel()
     return part.finish()
+
+
+def fetch_from_web(part: PartFile, reference: link.Reference) -> bytes:
+    """The body whose last bytes are behind a URL; blocks.
+
+    Raises:
+        InterruptedFetchError: what came stays for the next attempt.
+        UnobtainableError: the URL is none, leads nowhere, or to another file.
+        OSError: the disk takes no more.
+    """
+    lead, where = reference.lead, shown(reference.url)
+    if part.offset < len(lead):
+        part.remove()
+        part.append(lead)
+    try:
+        if part.offset < part.size:
+            room = part.size - part.offset
+            for piece in pieces(reference.url, part.offset - len(lead), room):
+                part.append(piece)
+    except ValueError as error:
+        raise UnobtainableError(f"the server names {error}") from error
+    except WebError as error:
+        if error.permanent:
+            raise UnobtainableError(str(error)) from error
+        raise InterruptedFetchError(f": {error}") from error
+    try:
+        return part.finish()
+    except RecastError as error:
+        raise UnobtainableError(
+            f"the file at {where} is not the bank that the server announced: tell the federation's "
+            "operator"
+        ) from error

@@ -57,7 +57,7 @@ class WebBank:
             many = "more" if size > len(content) else f"{size:,} bytes"
             raise RecastError(
                 f"--bank-url: {shown(self._url)} is not the bank of this run ({many} of SHA-256 "
-                f"{digest.hexdigest()[:16]}, the bank has {len(content):,} of {sha256.hex()[:16]}): "
+                f"{digest.hexdigest()[:16]}, it has {len(content):,} of {sha256.hex()[:16]}): "
                 "put bank-….safetensors of the run's folder there"
             )
         logger.info("clients that lack the bank fetch it from %s", shown(self._url))
