@@ -1,6 +1,7 @@
 """Train many clients as one batch: they share every frozen layer and differ in a few numbers."""
 
 from recast_core.folded.bank_fold import BankFold, features_at
+from recast_core.folded.captured import Graphs
 from recast_core.folded.chunks import Chunking
 from recast_core.folded.heads import Judged, count_correct
 from recast_core.folded.images import ImageStore
@@ -13,6 +14,7 @@ __all__ = [
     "BankFold",
     "Chunking",
     "FoldedClient",
+    "Graphs",
     "How",
     "ImageStore",
     "Judged",

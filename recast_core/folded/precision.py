@@ -31,7 +31,8 @@ def bfloat16(net: RecastModel) -> Iterator[None]:
             for name, s in layer.slots.items()
         }
     try:
-        with torch.autocast(net.device.type, torch.bfloat16):
+        # Nothing that trains is cast; a graph of a step must not hold a cast from outside it.
+        with torch.autocast(net.device.type, torch.bfloat16, cache_enabled=False):
             yield
     finally:
         for layer, slots in zip(layers, before, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -90,12 +90,21 @@ class Schedule:
     rates: Tensor
     local: Tensor | None
 
+    @property
+    def tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``rows``, ``labels``, ``own`` and ``rates``: what differs from step to step."""
+        return self.rows, self.labels, self.own, self.rates
+
     def to(self, device: torch.device) -> Schedule:
         """The schedule on a device, in one go: steps then wait for nothing."""
-        moved = [t.to(device) for t in (self.rows, self.labels, self.own, self.rates)]
+        rows, labels, own, rates = (table.to(device) for table in self.tables)
         local = None if self.local is None else self.local.to(device)
-        rows, labels, own, rates = moved
         return Schedule(self.shapes, self.classes, rows, labels, own, rates, local)
+
+    def uniform(self) -> Schedule:
+        """The same steps, all of the largest shape: finished clients stay, and do not move."""
+        shape = (self.rows.shape[1], self.rows.shape[3])
+        return replace(self, shapes=[shape] * len(self.shapes))
 
     def shown(self) -> list[int]:
         """The labelled images of each step, over all clients."""
@@ -167,14 +176,13 @@ def schedule(
     step_size, root = step_factors(moves.cumsum(0), recipe.learning_rate)
     numbers = torch.arange(total).unsqueeze(1)
     last = (numbers >= counts - counts // epochs) & (numbers < counts)
-    shapes = [(len(clients), half)] * total
-    if not uniform:
-        filled = (own >= 0).any(1).any(1)
-        active = (numbers < counts).sum(1)
-        shapes = list(zip(active.tolist(), filled.sum(1).tolist(), strict=True))
+    filled = (own >= 0).any(1).any(1)
+    active = (numbers < counts).sum(1)
+    shapes = list(zip(active.tolist(), filled.sum(1).tolist(), strict=True))
     rates = torch.stack([step_size, root, moves.float(), last.float()], -1)
     local = torch.tensor([client.local for client in clients])
-    return Schedule(shapes, classes, rows, labels, own, rates, local if local.any() else None)
+    found = Schedule(shapes, classes, rows, labels, own, rates, local if local.any() else None)
+    return found.uniform() if uniform else found
 
 
 def _fill(

@@ -9,12 +9,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from recast_core.descent import refuse_unreached
-from recast_core.folded.adamw import adamw_step
+from recast_core.folded.captured import CapturedStep, Graphs
 from recast_core.folded.chunks import Chunking, choose, equal_chunks, in_chunks
 from recast_core.folded.fold import Fold
 from recast_core.folded.images import ImageStore
-from recast_core.folded.schedule import FoldedClient, schedule
+from recast_core.folded.schedule import FoldedClient, Schedule, schedule
+from recast_core.folded.step import State, take_step
 from recast_core.folded.threads import on_each_core
 from recast_core.objectives import Objective
 from recast_core.pulse import advance
@@ -45,11 +45,13 @@ class How:
         workers: threads on a CPU, each of which trains a chunk on one core; 0 trains here, with
             all the threads that torch has for one product.
         finished: called after each chunk with its number of clients.
+        graphs: captured steps of earlier trainings, and of this one; none are made where ``None``.
     """
 
     chunking: Chunking = field(default_factory=Chunking)
     workers: int = 0
     finished: Callable[[int], None] = lambda count: None
+    graphs: Graphs | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class _Chunk:
     objective: Objective
     recipe: Recipe
     start: Tensor
+    graphs: Graphs | None
 
 
 def train(
@@ -101,7 +104,8 @@ def train(
     if not clients:
         return result
     store.ensure(torch.cat([client.all_rows for client in clients]), how.workers)
-    common = _Chunk(store, objective, recipe, fold.start if start is None else start)
+    start = fold.start if start is None else start
+    common = _Chunk(store, objective, recipe, start, how.graphs)
 
     def work(own: Fold, chunk: Sequence[int]) -> int:
         found, losses = _train_chunk(own, [clients[i] for i in chunk], common)
@@ -148,26 +152,32 @@ def _train_chunk(
 ) -> tuple[Tensor, Tensor]:
     """Sent vectors ``[J, D]`` and losses ``[J]`` on the CPU; ``only`` so many steps."""
     steps = schedule(clients, common.objective, common.recipe, uniform=fold.uniform)
-    shown = steps.shown()
     values = fold.spread(common.start, len(clients))
-    mean, square = torch.zeros_like(values), torch.zeros_like(values)
-    losses, counted = (torch.zeros(len(clients), device=fold.device) for _ in range(2))
     with fold.training():
-        for images, step in zip(shown, islice(steps.to(fold.device).steps(), only), strict=False):
-            active = len(step.rows)
-            own = fold.variables(values[:active])
-            inputs = common.store.inputs(step.rows.flatten())
-            loss = fold.losses(inputs, step.batch, common.objective)
-            refuse_unreached(loss)
-            (gradient,) = torch.autograd.grad(loss.sum(), own)
-            adamw_step(
-                values[:active], mean[:active], square[:active], gradient,
-                step.step_size, step.root, step.moves,
-            )  # fmt: skip
-            weight = (step.last & step.moves)[:, 0].float()
-            losses[:active] += weight * loss.detach()
-            counted[:active] += weight
-            if only is None:
-                advance(images)
-        sent = fold.sent(values)
-    return sent, (losses / counted.clamp_min(1)).cpu()
+        captured = _captured(fold, steps, values, common) if only is None else None
+        if captured is None:
+            state = State.at(values)
+            _take_steps(fold, steps, state, common, only)
+        else:
+            captured.run(values, steps.uniform().to(fold.device), steps.shown())
+            state = captured.state
+        sent = fold.sent(state.values)
+    return sent, (state.losses / state.counted.clamp_min(1)).cpu()
+
+
+def _take_steps(
+    fold: Fold, steps: Schedule, state: State, common: _Chunk, only: int | None
+) -> None:
+    shown = steps.shown()
+    for images, step in zip(shown, islice(steps.to(fold.device).steps(), only), strict=False):
+        take_step(fold, common.store, common.objective, state, step)
+        if only is None:
+            advance(images)
+
+
+def _captured(fold: Fold, steps: Schedule, values: Tensor, common: _Chunk) -> CapturedStep | None:
+    graphs = common.graphs
+    if graphs is None or not graphs.suits(steps):
+        return None
+    plan = steps.uniform().to(fold.device)
+    return graphs.find(fold, common.store, common.objective, plan, values)

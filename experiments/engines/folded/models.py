@@ -18,6 +18,7 @@ from recast_core.folded import (
     BankFold,
     Chunking,
     FoldedClient,
+    Graphs,
     How,
     ImageStore,
     MethodFold,
@@ -118,6 +119,8 @@ class FoldedBank:
 
     def __post_init__(self) -> None:
         self._fold = BankFold(self.split, self.options.half, self.options.compiled)
+        cuda = self._fold.device.type == "cuda"
+        self._graphs = Graphs() if cuda else None
 
     @property
     def start(self) -> Start:
@@ -142,7 +145,7 @@ class FoldedBank:
             objective_of(recipe.objective, head or self.head, classes),
             recipe,
             torch.from_numpy(vector),
-            How(Chunking(self.options.chunk or None), self.workers, finished),
+            How(Chunking(self.options.chunk or None), self.workers, finished, self._graphs),
         )
         return list(found.coefficients.numpy())
 
