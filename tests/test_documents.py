@@ -62,6 +62,7 @@ SKIPPED: dict[str, str] = {
 if not torch.cuda.is_available():
     SKIPPED["recast simulate --bf16"] = NEEDS_GPU
     SKIPPED["python -m experiments.studies.folded_speed"] = NEEDS_GPU
+    SKIPPED["python -m experiments.studies.folded_survey"] = NEEDS_GPU
 if importlib.util.find_spec("ray") is None:
     SKIPPED["recast simulate --engine ray"] = "the extra ray"
 

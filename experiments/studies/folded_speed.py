@@ -10,125 +10,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
+from experiments.studies.folded_bench import CLASSES, OBJECTIVE, Bench, Variant, networks
 from recast_core.backbones import Preprocess
-from recast_core.backbones.cifar_resnet import CifarResNet
-from recast_core.bank import TemplateBank
-from recast_core.config import RecastConfig
-from recast_core.folded import (
-    BankFold,
-    Chunking,
-    FoldedClient,
-    How,
-    ImageStore,
-    MethodFold,
-    SplitModel,
-    split_model,
-    train,
-)
-from recast_core.learner import BankLearner, Learner, method_learner
-from recast_core.mimicry import mimic
-from recast_core.model import attach
-from recast_core.objectives import SplitRidge
-from recast_core.recipe import Recipe
-
-CLASSES = 10
-OBJECTIVE = SplitRidge(CLASSES)
-LEARNING_RATE = 1e-2
-_IMAGES = 4096
+from recast_core.folded import Chunking, How, ImageStore, MethodFold, train
+from recast_core.learner import Learner, method_learner
 
 
-def networks() -> dict[str, tuple[Callable[[], nn.Module], RecastConfig, int]]:
-    """By name: how to build it, what of it is a target, and pixels a side."""
-    from torchvision.models import VisionTransformer
-
-    return {
-        "vit-d128x6": (
-            lambda: VisionTransformer(32, 4, 6, 4, 128, 512, num_classes=CLASSES),
-            RecastConfig("mlp", groups=3),
-            32,
-        ),
-        "vit-small": (
-            lambda: VisionTransformer(32, 4, 12, 6, 384, 1536, num_classes=CLASSES),
-            RecastConfig("mlp", groups=6),
-            32,
-        ),
-        "resnet20": (lambda: CifarResNet(20, CLASSES), RecastConfig("conv"), 16),
-    }
-
-
-class Bench:
-    """One network with clients of equal size on one device."""
-
-    def __init__(self, name: str, device: torch.device, images: int, batch: int) -> None:
-        build, config, size = networks()[name]
-        torch.manual_seed(0)
-        backbone = build()
-        bank: TemplateBank = mimic(backbone, config)
-        net = attach(backbone, bank).to(device)
-        self.pixels = torch.randint(0, 256, (_IMAGES, size, size, 3), dtype=torch.uint8)
-        self.model: SplitModel = split_model(net, size)
-        self.learner = BankLearner(self.model, Preprocess(size))
-        self.store = ImageStore(self.pixels, Preprocess(size), self.model.prefix, device)
-        self.images, self.batch, self.device, self.bank = images, batch, device, bank
-        self.recipe = Recipe(1, batch, LEARNING_RATE)
-        self.name, self.on_gpu = name, device.type == "cuda"
-        self._folds: dict[tuple[bool, bool], BankFold] = {}
-        generator = torch.Generator().manual_seed(1)
-        self.rows = torch.randint(0, _IMAGES, (20_000, images), generator=generator)
-        self.labels = torch.randint(0, CLASSES, (20_000, images), generator=generator)
-        self.store.ensure(torch.arange(_IMAGES))
-
-    def clients(self, count: int) -> list[FoldedClient]:
-        """The first ``count`` clients."""
-        return [FoldedClient(self.rows[i], self.labels[i], seed=i) for i in range(count)]
-
-    def together(
-        self, count: int, chunk: int = 0, half: bool = False, compiled: bool = False
-    ) -> tuple[float, Tensor, Chunking]:
-        """Seconds per client, the coefficients, and how they were divided."""
-        chunking = Chunking(chunk or None)
-        began = self._now()
-        fold = self._fold(half, compiled)
-        found = train(
-            fold, self.store, self.clients(count), OBJECTIVE, self.recipe, how=How(chunking)
-        )
-        return (self._now() - began) / count, found.coefficients, chunking
-
-    def _fold(self, half: bool, compiled: bool) -> BankFold:
-        """Each kept, since one that compiles does so once."""
-        return self._folds.setdefault((half, compiled), BankFold(self.model, half, compiled))
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def operations(self, clients: int) -> float:
-        """Floating-point operations of one client's training, counted on ``clients``."""
-        counter = FlopCounterMode(display=False)
-        with counter:
-            self.together(clients, chunk=clients)
-        return counter.get_total_flops() / clients
-
-
-def _one_by_one(bench: Bench, learner: Learner, count: int) -> tuple[float, Tensor]:
+def one_by_one(bench: Bench, learner: Learner, count: int) -> tuple[float, Tensor]:
+    """Seconds a client and coefficients of the first ``count``, one after another."""
     found = []
     start = learner.start.initial_vector.numpy()
-    began = bench._now()
+    began = bench.now()
     for client in bench.clients(count):
         images = bench.pixels[client.rows]
         found.append(learner.fit(start, images, client.labels, CLASSES, bench.recipe, client.seed))
-    return (bench._now() - began) / count, torch.from_numpy(np.stack(found))
+    return (bench.now() - began) / count, torch.from_numpy(np.stack(found))
 
 
 def method_ratio(
@@ -139,19 +43,19 @@ def method_ratio(
     build, _, size = networks()[name]
     torch.manual_seed(0)
     learner = method_learner(method, build(), Preprocess(size), device)
-    _one_by_one(bench, learner, min(2, alone))
-    reference, expected = _one_by_one(bench, learner, alone)
+    one_by_one(bench, learner, min(2, alone))
+    reference, expected = one_by_one(bench, learner, alone)
     start = learner.start.initial_vector
     store = ImageStore(bench.pixels, Preprocess(size), None, device)
     store.ensure(torch.arange(len(store)))
 
     def together() -> tuple[float, Tensor]:
-        began = bench._now()
+        began = bench.now()
         found = train(
             MethodFold(learner.model), store, bench.clients(count), OBJECTIVE, bench.recipe,
             start, How(Chunking(count)),
         )  # fmt: skip
-        return (bench._now() - began) / count, found.coefficients
+        return (bench.now() - began) / count, found.coefficients
 
     together()
     seconds, found = min((together() for _ in range(2)), key=lambda run: run[0])
@@ -172,10 +76,10 @@ def plain_product(bench: Bench, clients: int, dtype: torch.dtype) -> float | Non
     w = torch.randn(clients, shape[1], shape[0], device=bench.device, dtype=dtype)
     for _ in range(3):
         torch.bmm(x, w)
-    began, runs = bench._now(), 20
+    began, runs = bench.now(), 20
     for _ in range(runs):
         torch.bmm(x, w)
-    return 2 * runs * x.numel() * shape[0] / (bench._now() - began) / 1e12
+    return 2 * runs * x.numel() * shape[0] / (bench.now() - began) / 1e12
 
 
 def ratios(
@@ -183,8 +87,8 @@ def ratios(
 ) -> list[dict[str, Any]]:
     """One row for one client at a time and one for each variant of folding."""
     bench = Bench(name, device, images=64, batch=16)
-    _one_by_one(bench, bench.learner, min(2, alone))
-    reference, expected = _one_by_one(bench, bench.learner, alone)
+    one_by_one(bench, bench.learner, min(2, alone))
+    reference, expected = one_by_one(bench, bench.learner, alone)
     operations = bench.operations(min(8, count)) if device.type == "cuda" else 0.0
     rows = [
         _row(
@@ -193,18 +97,18 @@ def ratios(
         )
     ]  # fmt: skip
     for variant in variants:
-        half, compiled = "bf16" in variant, "compile" in variant
-        bench.together(count, count, half, compiled)
+        how = Variant.named(variant)
+        bench.together(count, count, how)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         seconds, found, chunking = min(
-            (bench.together(count, count if device.type == "cuda" else 0, half, compiled)
+            (bench.together(count, count if device.type == "cuda" else 0, how)
              for _ in range(3)),
             key=lambda run: run[0],
         )  # fmt: skip
         start = bench.bank.initial_vector
         off = (found[:alone] - expected).norm() / (expected - start).norm()
-        dtype = torch.bfloat16 if half else torch.float32
+        dtype = torch.bfloat16 if how.half else torch.float32
         row = _row(
             bench, variant, count, seconds, chunk=chunking.size or 0,
             relative_difference=float(off), plain_tflops=plain_product(bench, count, dtype),
@@ -236,13 +140,13 @@ def by_count(
 ) -> list[dict[str, Any]]:
     """Cost per client of rounds of growing size, 16 images and one step each."""
     bench = Bench(name, device, images=16, batch=16)
-    bench.together(min(counts), chunk, half)
+    bench.together(min(counts), chunk, Variant(half))
     rows = []
     for count in counts:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        seconds, _, chunking = bench.together(count, chunk, half)
+        seconds, _, chunking = bench.together(count, chunk, Variant(half))
         rows.append(
             _row(
                 bench, "bf16" if half else "fp32", count, seconds, chunk=chunking.size,
@@ -260,7 +164,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=128, help="clients trained together")
     parser.add_argument("--alone", type=int, default=8, help="clients timed one at a time")
     parser.add_argument("--network", nargs="+", default=["vit-d128x6"])
-    parser.add_argument("--variant", nargs="*", default=["fp32"], help="fp32 bf16 bf16+compile")
+    parser.add_argument(
+        "--variant", nargs="*", default=["fp32"], help="fp32 bf16 bf16+compile fp32+graph"
+    )
     parser.add_argument("--method", nargs="*", default=[], help="lora:1:attn norm-affine")
     parser.add_argument("--counts", type=int, nargs="*", default=[], help="clients of a round")
     parser.add_argument("--chunks", type=int, nargs="*", default=[], help="sizes to compare")
