@@ -90,6 +90,7 @@ class RunResult:
 
 
 ProbeOf = Callable[[Settings, Start], Probe | None]
+Resumed = Callable[[Registry, int, Start], None]
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,14 @@ class Conditions:
         secret_sampling: draw clients by a secret of the run's folder, where they are others'
             machines; by the run's seed, which clients know, where a run is to be repeated.
         probe_of: the images by which the server judges for itself, if there are any.
+        resumed: is told of a run that goes on, before its clients are greeted.
     """
 
     patience: float = 30.0
     classes_of: ClassesOf | None = None
     secret_sampling: bool = False
     probe_of: ProbeOf | None = None
+    resumed: Resumed | None = None
 
 
 def run_federation(
@@ -153,6 +156,8 @@ def run_federation(
             check_length(grid, start, settings)
             settings = as_begun(settings, previous.config if previous else config)
             run = _open_run(registry, config, start, previous)
+            if previous is not None and around.resumed is not None:
+                around.resumed(registry, run, start)
             observer.run_started(start)
             heads = make_heads(settings, around.classes_of, start)
             plan = _plan(settings, around, folder, start)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.report.privacy import privacy_line
-from experiments.report.summary import bank_bytes_sent
+from experiments.report.summary import bank_sent
 from recast_core.backbones import load_backbone
 from server.app import RunResult
 
@@ -27,7 +27,7 @@ def print_closing(report: dict[str, Any], result: RunResult, backbone: str) -> N
         result: of the run.
         backbone: its name.
     """
-    print_summary(report, whole_model_bytes(backbone), bank_bytes_sent(result))
+    print_summary(report, whole_model_bytes(backbone), bank_sent(result))
     print(f"registry: {result.registry}")
 
 
@@ -45,8 +45,8 @@ _KEPT = ("deployed_accuracy", "zero_byte_accuracy", "accuracy")
 _FITTED = ("accuracy", "head_only_accuracy")
 
 
-def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> None:
-    """The closing table of a run."""
+def print_summary(report: dict[str, Any], model_bytes: int, sent: str) -> None:
+    """The closing table of a run; ``sent`` says to whom its bank was sent."""
     table = Table(title="What each task gained, and cost one client")
     kept = all("zero_byte_accuracy" in task for task in report["tasks"])
     own = ("as deployed", "best zero-byte", "coefficients") if kept else ("accuracy", "head only")
@@ -89,7 +89,7 @@ def print_summary(report: dict[str, Any], model_bytes: int, bank_bytes: int) -> 
     bank = report["bank"]
     console.print(
         f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "
-        f"{bank_bytes:,} B to all clients, once | forgetting: "
+        f"{sent} | forgetting: "
         f"{100 * report['forgetting']['max_abs_change']:.1f} points at most | "
         f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
         highlight=False,

@@ -14,6 +14,7 @@ from experiments.engines.fleet import Fleet
 from experiments.engines.local import LocalGrid
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content
+from recast_core.start import Start
 from server.exchange.observer import LOST
 
 _CODES = {reason: code for code, reason in LOST.items()}
@@ -37,6 +38,10 @@ class FleetGrid(LocalGrid):
         self._attempts: Counter[tuple[str, int, int]] = Counter()
         self.round_seconds: dict[tuple[str, int], float] = {}
         self.airtime: dict[tuple[str, int], float] = defaultdict(float)
+
+    def hold(self, start: Start, numbers: Iterable[int]) -> None:
+        """See ``LocalGrid``."""
+        self._inner.hold(start, numbers)
 
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
         """The inner grid's replies, or an error where one is lost."""

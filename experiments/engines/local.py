@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Message
 
+from recast_core.start import Start
 from server.flower import OwnGrid, number
 
 
@@ -26,6 +27,9 @@ class LocalGrid(OwnGrid):
     @abstractmethod
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
         """The replies to ``messages``, in their order."""
+
+    def hold(self, start: Start, numbers: Iterable[int]) -> None:
+        """Let the nodes of these partitions hold the bank, where nodes keep one at all."""
 
     def get_node_ids(self) -> Iterable[int]:
         """Every node."""

@@ -36,9 +36,20 @@ def check_ray() -> None:
 
 
 def run_on_ray(
-    federation: Callable[[Grid], Found], client_app: ClientApp, clients: int, settings: Settings
+    federation: Callable[[Grid], Found],
+    client_app: ClientApp,
+    clients: int,
+    settings: Settings,
+    caches: Path,
 ) -> Found:
     """Run ``federation`` on Flower's grid with ``clients`` simulated nodes; what it returns.
+
+    Args:
+        federation: the server.
+        client_app: of every node.
+        clients: how many nodes.
+        settings: of the run.
+        caches: a folder, in which each client keeps its bank in one named by its partition.
 
     Raises:
         RecastError: whatever ``check_ray`` or the federation raises.
@@ -60,7 +71,7 @@ def run_on_ray(
     logging.getLogger("flwr").setLevel(logging.ERROR)
     run_simulation(
         server_app,
-        _Configured(client_app, settings),
+        _Configured(client_app, settings, caches),
         num_supernodes=clients,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
@@ -74,14 +85,16 @@ def run_on_ray(
 class _Configured(ClientApp):
     """A ClientApp that is given the run config which ``run_simulation`` cannot hand to clients."""
 
-    def __init__(self, inner: ClientApp, settings: Settings) -> None:
+    def __init__(self, inner: ClientApp, settings: Settings, caches: Path) -> None:
         super().__init__()
-        self._inner, self._run_config = inner, settings.as_dict()
+        self._inner, self._run_config, self._caches = inner, settings.as_dict(), caches
 
     def __call__(self, message: Message, context: Context) -> Message:
         """What the inner app answers; Flower refuses a context that comes back changed."""
         before, context.run_config = context.run_config, dict(self._run_config)
-        own, context.node_config = context.node_config, {**context.node_config, "simulated": True}
+        own = context.node_config
+        cache = self._caches / str(own["partition-id"])
+        context.node_config = {**own, "simulated": True, "cache-dir": str(cache)}
         try:
             return self._inner(message, context)
         finally:

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from flwr.app import Context, Error, Message, RecordDict
 
+from experiments.engines.holding import place
 from experiments.engines.local import LocalGrid
 from protos.flower import RUN_ID
 from recast_core.settings import Settings
+from recast_core.start import Start
 
 ClientCall = Callable[[Message, Context], Message]
 
@@ -32,7 +34,7 @@ class SequentialGrid(LocalGrid):
     ) -> None:
         """Prepare ``clients`` nodes; ``answered`` is called after each reply."""
         super().__init__(clients, answered)
-        self._app = client_app
+        self._app, self._caches = client_app, caches
         self._contexts = {
             index + 1: Context(
                 run_id=RUN_ID,
@@ -48,6 +50,10 @@ class SequentialGrid(LocalGrid):
             )
             for index in range(clients)
         }
+
+    def hold(self, start: Start, numbers: Iterable[int]) -> None:
+        """See ``LocalGrid``."""
+        place(self._caches, start, numbers)
 
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
         """Run each message's ClientApp."""

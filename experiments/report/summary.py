@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
 from experiments.report.baselines import beside
+from experiments.report.names import client_labels
 from experiments.report.privacy import privacy
 from server.app import RunResult
 from server.record.ledger import Ledger
@@ -54,11 +55,21 @@ def summarise(result: RunResult, engine: str, seed: int, seconds: float) -> dict
     }
 
 
-def bank_bytes_sent(result: RunResult) -> int:
-    """The bytes of the run's bank, over all clients that were sent it."""
+def bank_sent(result: RunResult) -> str:
+    """How many bytes of the run's bank were sent to whom, in words."""
+    size = len(result.start.to_bytes())
     with Registry(result.registry) as registry:
-        totals = Ledger(registry).totals(result.run, by=("kind", "layer"))
-    return totals.get(("bank", "payload"), 0)
+        labels = client_labels(registry, result.run)
+        sent: Counter[str] = Counter()
+        for client, count in Ledger(registry).deliveries(result.run).items():
+            sent[labels[client]] += count  # a client of Flower's has another id in each process
+    if not sent:
+        return "which no client had to be sent"
+    again = sum(count > size for count in sent.values())
+    everyone = len(set(labels.values()))
+    who = "all clients" if len(sent) == everyone else f"{len(sent)} of {everyone} clients"
+    often = f"{again} of them more than once" if again else "once"
+    return f"{sent.total():,} B to {who}, {often}"
 
 
 def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import difflib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from client.learners import pick_device
 from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid, FoldedOptions
+from experiments.engines.holding import holders, place
 from experiments.engines.local import LocalGrid
 from experiments.engines.probe import probe_of
 from experiments.engines.ray import check_ray, run_on_ray
@@ -33,12 +34,16 @@ from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.pulse import begin
 from recast_core.settings import Settings
+from recast_core.start import Start
 from server.app import Conditions, RunResult, run_federation, run_folder
 from server.exchange.observer import Observer
 from server.flower import server_identity
+from server.record.registry import Registry
 from server.record.resume import DATA
 
 ENGINES = ("folded", "sequential", "ray")
+# Lets the clients of some partitions hold the bank.
+Hold = Callable[[Start, Iterable[int]], None]
 
 
 class View(Observer, Protocol):
@@ -125,7 +130,10 @@ def simulate(
     around: FleetGrid | None = None
     with watched(view, folder, settings, callbacks) as watch:
 
-        def federation(grid: Grid) -> RunResult:
+        def federation(grid: Grid, hold: Hold) -> RunResult:
+            def resumed(registry: Registry, run: int, start: Start) -> None:
+                hold(start, holders(registry, run, start))
+
             return run_federation(
                 grid,
                 settings,
@@ -136,16 +144,19 @@ def simulate(
                     patience=0.0,
                     classes_of=known_classes,
                     probe_of=partial(probe_of, own=True),
+                    resumed=resumed,
                 ),
             )
 
         if people.engine == "ray":
-            result = run_on_ray(federation, client_app, people.clients, settings)
+            with _caches() as caches:
+                learn = partial(federation, hold=partial(place, caches))
+                result = run_on_ray(learn, client_app, people.clients, settings, caches)
         else:
             with _grid(settings, people, view.answered) as grid:
                 if people.fleet is not None:
                     around = FleetGrid(grid, people.fleet, settings.seed, settings.epochs)
-                result = federation(around or grid)
+                result = federation(around or grid, grid.hold)
         report = summarise(result, people.engine, settings.seed, time.monotonic() - began)
         if around is not None:
             report["fleet"] = around.report()
@@ -164,8 +175,15 @@ def _grid(
             options = FoldedOptions(half=people.bf16, compiled=people.compiled)
             yield stack.enter_context(FoldedGrid(people.clients, settings, answered, options))
         else:
-            caches = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recast-")))
+            caches = stack.enter_context(_caches())
             yield SequentialGrid(people.clients, client_app, settings, caches, answered)
+
+
+@contextmanager
+def _caches() -> Iterator[Path]:
+    """A folder in which simulated clients keep what they were sent, until the process ends."""
+    with tempfile.TemporaryDirectory(prefix="recast-") as folder:
+        yield Path(folder)
 
 
 def _check_data(settings: Settings, clients: int) -> dict[str, str]:

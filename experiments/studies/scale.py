@@ -106,7 +106,7 @@ def run_once(
 
         began = time.monotonic()
         if engine == "ray":
-            run_on_ray(federation, client_app, clients, settings)
+            run_on_ray(federation, client_app, clients, settings, folder / "caches")
         else:
             with server_identity(), ExitStack() as stack:
                 federation(

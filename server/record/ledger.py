@@ -103,6 +103,15 @@ class Ledger:
         with self._registry.reading() as session:
             return {row[0]: row[1] for row in session.execute(query)}
 
+    def deliveries(self, run: int) -> dict[str, int]:
+        """How many bytes of the bank each client was sent; those that were sent none are absent."""
+        totals = self.totals(run, by=("client", "kind", "layer"))
+        return {
+            str(client): sent
+            for (client, kind, layer), sent in totals.items()
+            if (kind, layer) == ("bank", "payload") and sent
+        }
+
     def refusals(self, run: int) -> dict[str, int]:
         """How many recorded refusals of a run had each reason."""
         query = select(RefusalEntry.reason, func.count()).where(RefusalEntry.run == run)

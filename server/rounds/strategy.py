@@ -160,11 +160,11 @@ class FedRecast(Strategy):
             return []
         await_clients(grid, self._federation, self._agenda)
         self._agenda.agree(grid, self.active(server_round))
+        self._name_clients(grid)
         if not self._agenda.began:
             # What greeting cost, a bank to each above all, survives a server killed in its round.
             self.record_rest(grid)
         self._agenda.describe()
-        self._name_clients(grid)
         self._agenda.keeping.check(self._agenda.unfinished())
         self._training_now = self.active(server_round)
         self._agenda.keeping.prepare(self._training_now)

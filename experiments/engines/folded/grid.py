@@ -19,6 +19,7 @@ from experiments.engines.local import LocalGrid
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.settings import Settings
+from recast_core.start import Start
 from server.exchange.traffic import GREETINGS
 
 
@@ -55,6 +56,11 @@ class FoldedGrid(LocalGrid):
         if self._settled is not None:
             self._settled.restore()
             self._settled = None
+
+    def hold(self, start: Start, numbers: Iterable[int]) -> None:
+        """See ``LocalGrid``."""
+        for number in numbers:
+            self._nodes[number].keep(start, "")
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Answer the messages now, together, and keep the time."""
