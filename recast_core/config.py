@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from recast_core.choices import unknown
 from recast_core.errors import RecastError
 from recast_core.sources import source_kind
 
@@ -86,10 +86,7 @@ class RecastConfig:
             RecastError: another name.
         """
         if name not in _PAPER:
-            near = difflib.get_close_matches(name, _PAPER, n=1, cutoff=0.0)[0]
-            raise RecastError(
-                f"unknown preset {name!r}: choose {', '.join(_PAPER)} (did you mean {near}?)"
-            )
+            raise RecastError(unknown("preset", name, [*_PAPER]))
         return _PAPER[name]
 
 

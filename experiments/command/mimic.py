@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from client.data import load_dataset, parse_task
 from experiments.command.caution import warn_of_many
 from experiments.command.console import stdout
 from experiments.command.source_quality import compare_sources, feature_cosines
+from experiments.command.usual import config_for
 from recast_core.backbones import Backbone, load_backbone
+from recast_core.choices import unknown
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.mimicry import mimic as make_bank
@@ -27,23 +28,23 @@ IMAGES = 64
 
 
 def mimic(
-    backbone: str, config: RecastConfig, method: str, output: Path | None, data: str
+    backbone: str, values: Mapping[str, Any], method: str, output: Path | None, data: str
 ) -> dict[str, Any]:
     """Make the bank, write it to ``output``, print and return how well it mimics.
 
-    ``all`` compares every method instead; ``data`` names the images that features are compared on.
+    ``values`` are options of a bank; method ``all`` compares every method instead; ``data`` names
+    the images that features are compared on.
     """
     if method == "all":
         if output is not None:
             raise RecastError("--method all compares and writes no bank: name one method with -o")
-        return _compare(load_backbone(backbone), config, _alone(), data)
+        loaded = load_backbone(backbone)
+        return _compare(loaded, config_for(loaded, values), _alone(), data)
     known = _alone()
     if method not in known:
-        near = difflib.get_close_matches(method, known, n=1, cutoff=0.0)[0]
-        raise RecastError(
-            f"unknown method {method!r}: choose {', '.join(known)} or all (did you mean {near}?)"
-        )
+        raise RecastError(unknown("method", method, [*known, "all"]))
     loaded = load_backbone(backbone)
+    config = config_for(loaded, values)
     residual = config.residual or SOURCES[method].residual
     began = time.perf_counter()
     bank = make_bank(loaded.model, replace(config, source=method, residual=residual))

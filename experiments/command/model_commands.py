@@ -56,9 +56,8 @@ def plan(
     if labels is not None or results is not None:
         raise RecastError("--labels and --results go with --budget: give the bytes of an update")
     from experiments.command.plan import plan as run
-    from experiments.command.usual import config_for
 
-    report_file.report(json_path, lambda: run(backbone, config_for(backbone, values), bits))
+    report_file.report(json_path, lambda: run(backbone, values, bits))
 
 
 @click.command(cls=RecastCommand)
@@ -87,8 +86,5 @@ def mimic(
     Example: recast mimic resnet34:IMAGENET1K_V1 --target conv -o bank.safetensors
     """
     from experiments.command.mimic import mimic as run
-    from experiments.command.usual import config_for
 
-    report_file.report(
-        json_path, lambda: run(backbone, config_for(backbone, values), method, output, data)
-    )
+    report_file.report(json_path, lambda: run(backbone, values, method, output, data))

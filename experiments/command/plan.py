@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,22 +10,22 @@ from rich.table import Table
 
 from experiments.command.caution import warn_of_many
 from experiments.command.console import stdout
+from experiments.command.usual import config_for
 from experiments.engines.radio import fitting, radio
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
-from recast_core.config import RecastConfig
 from recast_core.mimicry import mimic
 from recast_core.wire.codec import check_bits
 from recast_core.wire.messages import to_update
 
 
-def plan(backbone: str, config: RecastConfig, bits: int) -> dict[str, Any]:
-    """Print the plan as a table and return it as JSON values."""
+def plan(backbone: str, values: Mapping[str, Any], bits: int) -> dict[str, Any]:
+    """Print the plan as a table and return it as JSON values; ``values`` are options of a bank."""
     check_bits(bits)
     # Shapes decide all of it: a torchvision classifier's weights are not downloaded.
     loaded = load_backbone(backbone, weights=False)
-    bank = mimic(loaded.model, config)
+    bank = mimic(loaded.model, config_for(loaded, values))
     warn_of_many(bank)
     update = update_bytes(bank, bits)
     report: dict[str, Any] = {

@@ -19,6 +19,7 @@ from server.record.history import History
 from server.record.lock import is_held
 
 REGISTRY = "registry.sqlite"
+RUNS = Path("runs")
 # What a run's folder holds; anything else in it is somebody else's, and stays.
 _OURS = (
     "registry.sqlite*", "bank-*.safetensors", "server.lock", "report.html", "farewell",
@@ -61,7 +62,8 @@ def list_runs(folder: Path) -> dict[str, Any]:
             _names(row["tasks"]), str(row["rounds"]), _percent(row["accuracy"]),
             f"{row['bytes'] / 1e6:.1f} MB",
         )  # fmt: skip
-    stdout().print(table if rows else f"no run in {folder}", highlight=False, markup=False)
+    said = f"no runs here ({folder}): `recast simulate` makes one"
+    stdout().print(table if rows else said, highlight=False, markup=False)
     return {"runs": rows}
 
 
@@ -168,6 +170,8 @@ def _folders(folder: Path) -> list[Path]:
     if (folder / REGISTRY).is_file():
         return [folder]
     if not folder.is_dir():
+        if folder == RUNS:  # where runs go unless told otherwise; none has been made yet
+            return []
         raise RecastError(f"no folder {folder}: name one that holds runs")
     return sorted(path.parent for path in folder.glob(f"*/{REGISTRY}"))
 

@@ -194,8 +194,8 @@ def _print_task(report: dict[str, Any]) -> None:
         ("classes", _classes(report)),
         ("clients", str(report["clients"])),
         ("training images", f"{report['examples']:,}"),
-        ("message bytes up", f"{report['bytes']['message_up']:,}"),
-        ("message bytes down", f"{report['bytes']['message_down']:,}"),
+        ("message bytes up, all clients", f"{report['bytes']['message_up']:,}"),
+        ("message bytes down, all clients", f"{report['bytes']['message_down']:,}"),
     ):
         table.add_row(label, value)
     for entry in report["rewinds"]:

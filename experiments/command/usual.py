@@ -7,15 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.command import options
-from recast_core.backbones import load_backbone
+from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
 from recast_core.targets import preset_fits
 
 _USUAL = ("mlp", "conv")
 
 
-def config_for(backbone: str, values: Mapping[str, Any]) -> RecastConfig:
+def config_for(backbone: str | Backbone, values: Mapping[str, Any]) -> RecastConfig:
     """The configuration of the options that were given: of a network without ``mlp``, ``conv``.
+
+    Args:
+        backbone: loaded, or else its name.
+        values: the options.
 
     Raises:
         RecastError: no such backbone, or options that contradict each other.
@@ -23,6 +27,7 @@ def config_for(backbone: str, values: Mapping[str, Any]) -> RecastConfig:
     config = options.recast_config(values)
     if {"target", "preset"} & values.keys():
         return config
-    model = load_backbone(backbone, weights=False).model
-    fitting = (name for name in _USUAL if preset_fits(model, name))
+    if isinstance(backbone, str):
+        backbone = load_backbone(backbone, weights=False)
+    fitting = (name for name in _USUAL if preset_fits(backbone.model, name))
     return replace(config, target=next(fitting, _USUAL[0]))

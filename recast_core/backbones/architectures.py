@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from recast_core.backbones.cifar_resnet import WIDTHS, CifarResNet
 from recast_core.backbones.notes import note
+from recast_core.choices import unknown
 from recast_core.errors import RecastError
 
 State = Mapping[str, Tensor]
@@ -73,10 +73,7 @@ def parse_architecture(text: str) -> Architecture:
     call = _CALL.fullmatch(text)
     name = call[1] if call else text
     if call is None or name not in _OPTIONS:
-        near = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)[0]
-        raise RecastError(
-            f"unknown architecture {text!r}: choose {', '.join(_OPTIONS)} (did you mean {near}?)"
-        )
+        raise RecastError(unknown("architecture", text, [*_OPTIONS]))
     options: dict[str, int] = {}
     for part in (call[2] or "").split(",") if (call[2] or "").strip() else []:
         option = _OPTION.fullmatch(part)

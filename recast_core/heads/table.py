@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
+from recast_core.choices import unknown
 from recast_core.errors import RecastError
 from recast_core.heads.base import HeadKind
 
@@ -50,8 +50,5 @@ def head_kind(name: str) -> HeadKind:
         RecastError: an unknown name; offers a near one.
     """
     if name not in _KINDS:
-        near = difflib.get_close_matches(name, _KINDS, n=1, cutoff=0.0)[0]
-        raise RecastError(
-            f"unknown head {name!r}: choose {', '.join(_KINDS)} (did you mean {near}?)"
-        )
+        raise RecastError(unknown("head", name, [*_KINDS]))
     return _KINDS[name]()

@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import difflib
-
+from recast_core.choices import unknown
 from recast_core.errors import RecastError
 from recast_core.methods.adaptformer import AdaptFormer
 from recast_core.methods.base import Method, MethodModel
@@ -75,10 +74,7 @@ def parse_method(spec: str, target: str = "attn") -> Method:
 def _kind(name: str) -> type[Method]:
     known = METHODS.get(_SHORT.get(name, name))
     if known is None:
-        near = difflib.get_close_matches(name, [*METHODS, *_SHORT], n=1, cutoff=0.0)[0]
-        raise RecastError(
-            f"unknown method {name!r}: choose {', '.join(METHODS)} (did you mean {near}?)"
-        )
+        raise RecastError(unknown("method", name, [*METHODS], _SHORT))
     return known
 
 

@@ -6,7 +6,6 @@ it is called with. What it passes on it may change before, and what came of it i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
+from recast_core.choices import unknown
 from recast_core.errors import RecastError
 from recast_core.privacy.noise import Noise
 from recast_core.wire.codec import Encoded, Vector, decode, encode, fitted
@@ -104,11 +104,8 @@ def _names(words: list[str]) -> list[str]:
 
 def _made(name: str, argument: str) -> Transform:
     if name not in _MAKERS:
-        near = difflib.get_close_matches(name, _MAKERS, n=1, cutoff=0.0)[0]
-        raise RecastError(
-            f"unknown transform {name!r}: choose {', '.join(_MAKERS)} (did you mean {near}?), or "
-            "load the plug-in that has it"
-        )
+        said = unknown("transform", name, [*_MAKERS])
+        raise RecastError(f"{said}, or load the plug-in that has it")
     return _MAKERS[name](argument)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recast_core.choices import unknown
 from recast_core.errors import RecastError
 from server.rounds.contribution import Aggregate, Contribution, Shares
 from server.rounds.rules.clipped import clipped_mean, clipped_shares
@@ -82,8 +82,5 @@ def shares(name: str) -> Shares:
 
 def _rule(name: str) -> _Rule:
     if name not in _RULES:
-        near = difflib.get_close_matches(name, _RULES, n=1, cutoff=0.0)[0]
-        raise RecastError(
-            f"unknown aggregation {name!r}: choose {', '.join(_RULES)} (did you mean {near}?)"
-        )
+        raise RecastError(unknown("aggregation", name, [*_RULES]))
     return _RULES[name]

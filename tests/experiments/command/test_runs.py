@@ -80,3 +80,13 @@ def test_where_nobody_can_be_asked_nothing_is_removed(folders: Path, recast: Any
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "--yes" in done.stderr
     assert (folders / "two" / "registry.sqlite").is_file()
+
+
+def test_where_nothing_has_been_run_the_list_is_empty_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert runs.list_runs(runs.RUNS) == {"runs": []}
+    assert "no runs here (runs)" in capsys.readouterr().out
+    with pytest.raises(RecastError, match="no folder"):  # a name that was given is a mistake
+        runs.list_runs(tmp_path / "rnus")
