@@ -9,6 +9,15 @@ import torch
 from torch import Tensor
 
 
+class ReachedError(Exception):
+    """A pass came to the layer whose statistics were wanted, and ends there."""
+
+    def __init__(self, found: tuple[Tensor, Tensor], pixels: int = 0) -> None:
+        """``found`` are mean and variance over so many pixels of all images."""
+        super().__init__("a pass that measures one layer")
+        self.found, self.pixels = found, pixels
+
+
 class BatchStatistics:
     """One switch for all the BatchNorms of a model; off, they use what they came with.
 
@@ -31,6 +40,7 @@ class BatchStatistics:
         self.whole = False
         self.tape: list[tuple[Tensor, Tensor]] | None = None
         self._again: Iterator[tuple[Tensor, Tensor]] | None = None
+        self._next = False
 
     @contextmanager
     def kept(self, counted: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -52,11 +62,23 @@ class BatchStatistics:
         finally:
             self._again = None
 
+    @contextmanager
+    def next_after(self, tape: list[tuple[Tensor, Tensor]], counted: Tensor) -> Iterator[None]:
+        """Normalise by ``tape`` as far as it goes; at the next layer raise ``ReachedError``."""
+        self._next = True
+        try:
+            with self.again(tape, counted):
+                yield
+        finally:
+            self._next = False
+
     def moments(self, rows: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the rows that count, or those of the pass that kept them."""
-        if self._again is not None:
-            return next(self._again)
+        if self._again is not None and (kept := next(self._again, None)) is not None:
+            return kept
         found = moments(rows, counted)
+        if self._next:
+            raise ReachedError(found)
         if self.tape is not None:
             self.tape.append(found)
         return found
@@ -90,6 +112,33 @@ def moments(rows: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     mean = (rows.mean((-2, -1)) * weight).sum(-2)
     centred = rows - mean[..., None, :, None, None]
     return mean, (centred.square().mean((-2, -1)) * weight).sum(-2)
+
+
+class Merged:
+    """Mean and variance of images that come in parts: those of all of them together.
+
+    With ``n`` images of mean ``m`` and variance ``v`` in a part, the mean of all is the mean of
+    ``m`` weighted by ``n``, and the variance that of ``v + (m - mean)**2`` (Chan, Golub and
+    LeVeque, 1979): no approximation. Sums are of float64.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, part: tuple[Tensor, Tensor], count: int) -> None:
+        """Count in a part of ``count`` images: mean and (biased) variance, ``[C]`` each."""
+        self._parts.append((part[0].double(), part[1].double()))
+        self._counts.append(count)
+
+    def result(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and (biased) variance ``[C]`` of all, of the type of ``like``."""
+        means, variances = (torch.stack(parts) for parts in zip(*self._parts, strict=True))
+        weights = torch.tensor(self._counts, dtype=means.dtype, device=means.device)
+        weights = (weights / weights.sum()).unsqueeze(1)
+        mean = (weights * means).sum(0)
+        variance = (weights * (variances + (means - mean).square())).sum(0)
+        return mean.to(like.dtype), variance.to(like.dtype)
 
 
 def blended(own: Tensor, frozen: Tensor, local: Tensor | None) -> Tensor:

@@ -7,17 +7,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic
+from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic, statistics
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.backbones.preprocess import Preprocess
 from recast_core.batches import batches
 from recast_core.folded import BankFold, Chunking, FoldedClient, How, ImageStore, split_model, train
 from recast_core.layers import RecastBatchNorm2d
-from recast_core.layers.statistics import BatchStatistics
+from recast_core.layers.statistics import BatchStatistics, Merged, moments
 from recast_core.learner import BankLearner, folded_client, method_learner
 from recast_core.objectives import CrossEntropy, LabelFree, Objective
 from recast_core.recipe import Recipe
-from recast_core.statistics import STATISTICS_IMAGES, features_by, own_statistics, spread_choice
+from recast_core.statistics import (
+    STATISTICS_IMAGES,
+    adopt_statistics,
+    features_by,
+    own_statistics,
+    spread_choice,
+    tape_of,
+)
 
 CLASSES, SIZE = 4, 8
 CPU = torch.device("cpu")
@@ -233,3 +240,55 @@ def test_a_client_without_filler_and_local_statistics_is_what_it_was() -> None:
     assert client.filler.tolist() == [2]
     assert client.all_labels.tolist() == [0, 1, 1, -1]
     assert FoldedClient(rows, rows, 1).filler.tolist() == []
+
+
+@pytest.mark.parametrize("sizes", [(20,), (7, 13), (1, 6, 13), (5, 5, 5, 5)])
+def test_moments_of_parts_merge_to_those_of_all_images(sizes: tuple[int, ...]) -> None:
+    rows = 3 * torch.randn(sum(sizes), 4, 5, 5, dtype=torch.float64) + 100
+    merged = Merged()
+    for part in rows.split(list(sizes)):
+        merged.add(moments(part, torch.ones(len(part), dtype=part.dtype)), len(part))
+    for found, wanted in zip(
+        merged.result(rows), moments(rows, torch.ones(len(rows), dtype=rows.dtype)), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_statistics_of_images_in_parts_are_those_of_one_pass_and_no_part_is_larger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = attached().double()
+    assert net.statistics is not None
+    images, _ = pictures()
+    by = Preprocess(SIZE)(images).double()
+    shown: list[int] = []
+
+    def features(some: Tensor) -> Tensor:
+        shown.append(len(some))
+        return net.features(some)
+
+    whole, _ = tape_of(features, net.statistics, by)
+    assert shown == [len(by)]
+    monkeypatch.setattr(statistics, "_NUMBERS_A_PASS", 10 * by[:1].numel())
+    parts, some = tape_of(features, net.statistics, by)
+    assert max(shown[1:]) == 10
+    assert len(parts) == len(whole) == sum(isinstance(m, RecastBatchNorm2d) for m in net.modules())
+    for found, wanted in zip(parts, whole, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+    with net.statistics.again(whole, torch.ones(10)):
+        torch.testing.assert_close(some, net.features(by[:10]))
+    assert torch.equal(net.features(by), net.features(by))  # the switch is off again
+
+
+def test_statistics_adopted_in_parts_are_those_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = pictures()
+    pixels = Preprocess(SIZE)(images).double()
+    once, parts = resnet().double().eval(), resnet().double().eval()
+    assert adopt_statistics(once, pixels)
+    monkeypatch.setattr(statistics, "_NUMBERS_A_PASS", 10 * pixels[:1].numel())
+    assert adopt_statistics(parts, pixels)
+    for name, wanted in once.state_dict().items():
+        if "num_batches" not in name:
+            torch.testing.assert_close(parts.state_dict()[name], wanted, rtol=1e-6, atol=1e-7)
+    assert not parts.training
+    assert not any(module._forward_pre_hooks for module in parts.modules())
