@@ -35,7 +35,7 @@ class RecastModel(nn.Module):
         coefficients: the only parameter that trains.
         head: the classifier; the backbone's own until a task's is put in its place.
         bank: what was attached.
-        statistics: of all BatchNorms, after ``recast_core.statistics.own_statistics``.
+        statistics: of the early BatchNorms, after ``recast_core.statistics.own_statistics``.
     """
 
     def __init__(

@@ -79,8 +79,9 @@ class Learning(TrainingSettings):
     )
     statistics: str = setting(
         "auto",
-        "frozen, or recompute: with head backbone, BatchNorms normalise by each client's own "
-        "images wherever that serves it better. auto recomputes with head backbone.",
+        "frozen, or recompute: with head backbone, the first half of the BatchNorms normalise by "
+        "each client's own images wherever that serves it better. auto recomputes with head "
+        "backbone.",
     )
 
 

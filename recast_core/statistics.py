@@ -1,7 +1,13 @@
-"""BatchNorm statistics of the client's own images, for every BatchNorm of a model at once."""
+"""BatchNorm statistics of the client's own images, for the early BatchNorms of a model at once.
+
+A new light, lens or sensor changes what the first layers see; which classes a client has changes
+what the last ones see. So the first half of the BatchNorms take the client's own statistics and the
+others keep theirs: a client with a skewed mix of labels then loses nothing by it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,14 +27,16 @@ STATISTICS_IMAGES = 512
 # Of a pass that needs no statistics: 512 images of 3 x 104 x 104 numbers.
 _NUMBERS_A_PASS = 1 << 24
 _OTHERS = (nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# Of the BatchNorms, in the order in which the network names them.
+_EARLY = 0.5
 
 
 def own_statistics(backbone: nn.Module) -> BatchStatistics | None:
-    """One switch for all BatchNorms of ``backbone``, which is changed in place.
+    """One switch for the early BatchNorms of ``backbone``, which is changed in place.
 
     Args:
-        backbone: attached or not; BatchNorms that no bank recombines become target layers without
-            coefficients, so that what they normalise by can be chosen for each client.
+        backbone: attached or not; early BatchNorms that no bank recombines become target layers
+            without coefficients, so that what they normalise by can be chosen for each client.
 
     Returns:
         The switch, off; ``None`` where there is no BatchNorm, as in a transformer.
@@ -37,21 +45,37 @@ def own_statistics(backbone: nn.Module) -> BatchStatistics | None:
         RecastError: a kind of BatchNorm, or one without running statistics, that has no such
             layer; named.
     """
-    statistics = BatchStatistics()
-    found = False
-    for name, module in [*backbone.named_modules()]:
+    for name, module in backbone.named_modules():
         if isinstance(module, _OTHERS):
             raise RecastError(
                 f"{name} is a {type(module).__name__}: only BatchNorm2d can take statistics of a "
                 "client's own images, use --statistics frozen"
             )
-        if isinstance(module, RecastBatchNorm2d):
-            module.statistics, found = statistics, True
-        elif isinstance(module, nn.BatchNorm2d) and not _stands_in(backbone, name):
-            layer = RecastBatchNorm2d(module, {})
-            layer.statistics, found = statistics, True
-            replace_module(backbone, name, layer)
-    return statistics if found else None
+    statistics = BatchStatistics()
+    early = early_norms(backbone)
+    for name in early:
+        module = backbone.get_submodule(name)
+        if isinstance(module, nn.BatchNorm2d):
+            module = RecastBatchNorm2d(module, {})
+            replace_module(backbone, name, module)
+        assert isinstance(module, RecastBatchNorm2d)
+        module.statistics = statistics
+    return statistics if early else None
+
+
+def early_norms(backbone: nn.Module) -> list[str]:
+    """Names of the BatchNorms that may take a client's own statistics: the first half, rounded up.
+
+    Args:
+        backbone: attached or not.
+    """
+    norms = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, RecastBatchNorm2d)
+        or (isinstance(module, nn.BatchNorm2d) and not _stands_in(backbone, name))
+    ]
+    return norms[: math.ceil(_EARLY * len(norms))]
 
 
 @dataclass(frozen=True)
@@ -140,7 +164,7 @@ def _in_a_pass(inputs: Tensor, most: int) -> int:
 
 @torch.no_grad()
 def adopt_statistics(model: nn.Module, images: Tensor) -> bool:
-    """Write the statistics of images into the BatchNorms of a plain model, layer after layer.
+    """Write the statistics of images into the early BatchNorms of a plain model, layer by layer.
 
     Args:
         model: in evaluation mode; changed in place, and left in that mode.
@@ -149,7 +173,8 @@ def adopt_statistics(model: nn.Module, images: Tensor) -> bool:
     Returns:
         Whether there was a BatchNorm to write into.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    every = (model.get_submodule(name) for name in early_norms(model))
+    norms = [module for module in every if isinstance(module, nn.BatchNorm2d)]
     chosen = spread_choice(len(images))
     parts = chosen.split(_in_a_pass(images, len(chosen)))
     if norms and len(parts) > 1:

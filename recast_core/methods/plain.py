@@ -17,7 +17,7 @@ class PlainModel(nn.Module):
     Attributes:
         backbone: changed in place: its classifier is taken out, everything is frozen.
         head: the classifier.
-        statistics: of all BatchNorms, after ``recast_core.statistics.own_statistics``.
+        statistics: of the early BatchNorms, after ``recast_core.statistics.own_statistics``.
     """
 
     def __init__(self, backbone: nn.Module) -> None:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from client.data import load_dataset, parse_task
 from recast_core import RecastConfig, RecastError, RecastModel, attach, mimic, statistics
+from recast_core.backbones import load_backbone
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.backbones.preprocess import Preprocess
 from recast_core.batches import batches
@@ -20,6 +22,7 @@ from recast_core.recipe import Recipe
 from recast_core.statistics import (
     STATISTICS_IMAGES,
     adopt_statistics,
+    early_norms,
     features_by,
     own_statistics,
     spread_choice,
@@ -292,3 +295,37 @@ def test_statistics_adopted_in_parts_are_those_of_one_pass(monkeypatch: pytest.M
             torch.testing.assert_close(parts.state_dict()[name], wanted, rtol=1e-6, atol=1e-7)
     assert not parts.training
     assert not any(module._forward_pre_hooks for module in parts.modules())
+
+
+def test_early_norms_take_a_client_s_own_statistics_and_the_others_keep_theirs() -> None:
+    model = resnet().eval()
+    names = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert early_norms(model) == names[: (len(names) + 1) // 2]
+    means = {f"{name}.running_mean": name for name in names}
+    before = {key: t.clone() for key, t in model.named_buffers() if key in means}
+    images, _ = pictures()
+    assert adopt_statistics(model, Preprocess(SIZE)(images))
+    after = dict(model.named_buffers())
+    moved = [means[key] for key in before if not torch.equal(after[key], before[key])]
+    assert moved == early_norms(model)
+    switched = own_statistics(model)
+    on = [
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, RecastBatchNorm2d) and m.statistics is switched
+    ]
+    assert on == names[: (len(names) + 1) // 2] == early_norms(model)
+
+
+def test_own_statistics_serve_a_client_that_has_images_of_two_classes_alone() -> None:
+    loaded = load_backbone("digits_resnet20")
+    data = load_dataset(parse_task("digits[50%:]+contrast:4"), loaded.preprocess.size)
+    mine = torch.isin(torch.from_numpy(data.y_test), torch.tensor([3, 7]))
+    images = loaded.preprocess(torch.from_numpy(data.x_test)[mine])
+    labels = torch.from_numpy(data.y_test)[mine]
+    model = loaded.model.eval()
+    deployed = float((model(images).argmax(1) == labels).float().mean())
+    assert adopt_statistics(model, images[::2])
+    own = float((model(images[1::2]).argmax(1) == labels[1::2]).float().mean())
+    assert deployed < 0.2
+    assert own > 0.8  # with those of all norms: less than half
