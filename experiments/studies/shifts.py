@@ -153,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--sources", type=int, default=SitePlan.sources)
+    parser.add_argument("--source-epochs", type=int, default=SitePlan.source_epochs)
     parser.add_argument("--source-rate", type=float, default=SitePlan.source_rate)
     parser.add_argument("--sections", type=int, default=SitePlan.sections)
     parser.add_argument("--directions", type=int, default=SitePlan.directions)
@@ -165,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     until = time.monotonic() + args.budget
     plan = SitePlan(sources=args.sources, source_rate=args.source_rate, rank=args.rank,
-                    sections=args.sections, directions=args.directions)  # fmt: skip
+                    source_epochs=args.source_epochs, sections=args.sections,
+                    directions=args.directions)  # fmt: skip
     terms = Terms(rounds=args.rounds, epochs=args.epochs)
     skip = tuple(args.skip.split(";"))
     trial = Trial(seeds=args.seeds, terms=terms, skip=skip, folded=not args.captured)
