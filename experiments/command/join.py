@@ -8,11 +8,14 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.app import app
 from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
+from client.link.conversation import Conversation
+from experiments.command.broker import client_access
 from experiments.command.join_view import JoinView
 from experiments.command.link_log import check_insecure, set_up
 from protos.link import is_name
@@ -42,6 +45,7 @@ class JoinOptions:
         keepalive: seconds of silence before the link is probed.
         json_log: log JSON objects.
         secure_aggregation: send no update that is not hidden in a sum, whatever the server asks.
+        mqtt: URL of a broker through which the server is reached; ``None`` for directly.
     """
 
     data: Path
@@ -57,6 +61,7 @@ class JoinOptions:
     keepalive: float
     json_log: bool
     secure_aggregation: bool = False
+    mqtt: str | None = None
 
     def check(self) -> None:
         """Find out what the ClientApp would only find out after it has joined.
@@ -95,8 +100,9 @@ class JoinOptions:
         }
         if self.backbone is not None:
             config["backbone"] = self.backbone
-        if not self.insecure:
-            config["certificate"] = str(self.certs / f"{self.name}.pem")
+        certificate = self.certs / f"{self.name}.pem"
+        if not self.insecure and (self.mqtt is None or certificate.exists()):
+            config["certificate"] = str(certificate)
         if self.skip_unreadable:
             config["skip-unreadable"] = True
         here: dict[str, Value] = {"device": self.device}
@@ -105,18 +111,25 @@ class JoinOptions:
         return LocalApp(app, config, cache, here)
 
 
-def join(server: str, options: JoinOptions) -> int:
+def join(server: str | None, options: JoinOptions) -> int:
     """Take part until the run is finished; returns the exit code.
+
+    Args:
+        server: ``HOST:PORT``; ``None`` where the options name a broker.
+        options: who joins, and how.
 
     Raises:
         RecastError: what the user can mend, or the server's refusal.
     """
+    if (server is None) == (options.mqtt is None):
+        raise RecastError("name the server, HOST:PORT, or its broker with --mqtt, and not both")
     options.check()
-    endpoint = options.endpoint(server)
-    set_up(as_json=options.json_log)
     view = JoinView()
-    logger.info("joining %s as %s, with the images in %s", server, options.name, options.data)
-    client = LinkClient(endpoint, options.name, options.local(), heard=view.heard)
+    make = _client(server, options, view)
+    set_up(as_json=options.json_log)
+    where = server or options.mqtt
+    logger.info("joining %s as %s, with the images in %s", where, options.name, options.data)
+    client = make()
     with listening(view):
         stopped = asyncio.run(_until_stopped(client))
     logger.info("stopped" if stopped else "the run is finished")
@@ -133,7 +146,25 @@ def number_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
-async def _until_stopped(client: LinkClient) -> bool:
+def _client(server: str | None, options: JoinOptions, view: JoinView) -> Callable[[], Conversation]:
+    """What makes the client; a mistake in the options shows at once."""
+    if options.mqtt is None:
+        assert server is not None
+        endpoint = options.endpoint(server)
+        return lambda: LinkClient(endpoint, options.name, options.local(), heard=view.heard)
+    access = client_access(
+        options.mqtt,
+        options.certs,
+        options.name,
+        keepalive=options.keepalive,
+        forced=options.force_insecure,
+    )
+    from client.mqtt import MqttClient
+
+    return lambda: MqttClient(access, options.name, options.local(), heard=view.heard)
+
+
+async def _until_stopped(client: Conversation) -> bool:
     """Run the client; ``True`` if a signal ended it."""
     work = asyncio.ensure_future(client.run())
     loop = asyncio.get_running_loop()

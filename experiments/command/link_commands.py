@@ -22,11 +22,19 @@ _keepalive = click.option(
     type=click.FloatRange(10, 7200),
     help="Seconds of silence before the link is probed.",
 )
+_mqtt = click.option(
+    "--mqtt",
+    metavar="URL",
+    help="Through a broker of MQTT 5: mqtts://[USER@]HOST[:PORT][/TOPIC]. A password is read from "
+    "RECAST_MQTT_PASSWORD.",
+)
 _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object per line.")
 
 
 @click.command(cls=FederationCommand)
 @click.option("--listen", default="127.0.0.1:9441", show_default=True, help="HOST:PORT.")
+@_mqtt
+@click.option("--bank-url", metavar="URL", help="Where clients fetch the bank: http(s)://…")
 @click.option("--clients", default=2, show_default=True, help="Wait for this many clients.")
 @click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
 @_insecure
@@ -67,13 +75,14 @@ def serve(context: click.Context, /, **values: Any) -> None:
 
     path, logs = values.pop("json_path", None), values.pop("log", ())
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
-    own |= {"keepalive", "json_log", "metrics", "web", "web_token", "wait_for"}
+    own |= {"keepalive", "json_log", "metrics", "web", "web_token", "wait_for", "mqtt", "bank_url"}
     link = LinkOptions(**{name: values.pop(name) for name in own & values.keys()})
     report(path, lambda: run(Settings.from_mapping(values), link, open_logs(logs)))
 
 
 @click.command(cls=FederationCommand)
-@click.argument("server")
+@click.argument("server", required=False)
+@_mqtt
 @click.option("--data", type=_folder, required=True, help="Folder with TASK.npz or TASK/.")
 @click.option("--name", required=True, help="This client's name, and its certificate's.")
 @click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
@@ -87,7 +96,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
 @_force
 @_keepalive
 @_json_log
-def join(server: str, **values: Any) -> int:
+def join(server: str | None, **values: Any) -> int:
     """Take part in a federation until it is finished.
 
     Example: recast join server.example:9441 --data ~/images --name edge-1 --certs certs

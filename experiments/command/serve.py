@@ -6,14 +6,15 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from client.data import known_classes
+from experiments.command.broker import server_access
 from experiments.command.console import print_closing
 from experiments.command.link_log import address_of, check_insecure, set_up
 from experiments.command.link_view import LinkView
@@ -39,7 +40,12 @@ from server.app import (
 )
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
+from server.link.session_grid import SessionGrid
+from server.link.web_bank import WebBank
 from server.record.farewell import farewell_given
+
+if TYPE_CHECKING:
+    from server.mqtt.grid import BrokerAccess
 
 logger = logging.getLogger("recast.link")
 # These speak of the server's own machine.
@@ -54,6 +60,8 @@ class LinkOptions:
 
     Attributes:
         listen: ``HOST:PORT``.
+        mqtt: URL of a broker, in place of ``listen``; ``None`` for none.
+        bank_url: where clients fetch the bank; ``None`` for from here, or from the broker.
         clients: to wait for.
         certs: folder of the certificates.
         insecure: no TLS, on this machine.
@@ -79,6 +87,36 @@ class LinkOptions:
     web: str | None = None
     web_token: str | None = None
     wait_for: Path | None = None
+    mqtt: str | None = None
+    bank_url: str | None = None
+
+    @property
+    def transport(self) -> str:
+        """What reports call it."""
+        return "link" if self.mqtt is None else "mqtt"
+
+    def opener(self, settings: Settings) -> Callable[[], SessionGrid]:
+        """What makes the grid; a mistake in the options shows at once.
+
+        Raises:
+            RecastError: keys or addresses that cannot be used.
+        """
+        bank = None if self.bank_url is None else WebBank(self.bank_url)
+        told = for_clients(settings)
+        if self.mqtt is not None:
+            access = server_access(self.mqtt, self.certs, forced=self.force_insecure)
+            return lambda: _mqtt_grid(access, told, settings.deadline, self.grace, bank)
+        address_of(self.listen)
+        keys = self.keys()
+        return lambda: LinkGrid(
+            self.listen,
+            keys,
+            told,
+            deadline=settings.deadline,
+            grace=self.grace,
+            keepalive=self.keepalive,
+            bank=bank,
+        )
 
     def keys(self) -> ServerKeys | None:
         """The server's keys, ``None`` without TLS.
@@ -118,7 +156,7 @@ def run_server(
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
-    keys = _checked(settings, options)
+    make_grid = _checked(settings, options)
     set_up(as_json=options.json_log)
     if settings.labels >= 0:
         logger.warning("labels is for simulated clients: these have the labels that their data has")
@@ -128,21 +166,12 @@ def run_server(
     ended = ended_untold(settings, folder)
     with ExitStack() as stack:
         stack.enter_context(server_identity())
-        grid = stack.enter_context(
-            LinkGrid(
-                options.listen,
-                keys,
-                for_clients(settings),
-                deadline=settings.deadline,
-                grace=options.grace,
-                keepalive=options.keepalive,
-            )
-        )
+        grid = stack.enter_context(make_grid())
         if options.metrics is not None:
             stack.enter_context(serve_metrics(options.metrics, grid.sessions))
         if ended is not None:
             _tell_finished(grid, options.clients, ended)
-            return Finished(ended, summarise(ended, "link", settings.seed, 0.0))
+            return Finished(ended, summarise(ended, options.transport, settings.seed, 0.0))
         view = stack.enter_context(
             LinkView(grid.sessions, plain=options.json_log, registry=registry_path(folder))
         )
@@ -166,23 +195,34 @@ def run_server(
                 probe_of=partial(probe_of, own=False),
             ),
         )
-        report = summarise(result, "link", settings.seed, time.monotonic() - began)
+        report = summarise(result, options.transport, settings.seed, time.monotonic() - began)
         watch.finished(report)
     return Finished(result, report)
 
 
-def _checked(settings: Settings, options: LinkOptions) -> ServerKeys | None:
-    """The server's keys; a mistake shows before anyone is waited for."""
+def _checked(settings: Settings, options: LinkOptions) -> Callable[[], SessionGrid]:
+    """What makes the grid; a mistake shows before anyone is waited for."""
     if options.clients < 1:
         raise RecastError(f"{options.clients} clients: wait for at least 1")
     parse_tasks(settings.tasks)
-    address_of(options.listen)
-    keys = options.keys()
+    opener = options.opener(settings)
     load_backbone(settings.backbone)
-    return keys
+    return opener
 
 
-def _tell_finished(grid: LinkGrid, clients: int, ended: RunResult) -> None:
+def _mqtt_grid(
+    access: BrokerAccess,
+    told: Mapping[str, Value],
+    deadline: float,
+    grace: float,
+    bank: WebBank | None,
+) -> SessionGrid:
+    from server.mqtt import MqttGrid
+
+    return MqttGrid(access, told, deadline=deadline, grace=grace, bank=bank)
+
+
+def _tell_finished(grid: SessionGrid, clients: int, ended: RunResult) -> None:
     """Tell those who come back that their run is over: the server ended before it could."""
     text = "listening at %s to tell clients that run %d is finished"
     logger.info(text, grid.address, ended.run)

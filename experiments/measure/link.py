@@ -52,12 +52,10 @@ class LinkDeployment:
         clients = len(self.relays)
         self._device = settings.device
         self._data = deal(settings, clients, self._folder / "data")
-        if self._secure and not self._certificates.exists():
-            names = [self._name(client) for client in range(clients)]
-            certs.init(self._certificates, ["localhost"], names, force=False)
+        self.make_certificates()
         command = [
-            "serve", "--listen", f"{LOOPBACK}:{self._port}", "--clients", str(clients),
-            "--wait-for", str(self._begin), *self._security(), *_options(settings),
+            "serve", "--clients", str(clients), "--wait-for", str(self._begin),
+            *self._server_options(), *_options(settings),
         ]  # fmt: skip
         self._server = self._start("server", command)
         self._server.wait_for("listening at", SECONDS_TO_START)
@@ -70,9 +68,9 @@ class LinkDeployment:
         before = server.said().count(welcome)
         # By name: TLS sessions are resumed for names, not for addresses.
         command = [
-            "join", f"localhost:{self.relays[client].port}", "--name", name,
+            "join", *self._client_options(self.relays[client].port), "--name", name,
             "--number", str(client), "--data", str(self._data[client]), "--device", self._device,
-            "--cache", str(self._folder / "caches" / name), *self._security(),
+            "--cache", str(self._folder / "caches" / name),
         ]  # fmt: skip
         child = self._start(name, command)
         child.wait_until(
@@ -116,6 +114,21 @@ class LinkDeployment:
     @property
     def _certificates(self) -> Path:
         return self._folder / "certs"
+
+    def make_certificates(self) -> None:
+        """Make them, with TLS, unless they are there."""
+        if self._secure and not self._certificates.exists():
+            certs.init(self._certificates, ["localhost"], self._names(), force=False)
+
+    def _names(self) -> Sequence[str]:
+        """Of those who get a certificate."""
+        return [self._name(client) for client in range(len(self.relays))]
+
+    def _server_options(self) -> list[str]:
+        return ["--listen", f"{LOOPBACK}:{self._port}", *self._security()]
+
+    def _client_options(self, port: int) -> list[str]:
+        return [f"localhost:{port}", *self._security()]
 
     def _security(self) -> list[str]:
         return ["--certs", str(self._certificates)] if self._secure else ["--insecure"]

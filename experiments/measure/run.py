@@ -20,6 +20,7 @@ from experiments.command.simulate import simulate
 from experiments.measure.deployment import Deployment
 from experiments.measure.flower import FlowerDeployment
 from experiments.measure.link import LinkDeployment
+from experiments.measure.mqtt import MqttDeployment
 from experiments.measure.phases import RUN, Phase, PhaseClock, record, watch
 from experiments.measure.relay import Relay, Relays
 from experiments.measure.table import print_tables, ratios
@@ -36,6 +37,9 @@ DEPLOYMENTS: dict[str, Opener] = {
         folder, relays, clients, secure=secure
     ),
     "link": lambda folder, relays, clients, secure: LinkDeployment(
+        folder, relays, clients, secure=secure
+    ),
+    "mqtt": lambda folder, relays, clients, secure: MqttDeployment(
         folder, relays, clients, secure=secure
     ),
 }

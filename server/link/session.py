@@ -79,6 +79,9 @@ class Session:
         notices: frames that wait to be written, and that nothing is answered to.
         fetching: downloads at once.
         fetched: what it may still fetch of each body, by SHA-256.
+        place: counts the clients, in the order in which they came.
+        since: the highest number of a message for all when it came.
+        connection: of its process, to a broker.
         up: bytes of its frames.
         down: bytes of the frames written to it, and of what it fetched.
     """
@@ -100,6 +103,9 @@ class Session:
     strays: Bucket = field(default_factory=strays)
     fetching: int = 0
     fetched: dict[bytes, Bucket] = field(default_factory=dict)
+    place: int = 0
+    since: int = 0
+    connection: int = 0
     up: int = 0
     down: int = 0
 

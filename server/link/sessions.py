@@ -35,6 +35,8 @@ class Sessions(Notices):
         super().__init__()
         self.session_id = session_id
         self.changed = threading.Condition()
+        # Where messages for all are numbered together: the last of these numbers.
+        self.numbered = 0
         self._settings = settings
         self._by_node: dict[int, Session] = {}
         self._open: dict[str, tuple[Session, int]] = {}
@@ -59,7 +61,10 @@ class Sessions(Notices):
             if session is None:
                 if len(self._by_node) >= MAX_CLIENTS:
                     raise RefusedFrameError("too-many-clients", "the server is full", retry=True)
-                session = self._by_node[node_id(name)] = Session(name, node_id(name))
+                session = Session(
+                    name, node_id(name), place=len(self._by_node), since=self.numbered
+                )
+                self._by_node[session.node] = session
             if not session.joins.take():
                 raise RefusedFrameError("too-many-joins", "joining too often", retry=True)
             same = session.instance == join.instance
