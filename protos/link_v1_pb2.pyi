@@ -38,7 +38,7 @@ class FromServer(_message.Message):
     def __init__(self, number: _Optional[int] = ..., train: _Optional[bytes] = ..., evaluate: _Optional[bytes] = ..., hello: _Optional[bytes] = ..., bank: _Optional[bytes] = ..., other: _Optional[_Union[Other, _Mapping]] = ..., reference: _Optional[_Union[Reference, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., dismissal: _Optional[_Union[Dismissal, _Mapping]] = ..., notice: _Optional[str] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., session: _Optional[int] = ..., apart: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Serving(_message.Message):
-    __slots__ = ("state",)
+    __slots__ = ("state", "began")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Serving.State]
@@ -50,8 +50,10 @@ class Serving(_message.Message):
     STATE_AWAY: Serving.State
     STATE_FINISHED: Serving.State
     STATE_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
     state: Serving.State
-    def __init__(self, state: _Optional[_Union[Serving.State, str]] = ...) -> None: ...
+    began: int
+    def __init__(self, state: _Optional[_Union[Serving.State, str]] = ..., began: _Optional[int] = ...) -> None: ...
 
 class FromClient(_message.Message):
     __slots__ = ("number", "reply", "error", "join", "away")
@@ -136,7 +138,7 @@ class Welcome(_message.Message):
     def __init__(self, session: _Optional[int] = ..., settings: _Optional[str] = ..., outstanding: _Optional[_Iterable[int]] = ..., instance: _Optional[int] = ..., attempt: _Optional[int] = ..., place: _Optional[int] = ..., since: _Optional[int] = ...) -> None: ...
 
 class Dismissal(_message.Message):
-    __slots__ = ("reason", "detail")
+    __slots__ = ("reason", "detail", "instance")
     class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REASON_UNSPECIFIED: _ClassVar[Dismissal.Reason]
@@ -151,9 +153,11 @@ class Dismissal(_message.Message):
     REASON_LATER: Dismissal.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     reason: Dismissal.Reason
     detail: str
-    def __init__(self, reason: _Optional[_Union[Dismissal.Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+    instance: int
+    def __init__(self, reason: _Optional[_Union[Dismissal.Reason, str]] = ..., detail: _Optional[str] = ..., instance: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("sha256", "offset", "name")

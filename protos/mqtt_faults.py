@@ -51,8 +51,12 @@ def explained(
         return BrokerFaultError(f"no answer within {seconds:.0f} s: check host, port and firewall")
     if isinstance(error, ValueError):
         return BrokerFaultError(str(error), permanent=True)
-    doubt = "" if secure else "; a broker that wants TLS does so: give mqtts://"
-    return BrokerFaultError(f"the connection was closed ({error}){doubt}")
+    other = (
+        "without TLS does so: give mqtt://" if secure else "that wants TLS does so: give mqtts://"
+    )
+    return BrokerFaultError(
+        f"the connection was closed ({error}); a broker {other}, or the other port"
+    )
 
 
 def _distrusted(error: ssl.SSLCertVerificationError, host: str) -> BrokerFaultError:

@@ -61,11 +61,15 @@ def pieces(url: str, offset: int, room: int) -> Iterator[bytes]:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             # A server that knows no ranges begins at the beginning.
             skip = 0 if answer.status == 206 else offset
+            missing = int(answer.headers.get("Content-Length") or 0)
             while room > 0 and (piece := answer.read(PIECE)):
+                missing -= len(piece)
                 piece, skip = piece[skip:], max(0, skip - len(piece))
                 if piece := piece[:room]:
                     room -= len(piece)
                     yield piece
+            if room > 0 and missing > 0:
+                raise WebError(f"{shown(url)} broke off: it goes on later")
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the file ends before; whoever asked sees that bytes are missing
             return

@@ -198,6 +198,8 @@ class MqttClient(Conversation):
         if which == "welcome":
             self._take_welcome(frame)
         elif which == "dismissal":
+            if frame.dismissal.instance not in (0, self._instance):
+                return None
             if frame.dismissal.reason == link.Dismissal.REASON_DENIED:
                 raise RecastError(
                     f"{self._access.url} refused {self.name!r} "

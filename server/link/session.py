@@ -82,6 +82,7 @@ class Session:
         place: counts the clients, in the order in which they came.
         since: the highest number of a message for all when it came.
         connection: of its process, to a broker.
+        former: its processes that another has replaced; the latest.
         up: bytes of its frames.
         down: bytes of the frames written to it, and of what it fetched.
     """
@@ -106,6 +107,7 @@ class Session:
     place: int = 0
     since: int = 0
     connection: int = 0
+    former: deque[int] = field(default_factory=lambda: deque(maxlen=NOTICES_AT_MOST))
     up: int = 0
     down: int = 0
 

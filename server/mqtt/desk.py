@@ -1,22 +1,16 @@
-"""The server's place at the broker: who says what goes into sessions, and what is due goes out.
-
-One thread connects, publishes and connects again; what comes is dealt with in the broker's own.
-"""
+"""What is due to clients goes out through the broker, in one thread that also keeps the line."""
 
 from __future__ import annotations
 
 import logging
 import queue
-import random
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from google.protobuf.message import DecodeError
 
 from protos import link_v1_pb2 as link
 from protos.mqtt import Topics
-from protos.mqtt_broker import Broker, Heard, Lost, Will
 from protos.mqtt_faults import BrokerFaultError
 from recast_core.errors import RecastError
 from server.link.admission import Admission
@@ -26,14 +20,12 @@ from server.link.limits import SECONDS_TO_LOOK
 from server.link.session import RefusedFrameError, Session
 from server.link.sessions import Sessions
 from server.mqtt.intake import Intake, Talk
+from server.mqtt.line import FLUSH_SECONDS, Line, MakeBroker
 from server.mqtt.proof import Proofs
 from server.mqtt.shelf import Shelf
 
 logger = logging.getLogger("recast.link")
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-FLUSH_SECONDS = 5.0
 KEPT_NUMBERS = 1024
-MakeBroker = Callable[[Will, Heard, Lost], Broker]
 
 
 @dataclass(frozen=True)
@@ -44,6 +36,10 @@ class Post:
     number: int
     frame: bytes
     names: Sequence[str]
+
+
+# A client to look after, a post, a body to keep, the end of a connection; None: the end of all.
+Item = str | Post | bytes | BrokerFaultError | None
 
 
 class Desk:
@@ -70,16 +66,14 @@ class Desk:
             proofs: of who joins; ``None`` where the broker's word is all there is.
             own_name: of this server at the broker, which no client may have.
         """
-        self._topics, self._make, self._sessions = topics, make, sessions
-        self._admission = admission
-        self._broker: Broker | None = None
-        self._queue: queue.SimpleQueue[str | Post | bytes | BrokerFaultError | None] = (
-            queue.SimpleQueue()
-        )
-        self._intake = Intake(sessions, admission, proofs, own_name, self._queue.put, self._dismiss)
+        self._topics, self._sessions, self._admission = topics, sessions, admission
+        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        put = self._queue.put
+        self._intake = Intake(sessions, admission, proofs, own_name, put, self._send_away)
+        self._line = Line(topics, make, sessions.session_id, self._intake.take, put)
+        self._shelf = Shelf(topics, bodies)
         self._posted: dict[int, int] = {}
         self._slots: dict[int, int] = {}
-        self._shelf = Shelf(topics, bodies)
         self._opened = threading.Event()
         self._finished = self._stopping = False
         self.fault: RecastError | None = None
@@ -96,15 +90,15 @@ class Desk:
         if self.fault is not None:
             raise self.fault
 
-    def post(self, post: Post) -> None:
-        """Publish once for many; their sessions hold the message already."""
-        self._queue.put(post)
-
     def expect(self, number: int, slot: int) -> None:
         """A post of this number is to come: its sessions need not be sent it one by one."""
         self._posted[number] = slot
         while len(self._posted) > KEPT_NUMBERS:
             del self._posted[next(iter(self._posted))]
+
+    def post(self, post: Post) -> None:
+        """Publish once for many; their sessions hold the message already."""
+        self._queue.put(post)
 
     def offer(self, sha256: bytes) -> None:
         """Have the broker keep a body in chunks."""
@@ -123,11 +117,18 @@ class Desk:
                 try:
                     item = self._queue.get(timeout=SECONDS_TO_LOOK)
                 except queue.Empty:
+                    self._line.check()
                     self._admission.expel_revoked()
                     continue
                 self._do(item)
         except BrokerFaultError as fault:
-            self._give_up(RecastError(str(fault)))
+            text = str(fault)
+            if fault.replaced:
+                text = (
+                    f"another server took the topics {self._topics.base}/…: stop one of them, or "
+                    "give each a path of its own in --mqtt"
+                )
+            self._give_up(RecastError(text))
         except Exception as error:
             logger.exception("the server's talk with the broker failed")
             self._give_up(RecastError(f"the server's talk with the broker failed: {error}"))
@@ -138,113 +139,81 @@ class Desk:
             self._sessions.changed.notify_all()
         self._opened.set()
 
-    def _do(self, item: str | Post | bytes | BrokerFaultError | None) -> None:
-        if isinstance(item, BrokerFaultError):
-            if item.permanent or item.replaced:
-                raise BrokerFaultError(
-                    f"another server took the topics {self._topics.base}/…: stop one of them, or "
-                    "give each a path of its own in --mqtt"
-                    if item.replaced
-                    else str(item)
-                )
-            logger.warning("the broker is gone: %s; connecting again", item)
-            self._connect()
-        elif isinstance(item, Post):
-            self._publish_post(item)
-        elif isinstance(item, bytes):
-            assert self._broker is not None
-            self._shelf.put(self._broker, item)
-        elif item is None:
-            self._leave()
-        else:
-            self._flush(item)
-
-    # Connecting.
+    def _do(self, item: Item) -> None:
+        match item:
+            case BrokerFaultError():
+                if item.permanent or item.replaced:
+                    raise item
+                logger.warning("the broker is gone: %s; connecting again", item)
+                self._connect()
+            case Post():
+                self._publish(item)
+            case bytes():
+                self._shelf.put(self._line.broker, item)
+            case str():
+                self._flush(item)
+            case None:
+                self._leave()
 
     def _connect(self) -> None:
-        """Connect again and again.
+        """Be at the broker; clients hear of it and join, also those that had.
 
         Raises:
-            BrokerFaultError: that does not help.
+            BrokerFaultError: it will not have this server.
         """
-        away = self._presence(link.Serving.STATE_AWAY)
-        failures = 0
-        while True:
-            broker = self._make(
-                Will(self._topics.serving, away, retain=True), self._heard, self._queue.put
-            )
-            try:
-                broker.connect([(self._topics.every_up, 1), (self._topics.everything, 1)])
-                break
-            except BrokerFaultError as fault:
-                if fault.permanent and not self._opened.is_set():
-                    raise
-                wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 20))
-                failures += 1
-                logger.warning("no broker: %s; trying again in %.0f s", fault, max(1, wait))
-                self._opened_or_stop(wait * random.uniform(0.5, 1.0))
-                if self._stopping:
-                    return
-        self._broker = broker
+        if not self._line.connect(self._pause):
+            return
         self._slots.clear()
-        for session in self._sessions.all():
-            # They join again when they hear that this server is here.
-            if session.stream is not None:
-                self._sessions.leave(session, session.stream)
+        self._leave_sessions()
         self._intake.talks.clear()
-        self._shelf.put_again(broker)
-        broker.publish(self._topics.serving, self._presence(link.Serving.STATE_HERE), retain=True)
+        self._shelf.put_again(self._line.broker)
+        self._line.say(link.Serving.STATE_HERE)
         self._opened.set()
 
-    def _opened_or_stop(self, seconds: float) -> None:
-        """Wait, unless this server is to end meanwhile; what else is queued waits too."""
-        kept = []
+    def _pause(self, seconds: float) -> bool:
+        """Wait, and tell whether to go on; what is queued waits too."""
+        kept: list[Item] = []
+        end = time.monotonic() + seconds
         try:
             while True:
-                item = self._queue.get(timeout=seconds)
+                item = self._queue.get(timeout=max(0.0, end - time.monotonic()))
                 if item is None:
                     self._stopping = True
-                    return
+                    return False
                 if not isinstance(item, BrokerFaultError):
                     kept.append(item)
-                seconds = min(seconds, 1.0)
         except queue.Empty:
-            pass
+            return True
         finally:
             for item in kept:
                 self._queue.put(item)
 
-    def _presence(self, state: link.Serving.State) -> bytes:
-        return link.FromServer(
-            session=self._sessions.session_id, serving=link.Serving(state=state)
-        ).SerializeToString()
-
     def _leave(self) -> None:
         self._stopping = True
-        if self._broker is None:
+        if not self._line.there:
             return
-        state = link.Serving.STATE_FINISHED if self._finished else link.Serving.STATE_AWAY
         for slot in self._slots:
-            self._broker.publish(self._topics.all(slot), b"", retain=True)
-        self._shelf.clear(self._broker)
-        self._broker.publish(self._topics.serving, self._presence(state), retain=True)
+            self._line.broker.publish(self._topics.all(slot), b"", retain=True)
+        self._shelf.clear(self._line.broker)
+        serving = link.Serving
+        self._line.say(serving.STATE_FINISHED if self._finished else serving.STATE_AWAY)
+        self._leave_sessions()
+        self._line.leave()
+
+    def _leave_sessions(self) -> None:
         for session in self._sessions.all():
             if session.stream is not None:
                 self._sessions.leave(session, session.stream)
-        self._broker.flush(FLUSH_SECONDS)
-        self._broker.close()
 
-    # What goes out.
-
-    def _publish_post(self, post: Post) -> None:
-        assert self._broker is not None
+    def _publish(self, post: Post) -> None:
         for name in post.names:
             self._flush(name)
             session = self._sessions.get(name)
             if session is not None and session.stream is not None:
                 session.down += len(post.frame)
         self._slots[post.slot] = post.number
-        self._broker.publish(self._topics.all(post.slot), post.frame, retain=True, alias=True)
+        topic = self._topics.all(post.slot)
+        self._line.broker.publish(topic, post.frame, retain=True, alias=True)
 
     def _flush(self, name: str) -> None:
         """Publish what a client is due, if it is there."""
@@ -266,9 +235,8 @@ class Desk:
             if not self._is_posted(talk, number):
                 self._tell(session, frame)
         if stream.refused is not None:
-            self._dismiss(name, stream.refused)
-        elif not self._finished:
-            assert stream.dismissal is not None
+            self._send_away(name, stream.refused)
+        elif stream.dismissal is not None and not self._finished:
             dismissal = link.Dismissal(reason=stream.dismissal)
             self._tell(session, link.FromServer(dismissal=dismissal).SerializeToString())
         self._sessions.leave(session, stream)
@@ -281,34 +249,18 @@ class Desk:
         return number > talk.since or self._slots.get(slot) == number
 
     def _tell(self, session: Session, frame: bytes) -> None:
-        assert self._broker is not None
         session.down += len(frame)
-        self._broker.publish(self._topics.down(session.name), frame, alias=False)
+        self._line.broker.publish(self._topics.down(session.name), frame)
 
-    def _dismiss(self, name: str, error: DeniedError | RefusedFrameError) -> None:
-        reason = getattr(error, "reason", "denied")
-        later = getattr(error, "retry", False)
-        self._sessions.refuse(name, reason, str(error))
-        dismissal = link.Dismissal(
-            reason=link.Dismissal.REASON_LATER if later else link.Dismissal.REASON_DENIED,
-            detail=str(error),
-        )
-        broker = self._broker
-        if broker is not None:
-            frame = link.FromServer(dismissal=dismissal).SerializeToString()
-            broker.publish(self._topics.down(name), frame)
-
-    # What comes in, in the connection's own thread.
-
-    def _heard(self, topic: str, payload: bytes) -> None:
-        head, _, last = topic.rpartition("/")
-        if head == f"{self._topics.base}/up":
-            self._intake.take(last, payload)
-            return
-        # What another server process left with the broker is taken away.
-        try:
-            stale = link.FromServer.FromString(payload).session != self._sessions.session_id
-        except DecodeError:
-            stale = True
-        if stale and payload and topic != self._topics.serving and self._broker is not None:
-            self._broker.publish(topic, b"", retain=True)
+    def _send_away(self, name: str, why: DeniedError | RefusedFrameError | link.Dismissal) -> None:
+        """Tell a client, in any thread, that it may not join or go on."""
+        if not isinstance(why, link.Dismissal):
+            later = getattr(why, "retry", False)
+            self._sessions.refuse(name, getattr(why, "reason", "denied"), str(why))
+            reasons = link.Dismissal
+            why = link.Dismissal(
+                reason=reasons.REASON_LATER if later else reasons.REASON_DENIED, detail=str(why)
+            )
+        if self._line.there:
+            frame = link.FromServer(dismissal=why).SerializeToString()
+            self._line.broker.publish(self._topics.down(name), frame)

@@ -49,7 +49,7 @@ class Intake:
         proofs: Proofs | None,
         own_name: str,
         due: Callable[[str], None],
-        refused: Callable[[str, DeniedError | RefusedFrameError], None],
+        send_away: Callable[[str, DeniedError | RefusedFrameError | link.Dismissal], None],
     ) -> None:
         """Nobody has joined.
 
@@ -59,10 +59,10 @@ class Intake:
             proofs: of who joins; ``None`` where the broker's word is all there is.
             own_name: of the server at the broker, which no client may have.
             due: is told of whom there is something to be published for.
-            refused: is told who may not join, and why.
+            send_away: is told who may not join, and why.
         """
         self._sessions, self._admission, self._proofs = sessions, admission, proofs
-        self._own_name, self._due, self._refused = own_name, due, refused
+        self._own_name, self._due, self._send_away = own_name, due, send_away
         self.talks: dict[str, Talk] = {}
 
     def take(self, name: str, payload: bytes) -> None:
@@ -96,6 +96,10 @@ class Intake:
                 serial = self._proofs.check(name, join, self._sessions.session_id)
             self._admission.admit(name, serial)
             with self._sessions.changed:
+                if self._is_replaced(name, join.instance):
+                    reason = link.Dismissal.REASON_REPLACED
+                    self._send_away(name, link.Dismissal(reason=reason, instance=join.instance))
+                    return
                 session, stream, welcome = self._sessions.join(
                     name, serial, join, lambda: self._due(name)
                 )
@@ -108,14 +112,27 @@ class Intake:
         except RefusedFrameError as error:
             # A Join that the broker delivers twice is no reason to send anybody away.
             if error.reason != "overtaken":
-                self._refused(name, error)
+                self._send_away(name, error)
             return
         except DeniedError as error:
-            self._refused(name, error)
+            self._send_away(name, error)
             return
         text = "client %s joined through the broker (node %d)"
         self._sessions.hush.log(logging.INFO, name, text, name, session.node)
         self._due(name)
+
+    def _is_replaced(self, name: str, instance: int) -> bool:
+        """Whether another process has joined since: two of one name would end each other for ever.
+
+        Not every broker tells a client why it is cut off.
+        """
+        session = self._sessions.get(name)
+        if session is None or session.instance in (0, instance):
+            return False
+        if instance in session.former:
+            return True
+        session.former.append(session.instance)
+        return False
 
     def _away(self, name: str, away: link.Away) -> None:
         session = self._sessions.get(name)
