@@ -12,6 +12,10 @@ class Backoff:
         self._first, self._longest = first, longest
         self._failures = 0
 
+    def another(self) -> Backoff:
+        """One of the same waits, which counts failures of something else."""
+        return Backoff(self._first, self._longest)
+
     def reset(self) -> None:
         """A connection has worked."""
         self._failures = 0

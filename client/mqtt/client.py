@@ -13,8 +13,9 @@ from client.link.application import LocalApp
 from client.link.aside import aside
 from client.link.backoff import Backoff
 from client.link.conversation import Conversation
-from client.link.fetch import InterruptedFetchError, PartFile
+from client.link.fetch import PartFile
 from client.mqtt.access import ClientAccess
+from client.mqtt.chunks import Chunks
 from protos import link_v1_pb2 as link
 from protos.mqtt import BODY_CHUNK, Topics
 from protos.mqtt_broker import Broker, Will
@@ -24,7 +25,7 @@ from recast_core.text import plain
 
 logger = logging.getLogger("recast.link")
 WELCOME_SECONDS = 30.0
-CHUNK_SECONDS = 60.0
+SECONDS_ALONE = 6.0
 # A broker that worked may refuse for a moment, as while its files are changed.
 PATIENCE = 5
 Event = tuple[str, bytes] | BrokerFaultError
@@ -59,12 +60,13 @@ class MqttClient(Conversation):
         self._serving, self._talking = 0, False
         self._place = self._since = 0
         self._posts: dict[int, link.FromServer] = {}
-        self._chunks: dict[str, asyncio.Future[bytes]] = {}
         self._worked = False
         self._failures = 0
+        # The broker is there, the server comes and goes: each is waited for by itself.
+        self._joining = self._backoff.another()
 
     def _begin(self) -> None:
-        self._here = asyncio.Event()
+        self._chunks = Chunks()
 
     async def _connect(self) -> link.Dismissal.Reason | None:
         """One connection to the broker; the reason if the server sent this client away for one."""
@@ -91,8 +93,9 @@ class MqttClient(Conversation):
         except BrokerFaultError as fault:
             self._complain(fault)
             return None
+        self._backoff.reset()
         self._broker = broker
-        self._here.set()
+        self._chunks.begin(broker)
         sender = asyncio.create_task(self._send())
         try:
             return await self._talk(events)
@@ -104,10 +107,8 @@ class MqttClient(Conversation):
         finally:
             sender.cancel()
             self._stop_talking()
-            self._here.clear()
+            self._chunks.end()
             self._broker = None
-            for waiting in self._chunks.values():
-                waiting.cancel()
             # Aside, for nobody waits for a network that is gone.
             asyncio.get_running_loop().run_in_executor(None, lambda: broker.close(will=True))
 
@@ -146,10 +147,7 @@ class MqttClient(Conversation):
             if isinstance(event, BrokerFaultError):
                 raise event
             topic, payload = event
-            waiting = self._chunks.get(topic)
-            if waiting is not None:
-                if not waiting.done():
-                    waiting.set_result(payload)
+            if self._chunks.take(topic, payload):
                 continue
             try:
                 frame = link.FromServer.FromString(payload)
@@ -170,7 +168,7 @@ class MqttClient(Conversation):
         """Seconds to wait for what comes next."""
         if self._talking:
             return None
-        return WELCOME_SECONDS if self._serving else CHUNK_SECONDS / 10
+        return WELCOME_SECONDS if self._serving else SECONDS_ALONE
 
     async def _take_presence(self, frame: link.FromServer) -> link.Dismissal.Reason | None:
         """The server came, went, or has finished."""
@@ -179,7 +177,7 @@ class MqttClient(Conversation):
             self._stop_talking()
             if not first:
                 # All clients hear of it at once.
-                await asyncio.sleep(self._backoff.next())
+                await asyncio.sleep(self._joining.next())
             self._serving = frame.session
             self._ask_to_join()
             return None
@@ -209,7 +207,7 @@ class MqttClient(Conversation):
             if frame.dismissal.reason == link.Dismissal.REASON_LATER:
                 logger.warning("the server says: %s", plain(frame.dismissal.detail, 200))
                 self._stop_talking()
-                await asyncio.sleep(self._backoff.next())
+                await asyncio.sleep(self._joining.next())
                 self._ask_to_join()
                 return None
             return frame.dismissal.reason
@@ -233,7 +231,7 @@ class MqttClient(Conversation):
             self._ask_to_join()
             return
         self._place, self._since = welcome.place, welcome.since
-        self._backoff.reset()
+        self._joining.reset()
         self._worked, self._failures = True, 0
         self._talking = True
         self._heard("connected")
@@ -282,25 +280,7 @@ class MqttClient(Conversation):
     async def _bring(self, part: PartFile, reference: link.Reference) -> bytes:
         """A body, chunk by chunk from where an earlier attempt stopped."""
         while part.offset < part.size:
-            await self._here.wait()
             chunk, skip = divmod(part.offset, BODY_CHUNK)
-            content = await self._chunk(self._topics.body(reference.sha256, chunk))
+            content = await self._chunks.get(self._topics.body(reference.sha256, chunk))
             part.append(content[skip : skip + part.size - part.offset])
         return part.finish()
-
-    async def _chunk(self, topic: str) -> bytes:
-        broker = self._broker
-        if broker is None:
-            raise InterruptedFetchError
-        waiting = self._chunks[topic] = self._loop.create_future()
-        broker.subscribe(topic)
-        try:
-            return await asyncio.wait_for(waiting, CHUNK_SECONDS)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if self._broker is broker and isinstance(error, asyncio.CancelledError):
-                raise
-            raise InterruptedFetchError(": the broker has no more of it yet") from error
-        finally:
-            del self._chunks[topic]
-            if self._broker is broker:
-                broker.unsubscribe(topic)

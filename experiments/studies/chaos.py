@@ -14,47 +14,30 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import random
-import signal
 import socket
 import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from sklearn.datasets import load_digits
 
-import client.app  # noqa: F401 - a life begins with everything imported
-import experiments.command.join
-import experiments.command.serve  # noqa: F401
-import server.app  # noqa: F401
 from experiments.command import certs
-from experiments.command.cli import main as recast
+from experiments.studies.lives import killed, started
 from recast_core.privacy.accountant import Accountant, Mechanism
 
-FORK = multiprocessing.get_context("fork")
 ROUNDS = "SELECT task, round, clients, hex(coefficients) FROM rounds ORDER BY task, round"
 SPENT = "SELECT epsilon FROM privacy ORDER BY id"
 TRAIN, TEST = 60, 30
 # Nobody waits longer for a process that should have ended.
 PATIENCE = 300.0
-
-
-def life(arguments: Sequence[str], log: Path) -> None:
-    """What a forked process does: the command, as if it had been started."""
-    os.setsid()
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    sys.argv = ["recast", *arguments]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    recast()
 
 
 @dataclass
@@ -73,6 +56,8 @@ class Site:
     options: Sequence[str]
     rounds: int
     port: int = 0
+    # Whom it befalls, each as often as it is named here.
+    kinds: ClassVar[Sequence[str]] = ("server", "client", "client")
 
     def prepare(self) -> None:
         """Write images and certificates."""
@@ -98,7 +83,7 @@ class Site:
     def serve(self, run: str) -> multiprocessing.process.BaseProcess:
         """A server of the run in this folder."""
         arguments = [
-            *("serve", "--listen", f"127.0.0.1:{self.port}", "--certs", str(self.root / "certs")),
+            *("serve", *self.listening(), "--certs", str(self.root / "certs")),
             *("--clients", str(len(self.names)), "--tasks", "digits", "--epochs", "1"),
             *("--rounds", str(self.rounds), "--device", "cpu", "--run-dir", str(self.root / run)),
             *self.options,
@@ -108,11 +93,23 @@ class Site:
     def join(self, name: str, run: str) -> multiprocessing.process.BaseProcess:
         """A client that takes part in it."""
         arguments = [
-            *("join", f"localhost:{self.port}", "--name", name, "--device", "cpu"),
+            *("join", *self.joining(), "--name", name, "--device", "cpu"),
             *("--certs", str(self.root / "certs"), "--data", str(self.root / name)),
             *("--cache", str(self.root / f"{run}-{name}")),
         ]
         return started(arguments, self.root / f"{run}-{name}.log")
+
+    def listening(self) -> Sequence[str]:
+        """Where a server is to be."""
+        return "--listen", f"127.0.0.1:{self.port}"
+
+    def joining(self) -> Sequence[str]:
+        """Where a client finds it."""
+        return (f"localhost:{self.port}",)
+
+    def befall(self, what: str) -> None:
+        """Kill and start again what is neither server nor client."""
+        raise NotImplementedError(what)
 
     def read(self, run: str, query: str) -> list[tuple[object, ...]]:
         """Rows of the run's registry; none where it is not there yet."""
@@ -128,19 +125,6 @@ class Site:
     def finished(self, run: str) -> bool:
         """Whether the run has come to its end."""
         return self.read(run, "SELECT status FROM runs ORDER BY id DESC LIMIT 1") == [("finished",)]
-
-
-def started(arguments: list[str], log: Path) -> multiprocessing.process.BaseProcess:
-    """A process of its own."""
-    process = FORK.Process(target=life, args=(arguments, log), daemon=True)
-    process.start()
-    return process
-
-
-def killed(process: multiprocessing.process.BaseProcess) -> None:
-    """End a process as a power cut would."""
-    process.kill()
-    process.join()
 
 
 @dataclass
@@ -193,12 +177,12 @@ def chaos(site: Site, kills: int, seconds: float, dice: random.Random) -> dict[s
     watch, run, began = Watch(site, "chaos"), "chaos", time.monotonic()
     server = site.serve(run)
     clients = {name: site.join(name, run) for name in site.names}
-    count = {"server": 0, "client": 0}
+    count = dict.fromkeys(site.kinds, 0)
     while sum(count.values()) < kills and time.monotonic() - began < seconds:
         if site.finished(run):
             break
         time.sleep(dice.choice([0.1, 0.3, 1.0, 2.0, 4.0]) * dice.random())
-        what = dice.choice(["server", "client", "client"])
+        what = dice.choice(site.kinds)
         if what == "server":
             if dice.random() < 0.6:  # most have begun to work
                 before, ends = watch.look("before a kill"), time.monotonic() + 60
@@ -207,6 +191,8 @@ def chaos(site: Site, kills: int, seconds: float, dice: random.Random) -> dict[s
             killed(server)
             watch.look("after the server's end")
             server = site.serve(run)
+        elif what != "client":
+            site.befall(what)
         else:
             name = dice.choice(list(clients))
             killed(clients[name])
@@ -265,9 +251,9 @@ def compared(site: Site) -> dict[str, object]:
     }
 
 
-def main() -> int:
+def main(make: Callable[..., Site] = Site, description: str | None = __doc__) -> int:
     """Print one line of JSON; 1 where something was lost."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--kills", type=int, default=70)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=60)
@@ -277,7 +263,7 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recast-chaos-") as folder:
         names = [f"edge-{number}" for number in range(1, given.clients + 1)]
-        site = Site(Path(folder), names, given.options, given.rounds)
+        site = make(Path(folder), names, given.options, given.rounds)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             site.port = free.getsockname()[1]
