@@ -58,6 +58,10 @@ SKIPPED: dict[str, str] = {
     "export ": "a setting of the shell",
     "python -m experiments.studies.paper": "downloads: tests/experiments/studies/test_paper.py",
     "systemctl": "a service manager",
+    "mosquitto ": "a service: tests/experiments/mqtt",
+    "recast serve --mqtt": "a broker: tests/experiments/measure/test_measure_mqtt.py",
+    "recast join --mqtt": "a broker: tests/experiments/measure/test_measure_mqtt.py",
+    "python -m experiments.studies.chaos_mqtt": "tests/experiments/studies/test_chaos_mqtt.py",
 }
 if not torch.cuda.is_available():
     SKIPPED["recast simulate --bf16"] = NEEDS_GPU
