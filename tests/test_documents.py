@@ -48,6 +48,7 @@ ADDED = {
 }
 NEEDS_GPU = "a GPU"
 SKIPPED: dict[str, str] = {
+    "recast simulate --ray": "a Ray cluster; tests/experiments/engines/test_crew.py has one",
     ".venv/bin/python -m pytest": "this very test suite",
     ".venv/bin/recast simulate": "run below, by the recast of this environment",
     "flwr federation": "a running SuperLink: tests/experiments/deployment",

@@ -23,6 +23,18 @@ from recast_core.errors import RecastError
 )
 @click.option("--bf16", is_flag=True, help="Folded: products in bfloat16; close, not equal.")
 @click.option("--compile", "compiled", is_flag=True, help="Folded: torch.compile the model.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Folded: processes that share the clients, on a GPU each where there are several.",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    default="",
+    help="Folded: workers on the Ray cluster at this address. With --workers RAY_ADDRESS counts.",
+)
 @options.fleet
 @options.log
 @options.settings
@@ -33,6 +45,8 @@ def simulate(
     engine: str,
     bf16: bool,
     compiled: bool,
+    workers: int,
+    ray: str,
     log: tuple[str, ...] = (),
     json_path: Path | None = None,
     **values: Any,
@@ -52,7 +66,9 @@ def simulate(
     told = {name: values.pop(name) for name in options.FLEET if name in values}
     fleet = Fleet(**told) if told else None
     settings = Settings.from_mapping(values)
-    people = Population(clients, engine, fleet, bf16, compiled)
+    if workers and not ray:
+        ray = os.environ.get("RAY_ADDRESS", "")
+    people = Population(clients, engine, fleet, bf16, compiled, workers, ray)
     report_file.report(json_path, lambda: run(settings, people, open_logs(log)))
 
 

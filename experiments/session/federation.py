@@ -25,7 +25,7 @@ from server.prepare import bank_path
 
 _FLEET = tuple(field.name for field in fields(Fleet))
 # Of ``Federation.simulate``.
-OPTIONS = (*_FLEET, "bf16", "compiled")
+OPTIONS = (*_FLEET, "bf16", "compiled", "workers", "ray")
 Tasks = str | Sequence[str] | Mapping[str, str]
 
 
@@ -85,8 +85,8 @@ class Federation:
             clients: how many.
             engine: ``folded``, ``sequential`` or ``ray``.
             progress: show how far it is; where ``None``, on a terminal and in a notebook.
-            options: ``bf16``, ``compiled``, and what befalls the clients: ``availability``,
-                ``drop_out``, ``stragglers``, ``round_limit``, ``radio``.
+            options: ``bf16``, ``compiled``, ``workers``, ``ray``, and what befalls the clients:
+                ``availability``, ``drop_out``, ``stragglers``, ``round_limit``, ``radio``.
 
         Raises:
             RecastError: settings that cannot run. Finished rounds stay in the registry.
@@ -95,10 +95,11 @@ class Federation:
         fleet = {name: options.pop(name) for name in _FLEET if name in options}
         people = Population(clients, engine, Fleet(**fleet) if fleet else None, **options)
         people.check()
-        if engine == "ray" and self._travelling:
+        if (engine == "ray" or people.several) and self._travelling:
+            who = "Ray's workers" if engine == "ray" or people.ray else "other processes"
             raise RecastError(
-                f"{self._travelling[0]} is an object, which Ray's workers lack: put it into a "
-                "plug-in (RECAST_PLUGINS), or use engine folded"
+                f"{self._travelling[0]} is an object, which {who} lack: put it into a "
+                "plug-in (RECAST_PLUGINS), or use engine folded without workers"
             )
         settings, callbacks = self._ready()
         with shown(len(parse_tasks(settings.tasks)), progress) as view:

@@ -19,6 +19,8 @@ from flwr.serverapp import Grid
 from client.app import app as client_app
 from client.data import known_classes, load_dataset, parse_scheme, parse_tasks, partition
 from client.learners import pick_device
+from experiments.engines.crew import crew_for
+from experiments.engines.crew.grid import CrewGrid
 from experiments.engines.fleet import Fleet
 from experiments.engines.fleet_grid import FleetGrid
 from experiments.engines.folded import FoldedGrid, FoldedOptions
@@ -63,6 +65,8 @@ class Population:
         fleet: what befalls them; ``None`` for nothing.
         bf16: products of the folded engine in bfloat16.
         compiled: ``torch.compile`` its model.
+        workers: processes that share its work; 0 for this one, or on a cluster what is there.
+        ray: address of a Ray cluster whose workers share it; "" for none.
     """
 
     clients: int = 20
@@ -70,6 +74,13 @@ class Population:
     fleet: Fleet | None = None
     bf16: bool = False
     compiled: bool = False
+    workers: int = 0
+    ray: str = ""
+
+    @property
+    def several(self) -> bool:
+        """Whether other processes do the work."""
+        return bool(self.workers or self.ray)
 
     def check(self) -> None:
         """Refuse what no simulation can be.
@@ -91,6 +102,10 @@ class Population:
             raise RecastError("a fleet on engine ray: use --engine folded or sequential")
         if (self.bf16 or self.compiled) and self.engine != "folded":
             raise RecastError(f"--bf16 and --compile on engine {self.engine}: use --engine folded")
+        if self.workers < 0:
+            raise RecastError(f"{self.workers} workers: give at least 1")
+        if self.several and self.engine != "folded":
+            raise RecastError(f"--workers and --ray on engine {self.engine}: use --engine folded")
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,13 @@ def _grid(
         stack.enter_context(server_identity())
         if people.engine == "folded":
             options = FoldedOptions(half=people.bf16, compiled=people.compiled)
+            if people.several:
+                crew = stack.enter_context(
+                    crew_for(people.workers, people.ray, settings, options, people.clients)
+                )
+                grid = CrewGrid(people.clients, settings, crew, answered)
+                yield stack.enter_context(grid)
+                return
             yield stack.enter_context(FoldedGrid(people.clients, settings, answered, options))
         else:
             caches = stack.enter_context(_caches())

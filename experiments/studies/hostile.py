@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from flwr.app import Message
 from torch import Tensor
 
@@ -121,15 +120,13 @@ class HostileGrid(FoldedGrid):
 
     def _spoil(self, source: str) -> None:
         task = self.held.images(source)
-        nodes = list(task.nodes)
         assert self._attack.spoil is not None
         for number in range(self._count):
-            mine = nodes[number]
+            mine = task.node(number)
             labels, images = mine.labels.clone(), task.images[mine.learn]
             self._attack.spoil(labels, images)
             task.images[mine.learn] = images
-            nodes[number] = replace(mine, labels=labels, local_classes=len(torch.unique(labels)))
-        task.nodes = nodes
+            task.relabel(number, labels)
 
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
         """Replies; those of hostile clients are what the attack makes of them."""

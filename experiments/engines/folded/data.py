@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.data import UNLABELLED, known_labels, load_dataset, parse_task, shares
@@ -22,6 +23,7 @@ class NodeRows:
 
     Attributes:
         task: whose images they are.
+        number: of the node, from 0.
         learn: int64 ``[n]`` rows of the training images that have a label.
         labels: int64 ``[n]``, global class ids.
         all_rows: int64 ``[N]`` rows of the training images, with and without a label.
@@ -33,6 +35,7 @@ class NodeRows:
     """
 
     task: TaskImages
+    number: int
     learn: Tensor
     labels: Tensor
     all_rows: Tensor
@@ -75,6 +78,33 @@ class NodeRows:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Who has which images of a task, as one table: a million nodes are a few arrays.
+
+    Attributes:
+        rows: int64 ``[R]``, training images, node by node.
+        ends: int64 ``[J + 1]``, where each node's begin and end.
+        labels: int64 ``[R]``, ``UNLABELLED`` for none.
+        judge: int64 ``[M]``, rows of test images, node by node.
+        judge_ends: int64 ``[J + 1]``.
+        judge_labels: int64 ``[M]``.
+        local_classes: int64 ``[J]``, classes among a node's labels.
+    """
+
+    rows: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    judge: NDArray[np.int64]
+    judge_ends: NDArray[np.int64]
+    judge_labels: NDArray[np.int64]
+    local_classes: NDArray[np.int64]
+
+    def arrays(self) -> dict[str, NDArray[np.int64]]:
+        """All of it, by name: ``Division(**arrays)`` is the same."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
 @dataclass(eq=False)
 class TaskImages:
     """A task's images and who has which.
@@ -82,7 +112,7 @@ class TaskImages:
     Attributes:
         images: uint8, training images and then test images.
         class_names: what labels count in, as the data's source has it.
-        nodes: by partition number.
+        division: who has which.
         store: the images on the device, for the model that was last used.
         head_only: features at the bank's start by row, NaN where not computed yet.
         source: DATA specification.
@@ -90,11 +120,48 @@ class TaskImages:
 
     images: Tensor
     class_names: Names
-    nodes: Sequence[NodeRows] = ()
+    division: Division
     store: ImageStore | None = None
     head_only: Tensor | None = None
     source: str = ""
     _of: object = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._table = {name: torch.from_numpy(one) for name, one in self.division.arrays().items()}
+        self._ends = self.division.ends.tolist()
+        self._judge_ends = self.division.judge_ends.tolist()
+        self._complete = bool((self.division.labels != UNLABELLED).all())
+
+    def node(self, number: int) -> NodeRows:
+        """The share of a node, from 0: made anew each time, of slices."""
+        table = self._table
+        mine = slice(self._ends[number], self._ends[number + 1])
+        tests = slice(self._judge_ends[number], self._judge_ends[number + 1])
+        rows, labels = table["rows"][mine], table["labels"][mine]
+        labelled = labels != UNLABELLED
+        return NodeRows(
+            self,
+            number,
+            learn=rows if self._complete else rows[labelled],
+            labels=labels if self._complete else labels[labelled],
+            all_rows=rows,
+            labelled=labelled,
+            judge=table["judge"][tests],
+            judge_labels=table["judge_labels"][tests],
+            local_classes=int(self.division.local_classes[number]),
+            class_names=self.class_names,
+        )
+
+    def relabel(self, number: int, labels: Tensor) -> None:
+        """Give a node's labelled images other labels, int64 ``[n]``."""
+        mine = slice(self._ends[number], self._ends[number + 1])
+        own = self._table["labels"][mine]
+        own[own != UNLABELLED] = labels
+        self.division.local_classes[number] = len(labels.unique())
+
+    def weigh(self, number: int) -> int:
+        """How many images a node has."""
+        return int(self._ends[number + 1] - self._ends[number])
 
     def on(self, model: object, make: Callable[[Tensor], ImageStore]) -> ImageStore:
         """The store for ``model``, as ``make`` makes it of the images; any other's is forgotten."""
@@ -125,25 +192,32 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
     dataset = load_dataset(parse_task(source), size, skip_unreadable=settings.skip_unreadable)
     learn, judge = shares(dataset, nodes, settings.partition, settings.seed)
     known = known_labels(dataset, settings.labels, settings.seed)
-    judge_labels = torch.from_numpy(dataset.y_test)
+    rows, ends = _flat(learn)
+    tests, judge_ends = _flat(judge)
+    labels = known[rows]
+    division = Division(
+        rows=rows,
+        ends=ends,
+        labels=labels,
+        judge=tests + len(dataset.y_train),
+        judge_ends=judge_ends,
+        judge_labels=dataset.y_test[tests],
+        local_classes=_classes_of_each(labels, ends),
+    )
     images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
-    task = TaskImages(images, dataset.classes, source=source)
-    nodes_rows = []
-    for mine, held_out in zip(learn, judge, strict=True):
-        test, labelled = torch.from_numpy(held_out), known[mine] != UNLABELLED
-        labels, rows = known[mine][labelled], torch.from_numpy(mine.copy())
-        nodes_rows.append(
-            NodeRows(
-                task,
-                learn=rows if labelled.all() else rows[torch.from_numpy(labelled)],
-                labels=torch.from_numpy(labels),
-                all_rows=rows,
-                labelled=torch.from_numpy(labelled),
-                judge=test + len(dataset.y_train),
-                judge_labels=judge_labels[test],
-                local_classes=len(np.unique(labels)),
-                class_names=dataset.classes,
-            )
-        )
-    task.nodes = nodes_rows
-    return task
+    return TaskImages(images, dataset.classes, division, source=source)
+
+
+def _flat(parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The parts one after another, and where each begins and ends."""
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return np.concatenate([*parts, np.empty(0, np.int64)]), ends
+
+
+def _classes_of_each(labels: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes occur among each node's labels."""
+    owner = np.repeat(np.arange(len(ends) - 1), np.diff(ends))[labels != UNLABELLED]
+    there = labels[labels != UNLABELLED]
+    pairs = np.unique(owner * (int(there.max(initial=0)) + 1) + there)
+    counts = np.bincount(pairs // (int(there.max(initial=0)) + 1), minlength=len(ends) - 1)
+    return counts.astype(np.int64)

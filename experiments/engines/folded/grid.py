@@ -10,9 +10,10 @@ from flwr.app import Message
 
 from client.answer import answer
 from client.asked import Asked
-from client.turn import take
+from client.turn import Engine, take
+from experiments.engines.folded.data import NodeRows
 from experiments.engines.folded.garbage import Settled
-from experiments.engines.folded.models import FoldedOptions
+from experiments.engines.folded.models import FoldedModel, FoldedOptions
 from experiments.engines.folded.nodes import Held, SimulatedNode
 from experiments.engines.folded.together import TimeSplit, Together
 from experiments.engines.local import LocalGrid
@@ -20,7 +21,6 @@ from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.settings import Settings
 from recast_core.start import Start
-from server.exchange.traffic import GREETINGS
 
 
 class FoldedGrid(LocalGrid):
@@ -40,10 +40,19 @@ class FoldedGrid(LocalGrid):
         settings: Settings,
         answered: Callable[[], None] = lambda: None,
         options: FoldedOptions | None = None,
+        elsewhere: Callable[[bytes, bytes, str], None] | None = None,
     ) -> None:
-        """Prepare ``clients`` nodes; ``answered`` is called once for each reply."""
+        """Prepare ``clients`` nodes.
+
+        Args:
+            clients: how many.
+            settings: of the run.
+            answered: called once for each reply.
+            options: how they train.
+            elsewhere: see ``Held``, for grids whose ``engine`` works elsewhere.
+        """
         super().__init__(clients, answered)
-        self.held = Held(clients, settings, options or FoldedOptions())
+        self.held = Held(clients, settings, options or FoldedOptions(), elsewhere)
         self.time = TimeSplit()
         self._settled: Settled | None = None
         self._nodes = [SimulatedNode(number, self.held) for number in range(clients)]
@@ -86,6 +95,10 @@ class FoldedGrid(LocalGrid):
         for index, message in enumerate(messages):
             yield Message(to_content(bodies[index].SerializeToString()), reply_to=message)
 
+    def engine(self, finished: Callable[[int], None]) -> Engine[FoldedModel, NodeRows]:
+        """Who does the work; ``finished`` is told how many clients are done while others train."""
+        return Together(self.time, finished)
+
     def _take(self, asked: Asked, nodes: Sequence[SimulatedNode]) -> list[pb.ToServer]:
         left = len(nodes)
 
@@ -96,10 +109,10 @@ class FoldedGrid(LocalGrid):
                 self._answered()
 
         turns = [answer(asked, node) for node in nodes]
-        replies = take(turns, Together(self.time, finished))
+        replies = take(turns, self.engine(finished))
         finished(left)
         return replies
 
 
 def _greets(message: Message) -> bool:
-    return message.metadata.message_type in GREETINGS
+    return message.metadata.message_type.startswith("query.")

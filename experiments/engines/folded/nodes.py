@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -28,8 +28,24 @@ class Held:
         tasks: images by the task's source.
     """
 
-    def __init__(self, clients: int, settings: Settings, options: FoldedOptions) -> None:
+    def __init__(
+        self,
+        clients: int,
+        settings: Settings,
+        options: FoldedOptions,
+        elsewhere: Callable[[bytes, bytes, str], None] | None = None,
+    ) -> None:
+        """Hold nothing yet.
+
+        Args:
+            clients: how many there are.
+            settings: of the run.
+            options: how models train.
+            elsewhere: where others do the work: is told the identity of each start that is kept,
+                and its bank's bytes, or else its method.
+        """
         self.settings = settings
+        self._elsewhere = elsewhere
         self.tasks: dict[str, TaskImages] = {}
         self.clients = clients
         self._options = options
@@ -49,13 +65,28 @@ class Held:
         if self._received != (content, sha256):
             self._banks[sha256] = verified(content, sha256)
             self._received = content, sha256
+            if self._elsewhere is not None:
+                self._elsewhere(sha256, content, "")
 
     def keep(self, start: Start, method: str) -> None:
         """Keep what was made here: a method's start, or a bank if ``method`` is ""."""
         if method:
-            self._methods[start.sha256] = method
+            self.learn_by(start.sha256, method)
         elif start.sha256 not in self._banks:
             self.receive(start.to_bytes(), start.sha256)
+
+    def learn_by(self, sha256: bytes, method: str) -> None:
+        """Know the method whose start has this identity."""
+        if self._methods.get(sha256) != method and self._elsewhere is not None:
+            self._elsewhere(sha256, b"", method)
+        self._methods[sha256] = method
+
+    def hold(self, images: TaskImages) -> None:
+        """Hold a task's images, in place of what they were in other rounds."""
+        name = images.source.partition("=")[0]
+        for other in [known for known in self.tasks if known.partition("=")[0] == name]:
+            del self.tasks[other]
+        self.tasks[images.source] = images
 
     def images(self, source: str) -> TaskImages:
         """The images of a task, divided among all nodes.
@@ -64,12 +95,8 @@ class Held:
             RecastError: they cannot be read or divided.
         """
         if source not in self.tasks:
-            # What a task's images were in other rounds is not looked at again soon.
-            name = source.partition("=")[0]
-            for other in [known for known in self.tasks if known.partition("=")[0] == name]:
-                del self.tasks[other]
             size = preprocess_of(self.settings.backbone).size
-            self.tasks[source] = load_task(source, size, self.clients, self.settings)
+            self.hold(load_task(source, size, self.clients, self.settings))
         return self.tasks[source]
 
     def model(self, sha256: bytes) -> FoldedModel:
@@ -83,10 +110,13 @@ class Held:
         return self._model
 
     def _make(self, sha256: bytes) -> FoldedModel:
+        settings = self.settings
+        if self._elsewhere is not None:  # only its start and its head are looked at here
+            settings = replace(settings, device="cpu")
         if sha256 in self._methods:
-            learner = learner_with(self.settings, self._methods[sha256])
+            learner = learner_with(settings, self._methods[sha256])
             return FoldedMethod(learner, self._options, self._workers)
-        split, preprocess = attached_to(self.settings, self._banks[sha256])
+        split, preprocess = attached_to(settings, self._banks[sha256])
         return FoldedBank(split, preprocess, self._options, self._workers)
 
 
@@ -168,7 +198,7 @@ class SimulatedNode:
         if not task.source:
             return None
         spec = at_round(parse_task(task.source), round_, self.settings.rounds)
-        mine = self.held.images(str(spec)).nodes[self.number]
+        mine = self.held.images(str(spec)).node(self.number)
         return mine.in_task_ids(tuple(task.classes))
 
     def lacks(self, task: pb.Task) -> str:

@@ -292,7 +292,8 @@ def test_no_file_is_written_and_images_are_held_once(
     talk.say(pb.ToClient(train=talk.broadcast()))
     assert isinstance(talk.grid, FoldedGrid)
     (first, _) = talk.grid.held.tasks.values()
-    rows = torch.cat([part for n in first.nodes for part in (n.learn, n.judge)])
+    nodes = [first.node(number) for number in range(CLIENTS)]
+    rows = torch.cat([part for n in nodes for part in (n.learn, n.judge)])
     assert sorted(rows.tolist()) == list(range(len(first.images)))
     assert not list(tmp_path.iterdir())
 
