@@ -19,6 +19,9 @@ class CrewError(Exception):
     """Workers cannot go on: no client's fault, so that it ends the run and refuses nobody."""
 
 
+# What torch, oneDNN and Python say where memory runs out, in exceptions of no class of their own.
+_SHORT = ("allocate memory", "out of memory", "could not create a", "start new thread")
+
 # A parcel whose worker was lost so often takes its workers with it.
 TRIES = 3
 
@@ -108,10 +111,4 @@ def lost_too_often(count: int, how: str) -> CrewError:
 
 def short_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out: torch's allocator has none of its own."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or "allocate memory" in text
-        or "out of memory" in text
-        or "start new thread" in text
-    )
+    return isinstance(error, MemoryError) or any(said in str(error) for said in _SHORT)

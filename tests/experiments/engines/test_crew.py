@@ -126,18 +126,18 @@ def test_an_address_without_a_cluster_is_one_line(settings: Settings) -> None:
 def test_a_worker_without_memory_ends_the_run_in_one_line(
     settings: Settings, tmp_path: Path
 ) -> None:
-    with closing(crew_of(1, settings)) as crew:
+    with closing(crew_of(1, settings, 2)) as crew:
         small = replace(settings, rounds=1, batch=1)
-        learned(CrewGrid(CLIENTS, small, crew), small, tmp_path / "small")
+        learned(CrewGrid(2, small, crew), small, tmp_path / "small")
         [pid] = crew.processes
-        room = (int(Path(f"/proc/{pid}/statm").read_text().split()[0]) << 12) + (48 << 20)
+        room = (int(Path(f"/proc/{pid}/statm").read_text().split()[0]) << 12) + (128 << 20)
         resource.prlimit(pid, resource.RLIMIT_AS, (room, room))
-        large = replace(settings, rounds=1, batch=256)
+        large = replace(settings, rounds=1, batch=1024)
         with pytest.raises(RecastError, match="ran out of memory: use fewer --workers") as caught:
-            learned(CrewGrid(CLIENTS, large, crew), large, tmp_path / "large")
+            learned(CrewGrid(2, large, crew), large, tmp_path / "large")
         assert "\n" not in str(caught.value)
         # It was replaced, and the crew is as good as new.
-        learned(CrewGrid(CLIENTS, large, crew), large, tmp_path / "again")
+        learned(CrewGrid(2, large, crew), large, tmp_path / "again")
 
 
 def test_shares_are_neighbours_of_equal_weight() -> None:
