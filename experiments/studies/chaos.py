@@ -80,24 +80,30 @@ class Site:
             )
         certs.init(self.root / "certs", ["localhost"], self.names, force=False)
 
-    def serve(self, run: str) -> multiprocessing.process.BaseProcess:
+    def serve_command(self, run: str) -> list[str]:
         """A server of the run in this folder."""
-        arguments = [
+        return [
             *("serve", *self.listening(), "--certs", str(self.root / "certs")),
             *("--clients", str(len(self.names)), "--tasks", "digits", "--epochs", "1"),
             *("--rounds", str(self.rounds), "--device", "cpu", "--run-dir", str(self.root / run)),
             *self.options,
         ]
-        return started(arguments, self.root / f"{run}-server.log")
 
-    def join(self, name: str, run: str) -> multiprocessing.process.BaseProcess:
+    def join_command(self, name: str, run: str) -> list[str]:
         """A client that takes part in it."""
-        arguments = [
+        return [
             *("join", *self.joining(), "--name", name, "--device", "cpu"),
             *("--certs", str(self.root / "certs"), "--data", str(self.root / name)),
             *("--cache", str(self.root / f"{run}-{name}")),
         ]
-        return started(arguments, self.root / f"{run}-{name}.log")
+
+    def serve(self, run: str) -> multiprocessing.process.BaseProcess:
+        """A server of the run in this folder."""
+        return started(self.serve_command(run), self.root / f"{run}-server.log")
+
+    def join(self, name: str, run: str) -> multiprocessing.process.BaseProcess:
+        """A client that takes part in it."""
+        return started(self.join_command(name, run), self.root / f"{run}-{name}.log")
 
     def listening(self) -> Sequence[str]:
         """Where a server is to be."""

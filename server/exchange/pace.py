@@ -11,7 +11,9 @@ from statistics import median
 LEAST_SECONDS = 20.0
 # The same where nobody has answered yet, but others have been asked the same before. A greeting is
 # repeated without harm; a round that nobody answers may be the network's doing.
-LEAST_ALONE = {"query.hello": 3.0, "query.bank": 5.0}
+LEAST_ALONE = {"query.hello": 2.0, "query.bank": 5.0}
+# How many times as long as others took a newcomer may let them wait: they could be at work.
+GREETING_LAG = 3.0
 LEAST_ALONE_OTHERWISE = 120.0
 REMEMBERED = 64
 
@@ -46,7 +48,8 @@ class Pace:
             limit = max(LEAST_SECONDS, self._lag * median(taken))
         elif usual:
             least = LEAST_ALONE.get(kind, LEAST_ALONE_OTHERWISE)
-            limit = max(least, self._lag * median(usual))
+            lag = min(self._lag, GREETING_LAG) if kind in LEAST_ALONE else self._lag
+            limit = max(least, lag * median(usual))
         else:
             limit = self._deadline
         return min(limit, self._deadline)

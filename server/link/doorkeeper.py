@@ -9,10 +9,13 @@ own meanwhile and another file has taken the number.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import resource
 import socket
+import struct
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -29,6 +32,11 @@ MOST_FILES = 1 << 20
 # For the registry, the bank and what Python opens for itself.
 RESERVED_FILES = 128
 CALM, HURRY = 0.25, 0.05
+# A filter of one instruction, which keeps 0 bytes of what comes in.
+_SO_ATTACH_FILTER = 26
+_INSTRUCTION = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+_DROP_ALL = struct.pack("HP", 1, ctypes.addressof(_INSTRUCTION))
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def raise_file_limit() -> int:
@@ -42,20 +50,31 @@ def raise_file_limit() -> int:
     return MOST_FILES if soft == resource.RLIM_INFINITY else soft
 
 
+def give_back_memory() -> None:
+    """Have the C library return what it holds in reserve, where it can."""
+    if _TRIM is not None:
+        _TRIM(0)
+
+
 @dataclass
 class _Seen:
     peer: Peer | None
     since: float
+    frozen: bool = False
 
 
 class Doorkeeper:
-    """Cuts connections that have not joined in time, and the oldest where an address has many."""
+    """Cuts connections that have not joined in time, and the oldest where an address has many.
+
+    One over which too much was asked is frozen first: whoever is cut at once comes again at once.
+    """
 
     def __init__(
         self,
         port: int,
         joined: Callable[[], Collection[Peer]],
         most: int = WAITING_PER_ADDRESS,
+        doomed: set[Peer] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Watch the connections that came in at ``port``.
@@ -64,19 +83,28 @@ class Doorkeeper:
             port: that is listened at.
             joined: the peers of streams whose clients have joined.
             most: connections of one address that may wait to join.
+            doomed: peers that are not listened to any more; others add to it.
             clock: seconds, monotonic.
         """
         self._port, self._joined, self._most, self._clock = port, joined, most, clock
+        self._doomed = set[Peer]() if doomed is None else doomed
         self._seen: dict[str, _Seen] = {}
         self.cut = 0
 
     async def watch(self) -> None:
         """Look for as long as the server listens; not at all where the system does not tell."""
+        untidy = False
         while FILES.is_dir():
             began = time.monotonic()
-            pause = HURRY if self.look() else CALM
+            cut = self.look()
+            if untidy and not cut:
+                give_back_memory()
+            untidy = cut > 0
+            pause = HURRY if cut else CALM
             # Looking takes a twentieth of the time at most, however many clients there are.
-            await asyncio.sleep(max(pause, 20 * (time.monotonic() - began)))
+            await asyncio.sleep(max(HURRY, 20 * (time.monotonic() - began)))
+            while not self._doomed and time.monotonic() < began + pause:
+                await asyncio.sleep(HURRY)
 
     def look(self) -> int:
         """Cut what is to be cut; returns how much that was."""
@@ -85,10 +113,14 @@ class Doorkeeper:
             inode: self._seen.get(inode) or _Seen(self._peer(number, inode), now)
             for inode, number in present.items()
         }
-        joined = self._joined()
+        joined, doomed = self._joined(), frozenset(self._doomed)
+        self._doomed.clear()
         waiting: dict[str, list[tuple[float, str]]] = defaultdict(list)
         for inode, seen in self._seen.items():
-            if seen.peer is not None and seen.peer not in joined:
+            if seen.peer in doomed and not seen.frozen:
+                seen.frozen, seen.since = True, now
+                self._freeze(present[inode], inode)
+            if seen.peer is not None and (seen.frozen or seen.peer not in joined):
                 waiting[seen.peer.host].append((seen.since, inode))
         cut = 0
         for entries in waiting.values():
@@ -125,6 +157,18 @@ class Doorkeeper:
             except OSError:
                 return None
         return Peer.of(host, port)
+
+    def _freeze(self, number: int, inode: str) -> None:
+        """Have the system drop what comes in, before anybody reads it; else cut the connection."""
+        own = _duplicate(number, inode)
+        if own is None:
+            return
+        with own:
+            try:
+                own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DROP_ALL)
+            except OSError:
+                with suppress(OSError):
+                    own.shutdown(socket.SHUT_RDWR)
 
     def _shut(self, number: int, inode: str) -> int:
         own = _duplicate(number, inode)

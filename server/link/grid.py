@@ -58,9 +58,11 @@ class LinkGrid(SessionGrid):
         )
         self._listener = Listener(str(where), keys, servicer.handler(), keepalive)
         self._listener.accompany(servicer.watch())
-        joined = servicer.turnstile.joined
+        turnstile = servicer.turnstile
         most = min(WAITING_AT_MOST, max(WAITING_PER_ADDRESS, self._listener.connections // 8))
-        doorkeeper = Doorkeeper(self._listener.port, lambda: joined, most)
+        doorkeeper = Doorkeeper(
+            self._listener.port, lambda: turnstile.joined, most, turnstile.doomed
+        )
         self._listener.accompany(doorkeeper.watch())
         self.address = str(Address(where.host, self._listener.port))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from cryptography import x509
 
@@ -37,6 +38,11 @@ def certified(auth: Mapping[str, Iterable[bytes]]) -> tuple[str, int]:
     pem = next(iter(auth.get("x509_pem_cert", ())), None)
     if pem is None:
         raise DeniedError("no client certificate came: join with one made by `recast certs add`")
+    return _read(pem)
+
+
+@lru_cache(maxsize=1024)
+def _read(pem: bytes) -> tuple[str, int]:
     certificate = x509.load_pem_x509_certificate(pem)
     names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     name = str(names[0].value) if len(names) == 1 else ""

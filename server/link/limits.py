@@ -30,6 +30,11 @@ def joins() -> Bucket:
     return Bucket(rate=0.5, burst=20)
 
 
+def calls() -> Bucket:
+    """Streams and fetches of one client, also those that it takes back as soon as they are open."""
+    return Bucket(rate=1, burst=48)
+
+
 def strays() -> Bucket:
     """Frames that answer no open message: late answers are rare, anything more is noise."""
     return Bucket(rate=0.1, burst=16)

@@ -62,18 +62,22 @@ class Servicer:
         """One client's stream, from its Join to its end."""
         peer = Peer.parse(context.peer())
         name = "?"
+        if peer in self.turnstile.doomed:
+            return
         try:
             serial: int | None = None
             with ExitStack() as held:
                 if self._certificates:
                     # Before a byte is read of what it sends.
                     name, serial = self._who(context, "")
+                    self.turnstile.call(name, peer)
                     held.enter_context(self.turnstile.talking(name))
                 with self.turnstile.joining(peer.host):
                     raw = await asyncio.wait_for(context.read(), SECONDS_TO_JOIN)
                 join = _first(raw)
                 if not self._certificates:
                     name, _ = self._who(context, join.name)
+                    self.turnstile.call(str(peer), peer)
                     held.enter_context(self.turnstile.talking(name))
                 held.enter_context(self.turnstile.inside(peer))
                 await self._serve(name, serial, join, context)
@@ -133,6 +137,7 @@ class Servicer:
         try:
             request = link.FetchRequest.FromString(raw)
             name, serial = self._who(context, request.name)
+            self.turnstile.call(name, Peer.parse(context.peer()))
             session = self._sessions.get(name)
             if session is None:
                 raise DeniedError("fetching without having joined")

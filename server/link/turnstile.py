@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
 
-from server.link.limits import JOINING_AT_ONCE, TALKS_AT_ONCE
+from server.exchange.hush import KNOWN, Bucket
+from server.link.limits import JOINING_AT_ONCE, TALKS_AT_ONCE, calls
 from server.link.session import RefusedFrameError
 
 T = TypeVar("T")
@@ -43,13 +44,37 @@ class Peer:
 
 
 class Turnstile:
-    """Counts open calls. On the event loop only."""
+    """Counts open calls. On the event loop only.
+
+    Attributes:
+        joined: how many clients have joined over each connection.
+        doomed: whoever asks too much over a connection, which nobody is to read from any more.
+    """
 
     def __init__(self) -> None:
         """Nobody is inside."""
         self._talks: Counter[str] = Counter()
         self._joining: Counter[str] = Counter()
+        self._calls: OrderedDict[str, Bucket] = OrderedDict()
         self.joined: Counter[Peer] = Counter()
+        self.doomed: set[Peer] = set()
+
+    def call(self, identity: str, peer: Peer) -> None:
+        """Count a call of a client, or doom its connection where there are too many.
+
+        To refuse one costs about as much as to serve it; a new connection costs the client as much
+        as the server.
+
+        Raises:
+            RefusedFrameError: too many of late.
+        """
+        bucket = self._calls.pop(identity, None) or calls()
+        self._calls[identity] = bucket
+        if len(self._calls) > KNOWN:
+            self._calls.popitem(last=False)
+        if not bucket.take():
+            self.doomed.add(peer)
+            raise RefusedFrameError("too-many-calls", "too many calls", retry=True)
 
     @contextmanager
     def talking(self, identity: str) -> Iterator[None]:

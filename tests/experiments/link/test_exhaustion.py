@@ -125,6 +125,33 @@ def test_a_client_that_has_not_joined_in_time_is_cut(
     wait_until(lambda: silent.code is not None, 5)
 
 
+@pytest.mark.skipif(not FILES.is_dir(), reason="the system does not tell a process its sockets")
+def test_a_connection_over_which_streams_come_and_go_without_end_is_frozen_and_cut(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.0)
+    here = federation()
+    here.join("two")
+    here.grid.wait_for_clients(1)
+    held = talk(here, ClientKeys.load(here.certs, "one"))
+    call = held.channel.stream_stream(f"/{SERVICE}/{TALK}")
+
+    def frozen() -> bool:
+        call(iter([JOIN])).cancel()
+        return here.grid.sessions.refused["too-many-calls"] > 0
+
+    wait_until(frozen, 20)
+    time.sleep(0.2)
+    seen = here.grid.sessions.refused.total()
+    for _ in range(200):
+        call(iter([JOIN])).cancel()
+    time.sleep(0.3)
+    assert here.grid.sessions.refused.total() <= seen + TALKS_AT_ONCE
+    assert here.ask(b"abc", "two") == [b"cba"]
+    wait_until(lambda: held.code is not None, 5)
+
+
 def test_one_certificate_has_some_streams_at_once_and_no_more(
     federation: Callable[..., Federation], talk: Callable[..., Talk],
     wait_until: Callable[..., None],
