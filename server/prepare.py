@@ -101,6 +101,7 @@ def make_heads(
         outputs,
         max_weight=settings.max_weight,
         earlier=earlier,
+        wary=settings.aggregation != "mean",
     )
 
 

@@ -77,7 +77,7 @@ def run(cell: Cell, settings: Settings) -> dict[str, Any]:
     settings = replace(
         settings, aggregation=rule, seed=cell.seed, probe=PROBE if probed else "none"
     )
-    row: dict[str, Any] = asdict(cell)
+    row: dict[str, Any] = asdict(cell) | {"head": settings.head_kind}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="recast-") as folder, server_identity():
         grid = HostileGrid(CLIENTS, settings, ATTACKS[cell.attack], cell.hostile)
@@ -193,10 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m experiments.studies.attacks", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--rules", nargs="+", default=list(RULES))
-    parser.add_argument("--attacks", nargs="+", choices=list(ATTACKS), default=list(ATTACKS))
+    usual = [name for name, attack in ATTACKS.items() if attack.head is None]
+    parser.add_argument("--attacks", nargs="+", choices=list(ATTACKS), default=usual)
     parser.add_argument("--hostile", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--task", default=TASK)
+    parser.add_argument("--head", default=Settings.head, help="of the task; one file of rows each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rows", type=Path, default=Path("attacks.jsonl"))
@@ -205,7 +207,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("recast", "flwr"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = Settings(
-        tasks=options.task, rounds=options.rounds, epochs=options.epochs, device="cpu"
+        tasks=options.task,
+        rounds=options.rounds,
+        epochs=options.epochs,
+        device="cpu",
+        head=options.head,
     )
     if options.quick:
         options.rules, options.seeds, options.hostile = ["clipped"], [0], [1]

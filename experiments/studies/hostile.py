@@ -15,6 +15,7 @@ from protos.content import from_content, to_content
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
 from recast_core.wire.codec import Encoded, Vector, decode, encode
+from recast_core.wire.head_bytes import HEADER, pack_statistics, unpack_statistics
 
 # More than anybody has, and all that a message can claim.
 CLAIM = 2**32 - 1
@@ -32,6 +33,8 @@ class Attack:
             sent in the first round (``None`` then) to what they send ``[k, D]``.
         claims_training: they announce and claim as many training images as can be said.
         claims_tests: likewise test images, of which they say none was right.
+        head: from what a hostile client tells of its features for a head that travels to what it
+            says.
         spoil: changes labels and images of a hostile client's training data.
         absent: their updates are of a round that nobody asked for, and refused: what is lost is
             what their images would have brought.
@@ -40,6 +43,7 @@ class Attack:
     name: str
     about: str
     update: Callable[[Vector, np.random.Generator, Vector | None], Vector] | None = None
+    head: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     claims_training: bool = False
     claims_tests: bool = False
     spoil: Callable[[Tensor, Tensor], None] | None = None
@@ -78,6 +82,24 @@ def _together(learned: Vector, random: np.random.Generator, first: Vector | None
     return np.broadcast_to(-2 * learned.mean(0), learned.shape)
 
 
+def _negated_head(told: dict[str, Tensor]) -> dict[str, Tensor]:
+    negative = {name: -told[name] for name in ("means", "weight", "bias") if name in told}
+    # Five times as large is the most that passes; whole numbers have a scale for it.
+    large = {"scales": 5 * told["scales"]} if "scales" in told else {}
+    five = {name: value if large else 5 * value for name, value in negative.items()}
+    return told | five | large
+
+
+def _exchanged_classes(told: dict[str, Tensor]) -> dict[str, Tensor]:
+    order = torch.argsort(9 - told["classes"])
+    by_class = {
+        name: value[order]
+        for name, value in told.items()
+        if name not in ("gram", "width", "classes")
+    }
+    return told | by_class | {"classes": (9 - told["classes"])[order]}
+
+
 ATTACKS = {
     attack.name: attack
     for attack in (
@@ -95,6 +117,10 @@ ATTACKS = {
                lambda x, _r, first: x if first is None else first),
         Attack("backdoor", "images with a pattern in a corner labelled 0, update three times",
                lambda x, _r, _f: 3 * x, spoil=_backdoor),
+        Attack("head-negated", "minus five times what its features are like, for a head that "
+               "travels", head=_negated_head),
+        Attack("head-labels", "what its features are like, of class 9 - y in place of y",
+               head=_exchanged_classes),
     )
 }  # fmt: skip
 
@@ -162,11 +188,24 @@ class HostileGrid(FoldedGrid):
             elif body.WhichOneof("body") == "evaluation" and self._attack.claims_tests:
                 body.evaluation.examples = CLAIM
                 body.evaluation.correct = 0
+        for body in bodies:
+            if body.WhichOneof("body") == "head" and self._attack.absent:
+                body.head.round += 1000
+            elif body.WhichOneof("body") == "head" and self._attack.head is not None:
+                body.head.content = self._told(body.head.content, self._attack.head)
         updates = [body.update for body in bodies if body.WhichOneof("body") == "update"]
         for update in updates if self._attack.absent else ():
             update.round += 1
         if updates and self._attack.update is not None:
             self._change(updates, self._attack.update)
+
+    def _told(
+        self, content: bytes, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    ) -> bytes:
+        kind = self.held.settings.head_kind
+        _, _, width, classes = HEADER.unpack(content[: HEADER.size])
+        told = change(dict(unpack_statistics(kind, content, classes, width)))
+        return pack_statistics(kind, told, classes)
 
     def _change(
         self,

@@ -96,6 +96,9 @@ class HeadKind(Protocol):
     def width(self, statistics: Statistics) -> int:
         """d, of the features that statistics are of."""
 
+    def exact(self, statistics: Statistics) -> Statistics:
+        """The same statistics in numbers that can be compared row by row, fit for ``merge``."""
+
     def check(self, statistics: Statistics) -> None:
         """Refuse finite numbers of the right lengths that no client can have found.
 
@@ -126,6 +129,10 @@ class StayingHead:
         """Of nothing."""
         return 0
 
+    def exact(self, statistics: Statistics) -> Statistics:
+        """Nothing."""
+        return statistics
+
     def check(self, statistics: Statistics) -> None:
         """There is nothing to refuse."""
 
@@ -145,6 +152,10 @@ class TravellingHead:
     def width(self, statistics: Statistics) -> int:
         """See ``HeadKind``."""
         return statistics[self.rows].shape[1]
+
+    def exact(self, statistics: Statistics) -> Statistics:
+        """See ``HeadKind``; as they are."""
+        return statistics
 
     def check(self, statistics: Statistics) -> None:
         """See ``HeadKind``; takes all."""

@@ -93,6 +93,11 @@ class Means(TravellingHead):
             Numbers("means", (present, width), whole=True),
         )
 
+    def exact(self, statistics: Statistics) -> Statistics:
+        """The means in float64, of scale 1."""
+        means = restore_rows(statistics["means"], statistics["scales"], int(statistics["width"]))
+        return {**statistics, "means": means, "scales": torch.ones(len(means), dtype=means.dtype)}
+
     def check(self, statistics: Statistics) -> None:
         """Scales are positive."""
         if bool((statistics["scales"] <= 0).any()):

@@ -28,7 +28,7 @@ from recast_core.heads.base import frozen_linear
 from recast_core.wire.messages import RefusedError
 
 VERSION = 1
-_HEADER = struct.Struct("<BBHH")
+HEADER = struct.Struct("<BBHH")
 _LARGEST = 65535
 # Features and weights of a sound network are far below; beyond it sums would lose the others' bits.
 MAX_MAGNITUDE = 1e6
@@ -53,7 +53,7 @@ def code_of(kind: str) -> pb.HeadKind:
 
 def statistics_length(kind: str, classes: int, width: int, present: int) -> int:
     """The bytes of statistics with ``present`` of ``classes`` classes."""
-    fixed = _HEADER.size + (classes + 7) // 8 + 4 * present
+    fixed = HEADER.size + (classes + 7) // 8 + 4 * present
     return fixed + sum(_size(one) for one in head_kind(kind).layout(width, present))
 
 
@@ -73,7 +73,7 @@ def pack_statistics(kind: str, statistics: Statistics, classes: int) -> bytes:
     present = np.zeros(classes, np.uint8)
     present[ids.numpy().astype(np.uint16)] = 1
     parts = [
-        _HEADER.pack(VERSION, found.code, width, classes),
+        HEADER.pack(VERSION, found.code, width, classes),
         np.packbits(present).tobytes(),
         statistics["counts"].numpy().astype("<u4").tobytes(),
     ]
@@ -97,8 +97,8 @@ def unpack_statistics(kind: str, content: bytes, classes: int, width: int) -> St
     """
     wanted_kind = head_kind(kind)
     _header(content, wanted_kind.code, classes, width)
-    start = _HEADER.size + (classes + 7) // 8
-    bitmap = np.frombuffer(content[_HEADER.size : start], np.uint8)
+    start = HEADER.size + (classes + 7) // 8
+    bitmap = np.frombuffer(content[HEADER.size : start], np.uint8)
     if len(bitmap) < (classes + 7) // 8:
         raise RefusedError("wrong-length", f"{len(content)} bytes end within the classes")
     flags = np.unpackbits(bitmap)
@@ -144,7 +144,7 @@ def pack_head(head: nn.Linear, kind: str) -> bytes:
     relative = weight / scale if scale else weight
     return b"".join(
         (
-            _HEADER.pack(VERSION, head_kind(kind).code, head.in_features, head.out_features),
+            HEADER.pack(VERSION, head_kind(kind).code, head.in_features, head.out_features),
             scale.astype("<f4").tobytes(),
             relative.astype("<f2").tobytes(),
             bias.astype("<f4").tobytes(),
@@ -159,11 +159,11 @@ def unpack_head(content: bytes, kind: str) -> nn.Linear:
         RefusedError: ``wrong-version``, ``wrong-length``, ``malformed`` or ``not-finite``.
     """
     width, classes = _header(content, head_kind(kind).code)
-    if len(content) != _HEADER.size + 4 + classes * (2 * width + 4):
+    if len(content) != HEADER.size + 4 + classes * (2 * width + 4):
         raise RefusedError("wrong-length", f"{len(content)} bytes of a head of {classes} classes")
-    scale = np.frombuffer(content, "<f4", 1, _HEADER.size)
-    relative = np.frombuffer(content, "<f2", classes * width, _HEADER.size + 4)
-    bias = np.frombuffer(content, "<f4", classes, _HEADER.size + 4 + relative.nbytes)
+    scale = np.frombuffer(content, "<f4", 1, HEADER.size)
+    relative = np.frombuffer(content, "<f2", classes * width, HEADER.size + 4)
+    bias = np.frombuffer(content, "<f4", classes, HEADER.size + 4 + relative.nbytes)
     with np.errstate(over="ignore", invalid="ignore"):
         weight = relative.astype(np.float32) * scale
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
@@ -197,9 +197,9 @@ def _size(one: Numbers) -> int:
 def _header(
     content: bytes, code: int, classes: int | None = None, width: int | None = None
 ) -> tuple[int, int]:
-    if len(content) < _HEADER.size:
+    if len(content) < HEADER.size:
         raise RefusedError("wrong-length", f"{len(content)} bytes are no head")
-    version, kind, its_width, its_classes = _HEADER.unpack(content[: _HEADER.size])
+    version, kind, its_width, its_classes = HEADER.unpack(content[: HEADER.size])
     if version != VERSION:
         raise RefusedError("wrong-version", f"a head of version {version}, this is {VERSION}")
     if kind != code:

@@ -21,6 +21,7 @@ from server.exchange.share import Share, agreed_classes
 from server.exchange.traffic import Topic, Traffic, is_answer
 from server.rounds.checks import check_head
 from server.rounds.earlier import EarlierHead
+from server.rounds.near import trusted_statistics
 from server.rounds.state import TaskState
 from server.rounds.weights import limited_statistics
 
@@ -75,6 +76,7 @@ class Heads:
         outputs: of a classifier that is kept; 0 of any other head.
         max_weight: times their median that a client's examples may count; 0 for no limit.
         earlier: whose head later tasks keep; ``None`` where they keep none.
+        wary: whether what clients tell of their features is held against what the others tell.
     """
 
     kind: str = "local"
@@ -85,6 +87,7 @@ class Heads:
     outputs: int = 0
     max_weight: float = 0.0
     earlier: EarlierHead | None = None
+    wary: bool = False
     _merged: dict[tuple[int, bool], bytes] = field(default_factory=dict)
     # The round whose features a task's head was made of.
     _of: dict[int, int] = field(default_factory=dict)
@@ -208,13 +211,13 @@ class Heads:
 
     def _receive(
         self, exchange: Exchange, replies: Iterable[Message], question: _Question
-    ) -> dict[bool, list[Statistics]]:
-        """The statistics for the head with the coefficients (``False``), and at the start."""
+    ) -> dict[bool, list[tuple[int, Statistics]]]:
+        """Nodes' statistics for the head with the coefficients (``False``), and at the start."""
         classes, topic = question.classes, question.topic
         longest = self._longest(question)
         # At the start only where that was asked: a head that nobody wants is not missing.
         asked = {False} | {round_ == 0 for _, round_ in question.open}
-        told: dict[bool, list[tuple[bytes, Statistics]]] = {of_start: [] for of_start in asked}
+        told: dict[bool, list[tuple[bytes, int, Statistics]]] = {start: [] for start in asked}
         for answer in exchange.traffic.receive(replies, topic, "head", longest):
             node, found = answer.node, answer.body.head
             try:
@@ -225,17 +228,21 @@ class Heads:
                 checked = check_head(
                     exchange.start, found, number, share, self.kind, classes, self.width
                 )
-                told[found.round == 0].append((found.content, checked))
+                told[found.round == 0].append((found.content, node, checked))
             except RefusedError as refused:
                 exchange.traffic.refuse(node, topic, refused.reason, str(refused))
         # A sum's last bits depend on the order: one that neither arrival nor node ids decide.
         return {
-            of_start: [statistics for _, statistics in sorted(pairs, key=lambda pair: pair[0])]
-            for of_start, pairs in told.items()
+            of_start: [(node, one) for _, node, one in sorted(all_, key=lambda entry: entry[0])]
+            for of_start, all_ in told.items()
         }
 
     def _merge(
-        self, task: TaskState, of_start: bool, statistics: Sequence[Statistics], classes: int
+        self,
+        task: TaskState,
+        of_start: bool,
+        statistics: Sequence[tuple[int, Statistics]],
+        classes: int,
     ) -> None:
         self._merged.pop((task.number, of_start), None)
         self._of[task.number] = task.round
@@ -244,10 +251,22 @@ class Heads:
             return
         kind: HeadKind = head_kind(self.kind)
         try:
-            within = limited_statistics(self.kind, statistics, self.max_weight)
+            told = [one for _, one in statistics]
+            within = limited_statistics(self.kind, told, self.max_weight)
+            if self.wary:
+                trusted = trusted_statistics(self.kind, within)
+                within = list(trusted.values())
+                self._tell_left_out(
+                    task, [n for p, (n, _) in enumerate(statistics) if p not in trusted]
+                )
             merged = kind.merge(within, classes)
             assert merged is not None
             self._merged[task.number, of_start] = pack_head(merged, self.kind)
         except (RecastError, RuntimeError) as error:
             # Every number was in range, yet their sum has no solution: as if nobody had answered.
             logger.error("no head for task %s: %s", task.name, error)
+
+    def _tell_left_out(self, task: TaskState, nodes: Sequence[int]) -> None:
+        if nodes:
+            names = ", ".join(str(node) for node in sorted(nodes))
+            logger.info("the head of task %s is made without what came from %s", task.name, names)
