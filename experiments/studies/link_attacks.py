@@ -26,8 +26,9 @@ from statistics import median
 
 from experiments.command.program import environment, program
 from experiments.studies import link_foes
-from experiments.studies.chaos import FORK, Site, killed
+from experiments.studies.chaos import Site
 from experiments.studies.link_foes import FOES
+from experiments.studies.lives import FORK, killed
 
 NAMES = ("edge-1", "edge-2")
 NEWCOMER, FOE = "edge-3", "evil"

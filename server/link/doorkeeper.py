@@ -21,13 +21,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from server.link.limits import SECONDS_TO_JOIN, WAITING_PER_ADDRESS
+from server.link.limits import FILES, SECONDS_TO_JOIN, WAITING_PER_ADDRESS
 from server.link.turnstile import Peer
 
 logger = logging.getLogger("recast.link")
-FILES = Path("/proc/self/fd")
 MOST_FILES = 1 << 20
 # For the registry, the bank and what Python opens for itself.
 RESERVED_FILES = 128

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from protos.link import CHUNK
 from server.exchange.hush import Bucket
 
+# Where the system tells a process its own sockets.
+FILES = Path("/proc/self/fd")
 MAX_CLIENTS = 10_000
 FETCHES_AT_ONCE = 2
 # Lines of text that wait for a client that is away; the latest.

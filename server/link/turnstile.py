@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from server.exchange.hush import KNOWN, Bucket
-from server.link.limits import JOINING_AT_ONCE, TALKS_AT_ONCE, calls
+from server.link.limits import FILES, JOINING_AT_ONCE, TALKS_AT_ONCE, calls
 from server.link.session import RefusedFrameError
 
 T = TypeVar("T")
@@ -73,7 +73,8 @@ class Turnstile:
         if len(self._calls) > KNOWN:
             self._calls.popitem(last=False)
         if not bucket.take():
-            self.doomed.add(peer)
+            if FILES.is_dir():  # else nobody would look at the connection, and take it off
+                self.doomed.add(peer)
             raise RefusedFrameError("too-many-calls", "too many calls", retry=True)
 
     @contextmanager

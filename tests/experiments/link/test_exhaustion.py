@@ -25,9 +25,9 @@ from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK
 from server.link import doorkeeper, grid, servicer
-from server.link.doorkeeper import FILES, raise_file_limit
+from server.link.doorkeeper import raise_file_limit
 from server.link.identity import node_id
-from server.link.limits import TALKS_AT_ONCE
+from server.link.limits import FILES, TALKS_AT_ONCE
 from server.link.turnstile import Peer
 
 if TYPE_CHECKING:
