@@ -48,7 +48,7 @@ def _train(lesson: Lesson[Learner, OwnData]) -> Vector:
     model, data, hyper = lesson.model, lesson.data, lesson.hyper
     if lesson.kept.head:
         model = model.keeping(lesson.kept.classifier(model.head))
-    images, labels = data.images, data.labels
+    model, images, labels = model.expecting(lesson.mix), data.images, data.labels
     # Images without a label count where nobody's do, and where statistics are the client's own.
     if hyper.objective == "label-free":
         images, labels = data.all_images, torch.full_like(all_labels(data), UNLABELLED)

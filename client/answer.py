@@ -15,6 +15,7 @@ from client.discreet import check_promise, is_discreet, own_noise
 from client.greeting import greet, store_bank
 from client.holdings import D, Holdings, M
 from client.kept_heads import keep_head, kept_head
+from client.label_mix import listened, wanted_mix
 from client.residuals import Residuals
 from client.secure import ContradictionError, Hiding, RosterError
 from client.turn import Exam, Lesson, Look, Turn
@@ -124,8 +125,15 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
             others = asked.candidates(model.start)
             began = yield from kept.nearest(model, data, {0: start, **others}, stays, local)
             start = others.get(began, start)
+    mix = None
+    if without_labels:
+        told, mix = yield from wanted_mix(broadcast, me, model, data, stays, local)
+        if told:
+            heard = listened(model.start, broadcast, len(data.labelled), told)
+            heard.started = began
+            return pb.ToServer(update=heard)
     seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
-    trained: Vector = yield Lesson(model, data, start, hyper, seed, local, stays)
+    trained: Vector = yield Lesson(model, data, start, hyper, seed, local, stays, mix)
     if not np.isfinite(trained).all():
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
     if without_labels:

@@ -26,7 +26,8 @@ from recast_core.wire.messages import Hyperparameters, RefusedError
 class Lesson(Generic[M, D]):
     """Work: train the model on the data, from a vector to a vector ``[D]``.
 
-    ``kept`` is the classifier that the objective goes through, where one is kept.
+    ``kept`` is the classifier that the objective goes through, where one is kept; ``mix`` the
+    label mix that is expected where there are no labels, float32 ``[C]``.
     """
 
     model: M
@@ -36,11 +37,12 @@ class Lesson(Generic[M, D]):
     seed: int
     local: bool = False
     kept: Kept = DEPLOYED
+    mix: Tensor | None = None
 
     @property
     def alike(self) -> Hashable:
         """Work that is alike is done together."""
-        return Lesson, self.vector.tobytes(), self.kept.head
+        return Lesson, self.vector.tobytes(), self.kept.head, self.mix is None
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,7 +146,7 @@ class Hyperparameters(_message.Message):
     def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ..., transforms: _Optional[str] = ...) -> None: ...
 
 class Broadcast(_message.Message):
-    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "candidates", "kept", "counted", "secure")
+    __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "candidates", "kept", "mix", "wants_mix", "counted", "secure")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +159,8 @@ class Broadcast(_message.Message):
     START_HEAD_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
+    MIX_FIELD_NUMBER: _ClassVar[int]
+    WANTS_MIX_FIELD_NUMBER: _ClassVar[int]
     COUNTED_FIELD_NUMBER: _ClassVar[int]
     SECURE_FIELD_NUMBER: _ClassVar[int]
     bank: int
@@ -173,9 +175,11 @@ class Broadcast(_message.Message):
     start_head: bytes
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     kept: KeptHead
+    mix: bytes
+    wants_mix: bool
     counted: int
     secure: SecureRound
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., kept: _Optional[_Union[KeptHead, _Mapping]] = ..., counted: _Optional[int] = ..., secure: _Optional[_Union[SecureRound, _Mapping]] = ...) -> None: ...
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., kept: _Optional[_Union[KeptHead, _Mapping]] = ..., mix: _Optional[bytes] = ..., wants_mix: bool = ..., counted: _Optional[int] = ..., secure: _Optional[_Union[SecureRound, _Mapping]] = ...) -> None: ...
 
 class SecureRound(_message.Message):
     __slots__ = ("roster", "nonce", "width", "levels", "step", "unit")
@@ -280,13 +284,14 @@ class Candidate(_message.Message):
     def __init__(self, task: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients", "started", "salt", "shares")
+    __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients", "mix", "started", "salt", "shares")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
     COEFFICIENTS_FIELD_NUMBER: _ClassVar[int]
+    MIX_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
     SALT_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
@@ -296,10 +301,11 @@ class Update(_message.Message):
     examples: int
     scale: float
     coefficients: bytes
+    mix: bytes
     started: int
     salt: bytes
     shares: bytes
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., started: _Optional[int] = ..., salt: _Optional[bytes] = ..., shares: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., mix: _Optional[bytes] = ..., started: _Optional[int] = ..., salt: _Optional[bytes] = ..., shares: _Optional[bytes] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct", "deployed_correct", "local_head_correct", "chosen_correct")

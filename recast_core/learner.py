@@ -63,6 +63,9 @@ class Learner(Protocol):
     def keeping(self, head: nn.Module) -> Self:
         """The same model where ``head``, on its device, is the classifier that is kept."""
 
+    def expecting(self, mix: Tensor | None) -> Self:
+        """The same model where a client without labels is thought to have the mix ``[C]``."""
+
     def features(
         self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None
     ) -> Tensor:
@@ -83,6 +86,7 @@ class BankLearner:
     model: SplitModel
     preprocess: Preprocess
     kept: nn.Module | None = None
+    mix: Tensor | None = None
 
     @property
     def start(self) -> Start:
@@ -101,10 +105,11 @@ class BankLearner:
     ) -> Vector:
         """See ``Learner``."""
         # A batch of one client: the arithmetic of every grid is then the same.
+        client = folded_client(torch.arange(len(labels)), labels, seed, local)
         found = fit_clients(
             BankFold(self.model),
             ImageStore(images, self.preprocess, self.model.prefix, self.model.net.device),
-            [folded_client(torch.arange(len(labels)), labels, seed, local)],
+            [replace(client, mix=self.mix)],
             objective_of(recipe.objective, self.head, classes),
             recipe,
             torch.from_numpy(vector),
@@ -122,6 +127,10 @@ class BankLearner:
     def keeping(self, head: nn.Module) -> Self:
         """See ``Learner``."""
         return replace(self, kept=head)
+
+    def expecting(self, mix: Tensor | None) -> Self:
+        """See ``Learner``."""
+        return replace(self, mix=mix)
 
     def features(
         self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None
@@ -141,6 +150,7 @@ class MethodLearner:
     start: MethodStart
     device: torch.device
     kept: nn.Module | None = None
+    mix: Tensor | None = None
 
     def fit(
         self,
@@ -158,7 +168,7 @@ class MethodLearner:
             self.model,
             self.preprocess(images).to(self.device),
             labels.to(self.device),
-            objective_of(recipe.objective, self.head, classes),
+            objective_of(recipe.objective, self.head, classes, self.mix),
             recipe,
             seed,
             local=local,
@@ -174,6 +184,10 @@ class MethodLearner:
     def keeping(self, head: nn.Module) -> Self:
         """See ``Learner``."""
         return replace(self, kept=head)
+
+    def expecting(self, mix: Tensor | None) -> Self:
+        """See ``Learner``."""
+        return replace(self, mix=mix)
 
     def features(
         self, images: Tensor, vector: Vector | None = None, by: Tensor | None = None

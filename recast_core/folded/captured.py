@@ -48,9 +48,9 @@ class CapturedStep:
         self.state = state
         self.made_for = fold, store, objective
         self._shape = _shape(plan)
-        local = None if plan.local is None else plan.local.clone()
+        local, mix = (None if t is None else t.clone() for t in (plan.local, plan.mix))
         rows, labels, ids, rates = (table[:1].clone() for table in plan.tables)
-        self._now = Schedule(plan.shapes[:1], plan.classes, rows, labels, ids, rates, local)
+        self._now = Schedule(plan.shapes[:1], plan.classes, rows, labels, ids, rates, local, mix)
 
         def step() -> None:
             take_step(fold, store, objective, state, next(self._now.steps()))
@@ -69,6 +69,8 @@ class CapturedStep:
         now = self._now
         if now.local is not None and plan.local is not None:
             now.local.copy_(plan.local)
+        if now.mix is not None and plan.mix is not None:
+            now.mix.copy_(plan.mix)
         for number, shown in enumerate(images):
             for held, table in zip(now.tables, plan.tables, strict=True):
                 held.copy_(table[number : number + 1])
@@ -77,7 +79,7 @@ class CapturedStep:
 
 
 def _shape(plan: Schedule) -> tuple[object, ...]:
-    return plan.rows.shape[1:], plan.classes, plan.local is None
+    return plan.rows.shape[1:], plan.classes, plan.local is None, plan.mix is None
 
 
 def _captured(step: Callable[[], None], device: torch.device) -> Callable[[], object]:

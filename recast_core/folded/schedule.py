@@ -24,6 +24,7 @@ class FoldedClient:
         seed: of its shuffling, as ``recast_core.fitting.fit`` takes it.
         filler: int64 rows of images without a label, which fill up batches of few; may be empty.
         local: its BatchNorms normalise by its own batches.
+        mix: float32 ``[C]``, see ``Batch``; one for all clients of a training, or for none.
     """
 
     rows: Tensor
@@ -31,6 +32,7 @@ class FoldedClient:
     seed: int
     filler: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     local: bool = False
+    mix: Tensor | None = None
 
     @property
     def all_rows(self) -> Tensor:
@@ -80,6 +82,7 @@ class Schedule:
         own: likewise, ids of the client's own, -1 in padding.
         rates: float32 ``[S, J, 4]``: ``step_size``, ``root``, ``moves``, ``last``.
         local: bool ``[J]``; see ``FoldedClient``.
+        mix: float32 ``[J, C]``; likewise.
     """
 
     shapes: list[tuple[int, int]]
@@ -89,6 +92,7 @@ class Schedule:
     own: Tensor
     rates: Tensor
     local: Tensor | None
+    mix: Tensor | None = None
 
     @property
     def tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -98,8 +102,8 @@ class Schedule:
     def to(self, device: torch.device) -> Schedule:
         """The schedule on a device, in one go: steps then wait for nothing."""
         rows, labels, own, rates = (table.to(device) for table in self.tables)
-        local = None if self.local is None else self.local.to(device)
-        return Schedule(self.shapes, self.classes, rows, labels, own, rates, local)
+        local, mix = (None if t is None else t.to(device) for t in (self.local, self.mix))
+        return Schedule(self.shapes, self.classes, rows, labels, own, rates, local, mix)
 
     def uniform(self) -> Schedule:
         """The same steps, all of the largest shape: finished clients stay, and do not move."""
@@ -120,8 +124,8 @@ class Schedule:
                 for table in (self.rows, self.labels, self.own)
             )
             size, root, moves, last = self.rates[number, :active].split(1, -1)
-            local = None if self.local is None else self.local[:active]
-            batch = Batch(labels, own.clamp_min(0), own >= 0, self.classes, local)
+            local, mix = (None if t is None else t[:active] for t in (self.local, self.mix))
+            batch = Batch(labels, own.clamp_min(0), own >= 0, self.classes, local, mix)
             yield Step(rows, batch, moves > 0, size, root, last > 0)
 
 
@@ -180,8 +184,11 @@ def schedule(
     active = (numbers < counts).sum(1)
     shapes = list(zip(active.tolist(), filled.sum(1).tolist(), strict=True))
     rates = torch.stack([step_size, root, moves.float(), last.float()], -1)
-    local = torch.tensor([client.local for client in clients])
-    found = Schedule(shapes, classes, rows, labels, own, rates, local if local.any() else None)
+    own_norms = torch.tensor([client.local for client in clients])
+    local = own_norms if own_norms.any() else None
+    mixes = [client.mix for client in clients if client.mix is not None]
+    mix = torch.stack(mixes) if len(mixes) == len(clients) else None
+    found = Schedule(shapes, classes, rows, labels, own, rates, local, mix)
     return found.uniform() if uniform else found
 
 

@@ -21,6 +21,8 @@ class Batch(NamedTuple):
         real: bool ``[J, N]``, ``False`` in padding, which may end either half.
         classes: the most that any client has.
         local: bool ``[J]``, whose BatchNorms normalise by the batch; nobody's where ``None``.
+        mix: float32 ``[J, C]``, the part that each class is thought to have of a client's images;
+            equal parts where ``None``.
     """
 
     labels: Tensor
@@ -28,6 +30,7 @@ class Batch(NamedTuple):
     real: Tensor
     classes: int
     local: Tensor | None = None
+    mix: Tensor | None = None
 
     @property
     def labelled(self) -> Tensor:

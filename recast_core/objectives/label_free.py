@@ -13,14 +13,18 @@ class LabelFree(Objective):
 
     The entropy of each prediction falls while that of their mean over the batch rises, so that
     they do not all become one class. It is Tent's objective (Wang et al., ICLR 2021) with the
-    guard that SHOT (Liang et al., ICML 2020) puts beside it.
+    guard that SHOT (Liang et al., ICML 2020) puts beside it. A client whose images are of few
+    classes has no even predictions to offer: with a label mix, what falls in place of the entropy
+    of their mean is its divergence from that (see ``recast_core.label_mix``).
 
     Attributes:
         head: from features to logits; frozen.
+        mix: float32 ``[C]``, of one client, where the batch brings none; even where ``None``.
     """
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: nn.Module, mix: Tensor | None = None) -> None:
         self.head = head.requires_grad_(False)
+        self.mix = mix
 
     def losses(self, features: Tensor, batch: Batch) -> Tensor:
         """See ``Objective``."""
@@ -32,7 +36,11 @@ class LabelFree(Objective):
         count = batch.real.sum(1).clamp_min(1)
         sure = -(p * log_p).sum((1, 2)) / count
         mean = p.sum(1) / count.unsqueeze(-1)
-        return sure + (mean * mean.clamp_min(1e-8).log()).sum(1)
+        apart = mean.clamp_min(1e-8).log()
+        mix = self.mix if batch.mix is None else batch.mix
+        if mix is not None:
+            apart = apart - mix.to(apart.device).log()
+        return sure + (mean * apart).sum(1)
 
     def teaches(self, batch: Batch) -> Tensor:
         """Whether there are two images, of which one can differ from the other."""

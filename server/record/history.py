@@ -23,6 +23,7 @@ from server.record.tables import (
     ClientName,
     HeadEntry,
     HeldBack,
+    LabelMix,
     Median,
     RefusalEntry,
     Rewind,
@@ -109,6 +110,12 @@ class History(Closing):
             for row in session.scalars(query.order_by(ClassEntry.task, ClassEntry.id)):
                 found[row.task] = (*found.get(row.task, ()), row.name)
         return found
+
+    def label_mixes(self, run: int) -> dict[int, bytes]:
+        """The fleet's packed label mix of each task that has one."""
+        with self.reading() as session:
+            rows = session.scalars(select(LabelMix).where(LabelMix.run == run))
+            return {row.task: row.content for row in rows}
 
     def head(self, run: int, task: int) -> tuple[str, bytes] | None:
         """Kind and bytes of a task's head, where it is one that travels and has been merged."""

@@ -24,6 +24,7 @@ from server.record.tables import (
     ClientName,
     HeadEntry,
     HeldBack,
+    LabelMix,
     LedgerEntry,
     Median,
     RefusalEntry,
@@ -151,6 +152,9 @@ class Registry(Runs):
             session.add_all(rows)
             session.add_all(_spending_rows(run, spendings))
             session.add_all(_held_back_rows(run, rounds))
+            for found in rounds:
+                if found.mix:
+                    session.merge(LabelMix(run=run, task=found.task, content=found.mix))
             _add_traffic(session, run, ledger_rows, refusals)
 
     def record_seconds(self, run: int, rounds: Sequence[tuple[int, int]], seconds: float) -> None:

@@ -72,6 +72,7 @@ class FinishedRound:
         seconds: that the round has taken; `Registry.record_seconds` adds its own record.
         accuracy: a fraction, ``None`` where none was measured.
         held_back: how much of a client's update counted, where that was not all of it.
+        mix: the fleet's packed label mix, where clients have no labels.
     """
 
     task: int
@@ -82,6 +83,7 @@ class FinishedRound:
     seconds: float
     accuracy: float | None = None
     held_back: Mapping[str, float] = field(default_factory=dict)
+    mix: bytes = b""
 
 
 @dataclass(frozen=True)

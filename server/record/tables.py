@@ -16,7 +16,7 @@ from sqlalchemy.types import LargeBinary, String
 
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
-SCHEMA = 9
+SCHEMA = 10
 # Later schemas have only added tables, and kinds of bytes: a file of this one is completed when it
 # is opened.
 OLDEST = 2
@@ -294,6 +294,16 @@ class HeadEntry(Base, kw_only=True):
     task: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
     content: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+
+
+class LabelMix(Base, kw_only=True):
+    """The fleet's label mix of a task without labels, packed: ``recast_core.label_mix``."""
+
+    __tablename__ = "label_mixes"
+    __table_args__ = (ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),)
+    run: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[int] = mapped_column(primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ShareEntry(Base, kw_only=True):

@@ -56,6 +56,7 @@ class Agenda:
             if entry.task == entry.after_task and entry.round >= federation.plan.rounds
         }
         finished, classes = registry.last_rounds(run), registry.class_lists(run)
+        mixes = registry.label_mixes(run)
         for task in tasks:
             if task.number in self.states:
                 continue
@@ -67,6 +68,7 @@ class Agenda:
             state = TaskState(
                 task.number, task.name, vector, round_, evaluated=task.number in evaluated
             )
+            state.mix = mixes.get(task.number, b"")
             self.states[task.number] = state
             state.source, state.classes = task.source, classes.get(task.number, ())
             if not state.classes and (names := self.keeping.names(state, task.source)):

@@ -15,10 +15,12 @@ class Contribution:
     Attributes:
         offsets: from the broadcast, float32 ``[D]``.
         examples: the weight, at least 1.
+        mix: its packed label mix, where that was asked for; see ``recast_core.label_mix``.
     """
 
     offsets: Vector
     examples: int
+    mix: bytes = b""
 
 
 # From the vector that was broadcast and what came back to the next one, both float32 ``[D]``.

@@ -80,9 +80,22 @@ class Federation:
         message = to_broadcast(
             self.start, state.number, round_, state.vector, hyper, self.heads.bits
         )
-        if train:
+        if hyper is not None:
+            if hyper.objective == "label-free":
+                message.mix, message.wants_mix = state.mix, self.listens(state)
             return pb.ToClient(train=message)
         return pb.ToClient(evaluate=self.heads.complete(message))
+
+    def listens(self, state: TaskState) -> bool:
+        """Whether a task's next round asks for label mixes alone: the first, without labels.
+
+        Not where an update may only be told with noise or in a sum, which a mix is not.
+        """
+        plan = self.plan
+        objective = plan.hyper_of(1, keeps=self.heads.keeps(state.number)).objective
+        hidden = plan.secure or plan.privacy is not None
+        first = not state.round and not state.mix and plan.rounds > 1
+        return objective == "label-free" and first and not hidden
 
     def answered(self, task: int, asked: Collection[int], by: Iterable[int]) -> None:
         """Note who has the head that a task learned for later ones, or keeps."""

@@ -7,6 +7,7 @@ costs no exchange of its own; the bank's start is always among them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from protos import recast_v1_pb2 as pb
 from recast_core.start import Start
@@ -59,4 +60,4 @@ def from_here(told: Contribution, began: Vector, state: TaskState) -> Contributi
     """A contribution whose offsets count from the task's own vector."""
     if began is state.vector:
         return told
-    return Contribution(told.offsets + (began - state.vector), told.examples)
+    return replace(told, offsets=told.offsets + (began - state.vector))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from flwr.app import Message
 
@@ -13,6 +14,7 @@ from server.rounds.accepted import accepted
 from server.rounds.checks import check_update
 from server.rounds.contribution import Contribution
 from server.rounds.federation import Federation
+from server.rounds.listening import check_mix, nothing
 from server.rounds.nearest import from_here, origin
 from server.rounds.state import TaskState
 
@@ -44,7 +46,11 @@ def open_contributions(
         state, elsewhere = by_number.get(update.task), offered.get(update.task, {})
         began = None if state is None else origin(update, state, elsewhere)
         bits = federation.plan.hyper.bits
+        if update.mix:
+            check_mix(update, state is not None and federation.listens(state))
+            update.coefficients = nothing(federation.start, bits)
         found = check_update(federation.start, update, round_, share, bits, began)
+        found = replace(found, mix=update.mix)
         return found if state is None or began is None else from_here(found, began, state)
 
     return accepted(federation, states, replies, asked, contribution)

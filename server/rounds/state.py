@@ -20,6 +20,7 @@ class TaskState:
         evaluated: with the coefficients of its last round.
         looked: the round before its last that was evaluated last, 0 for none.
         given_up: it is not tried again in this process.
+        mix: the fleet's packed label mix, where clients have no labels; empty until it is known.
         source: its DATA specification.
         classes: the names that class ids count in; none where they are not agreed yet, or where
             no client has names.
@@ -33,5 +34,6 @@ class TaskState:
     evaluated: bool = False
     looked: int = 0
     given_up: bool = False
+    mix: bytes = b""
     source: str = ""
     classes: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from server.rounds.drawing import Drawing
 from server.rounds.failure import Failure
 from server.rounds.federation import Federation
 from server.rounds.hidden import hidden_contributions
+from server.rounds.listening import mix_of
 from server.rounds.nearest import candidates
 from server.rounds.opened import open_contributions
 from server.rounds.private import PrivateDrawing, PrivateRounds
@@ -183,6 +184,7 @@ class Training:
                     lost.append((state, reason))
                 continue
             contributions = list(combined.counted.values())
+            mix = state.mix or mix_of(combined.counted, federation.plan.max_weight)
             examples = sum(contribution.examples for contribution in contributions)
             held_back = {str(node): share for node, share in combined.held_back.items()}
             rounds.append(
@@ -194,6 +196,7 @@ class Training:
                     len(contributions),
                     time.monotonic() - self._began,
                     held_back=held_back,
+                    mix=mix,
                 )
             )
         # What was sent in vain is recorded with the round that succeeds, or at the end.
@@ -222,7 +225,12 @@ class Training:
         if federation.plan.hyper.error_feedback:
             counted = {(node, state.number) for node in combined.counted}
             self._counted |= {key: self._asked[key] for key in counted}
-        if combined.counted and not any(one.offsets.any() for one in combined.counted.values()):
+        moves = not federation.listens(state)
+        if (
+            moves
+            and combined.counted
+            and not any(one.offsets.any() for one in combined.counted.values())
+        ):
             logger.warning(
                 "round %d of task %s moved nothing: its %d clients have too few images of a "
                 "class to train on some and judge by others",
@@ -263,6 +271,7 @@ class Training:
         for row in rounds:
             state = by_number[row.task]
             state.vector, state.round, state.attempts = row.coefficients, row.round, 0
+            state.mix = row.mix
             self._drawing.forget(state.number)
             federation.observer.round_finished(state.name, state.round, row.clients, seconds)
 

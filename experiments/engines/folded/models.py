@@ -227,7 +227,8 @@ class FoldedMethod:
             images, labels = task.images[client.all_rows], client.all_labels
             rest = recipe, client.seed, client.local
             try:
-                return own.fit(vector, images, labels, classes, *rest)
+                model = own.expecting(client.mix)
+                return model.fit(vector, images, labels, classes, *rest)
             except RecastError as error:
                 return error
 

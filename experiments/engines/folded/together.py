@@ -127,7 +127,7 @@ def _client(lesson: Lesson[FoldedModel, NodeRows]) -> FoldedClient:
     data, seed, local = lesson.data, lesson.seed, lesson.local
     if lesson.hyper.objective == "label-free":
         every = data.all_rows
-        return FoldedClient(every, torch.zeros_like(every), seed, local=local)
+        return FoldedClient(every, torch.zeros_like(every), seed, local=local, mix=lesson.mix)
     if not local:
         return FoldedClient(data.learn, data.labels, seed)
     return FoldedClient(data.learn, data.labels, seed, data.all_rows[~data.labelled], local=True)

@@ -196,3 +196,56 @@ def test_classes_are_the_deployed_networks_by_name(
     np.savez(strange, **(arrays | {"classes": np.array(["c0", "c1", "dog"])}))
     with pytest.raises(RecastError, match="dog"):
         learn(kept(backbone=backbone, tasks=f"a=npz:{strange}"), tmp_path / "strange")
+
+
+def test_without_labels_a_task_s_first_round_tells_label_mixes_and_moves_nothing(
+    kept: Make, tmp_path: Path
+) -> None:
+    settings = kept(labels=0, batch=32, rounds=3, partition="dirichlet:0.3", begin="bank")
+    result = learn(settings, tmp_path)
+    start = result.start.initial_vector.numpy()
+    with Registry(result.registry) as registry:
+        mixes = registry.label_mixes(1)
+        for task in (1, 2):
+            assert (registry.coefficients(1, task, 1) == start).all()
+            assert (registry.coefficients(1, task, 2) != start).any()
+            assert len(mixes[task]) == 3
+        sums = Ledger(registry).totals(1, by=("round", "direction", "kind", "layer"))
+    listened, trained = (sums[round_, "up", "coefficients", "message"] for round_ in (1, 2))
+    assert listened < trained
+
+
+def test_a_run_without_labels_goes_on_with_the_mix_that_it_heard(
+    kept: Make, tmp_path: Path
+) -> None:
+    settings = kept(labels=0, batch=32, rounds=3, partition="dirichlet:0.3")
+    whole = learn(settings, tmp_path / "whole")
+
+    class Stopped(LogObserver):
+        def round_finished(self, task: str, round_: int, clients: int, seconds: float) -> None:
+            super().round_finished(task, round_, clients, seconds)
+            if round_ == 1:
+                raise KeyboardInterrupt
+
+    folder = tmp_path / "halves"
+    with server_identity(), pytest.raises(KeyboardInterrupt):
+        run_federation(
+            FoldedGrid(CLIENTS, settings), settings, folder, Stopped(),
+            conditions=Conditions(patience=0),
+        )  # fmt: skip
+    again = learn(settings, folder)
+    with Registry(whole.registry) as one, Registry(again.registry) as other:
+        assert one.label_mixes(1) == other.label_mixes(1)
+        for task in (1, 2):
+            assert (one.coefficients(1, task, 3) == other.coefficients(1, task, 3)).all()
+
+
+def test_what_may_be_told_in_a_sum_or_with_noise_alone_is_not_asked_for_a_mix(
+    kept: Make, tmp_path: Path
+) -> None:
+    for changed in ({"secure_aggregation": True}, {"dp_epsilon": 50.0, "dp": "local"}):
+        settings = kept(labels=0, batch=32, tasks=kept().tasks.split()[0], **changed)
+        result = learn(settings, tmp_path / next(iter(changed)))
+        with Registry(result.registry) as registry:
+            assert registry.label_mixes(1) == {}
+            assert (registry.coefficients(1, 1, 1) != result.start.initial_vector.numpy()).any()

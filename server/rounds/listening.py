@@ -1,0 +1,51 @@
+"""The first round of a task without labels: clients tell their label mixes, and nothing trains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from protos import recast_v1_pb2 as pb
+from recast_core.label_mix import fleet_mix
+from recast_core.start import Start
+from recast_core.wire.codec import encode
+from recast_core.wire.messages import RefusedError
+from server.rounds.contribution import Contribution
+from server.rounds.weights import limited
+
+
+def check_mix(update: pb.Update, asked: bool) -> None:
+    """Refuse a mix that was not asked for, that says nothing, or that comes with coefficients.
+
+    Raises:
+        RefusedError: ``malformed``.
+    """
+    if not asked:
+        raise RefusedError("malformed", "a label mix that was not asked for")
+    if update.coefficients or update.scale:
+        raise RefusedError("malformed", "a label mix with coefficients")
+    if not any(update.mix):
+        raise RefusedError("malformed", "a label mix of nothing")
+
+
+def nothing(start: Start, bits: int) -> bytes:
+    """The coefficients of an update that moves nothing."""
+    return encode(np.zeros(start.sent, np.float32), bits).data
+
+
+def mix_of(told: Mapping[int, Contribution], most: float) -> bytes:
+    """The fleet's mix: of clients that tell of as many classes as most of them; empty of none.
+
+    Args:
+        told: contributions by node.
+        most: times their median that a client's examples may count; 0 for no limit.
+    """
+    mixes = [one for _, one in sorted(told.items()) if one.mix]
+    if not mixes:
+        return b""
+    counts = Counter(len(one.mix) for one in mixes)
+    classes = max(counts, key=lambda count: (counts[count], count))
+    mixes = [one for one in mixes if len(one.mix) == classes]
+    return fleet_mix([one.mix for one in mixes], limited([one.examples for one in mixes], most))
