@@ -133,6 +133,19 @@ class Coefficients(nn.Module):
             _used.reset(token)
 
     @contextmanager
+    def of_clients(self, clients: Tensor) -> Iterator[None]:
+        """Compute with the rows of some clients in the block, differentiably.
+
+        Args:
+            clients: int64 ``[A]``, of the J clients that there are.
+        """
+        token = _used.set({**_used.get(), id(self): self.current[clients]})
+        try:
+            yield
+        finally:
+            _used.reset(token)
+
+    @contextmanager
     def temporarily(self, vector: Tensor) -> Iterator[None]:
         """Hold a sent vector ``[D]`` or ``[J, D]`` within the block, then what was there before."""
         flat, data, grad = self.flat, self.flat.data, self.flat.grad

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from recast_core.folded.chain import Chain, chain_of
 from recast_core.folded.images import ImageStore
 from recast_core.folded.precision import bfloat16
 from recast_core.folded.split import SplitModel, copy_split
 from recast_core.folded.threads import on_each_core
+from recast_core.folded.unit import Constants
 from recast_core.layers.statistics import BatchStatistics
 from recast_core.objectives import Batch, Objective
 from recast_core.pulse import advance
@@ -30,11 +32,13 @@ class BankFold:
         model: divided; its coefficients are left as they were.
         half: bfloat16 products. Coefficients, loss and optimizer stay in float32.
         compiled: ``torch.compile`` the model and the loss.
+        constants: what the units of a chain compute once, shared with copies.
     """
 
     model: SplitModel
     half: bool = False
     compiled: bool = False
+    constants: Constants = field(default_factory=dict, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +62,7 @@ class BankFold:
 
     def copy(self) -> BankFold:
         """See ``Fold``."""
-        return BankFold(copy_split(self.model), self.half, self.compiled)
+        return BankFold(copy_split(self.model), self.half, self.compiled, self.constants)
 
     @torch.no_grad()
     def spread(self, start: Tensor, clients: int) -> Tensor:
@@ -89,6 +93,10 @@ class BankFold:
 
     def losses(self, inputs: Tensor, batch: Batch, objective: Objective) -> Tensor:
         """See ``Fold``."""
+        if self._chain is not None:
+            features = self._chain.features(inputs, batch)
+            if features is not None:
+                return objective.losses(features, batch)
         with by_batch(self.model.net.statistics, batch):
             return self._compute(self.model.suffix, inputs, batch, objective)
 
@@ -97,6 +105,13 @@ class BankFold:
         coefficients = self.model.net.coefficients
         coefficients.flat = nn.Parameter(values)
         return coefficients.sent().cpu()
+
+    @cached_property
+    def _chain(self) -> Chain | None:
+        """The suffix fused; on a CPU, in float32."""
+        if self.device.type != "cpu" or self.half or self.compiled:
+            return None
+        return chain_of(self.model, self.constants)
 
     @cached_property
     def _compute(self) -> Callable[[nn.Module, Tensor, Batch, Objective], Tensor]:

@@ -35,18 +35,21 @@ class Chunking:
     halved: int = 0
 
 
-def equal_chunks(sizes: Sequence[tuple[int, int]], batch: int, workers: int) -> list[list[int]]:
+def equal_chunks(
+    sizes: Sequence[tuple[int, int, bool, int]], batch: int, workers: int
+) -> list[list[int]]:
     """Which clients train at once on a CPU: only such as have equally many images and classes.
 
     Nothing is then padded, and every sum has as many terms as for the client alone: its result is
     the same to the last bit whoever else is there.
 
     Args:
-        sizes: images and classes of each client.
+        sizes: of each client images, classes, whether its BatchNorms take its own images, and
+            images without a label.
         batch: images per step of a client.
         workers: chunks that are in work at once.
     """
-    alike: dict[tuple[int, int], list[int]] = {}
+    alike: dict[tuple[int, int, bool, int], list[int]] = {}
     for index, kind in enumerate(sizes):
         alike.setdefault(kind, []).append(index)
     # A few chunks for each core also where clients are few.

@@ -74,7 +74,7 @@ def split_model(net: RecastModel, size: int, channels: int = 3) -> SplitModel:
 
 
 def _divide(net: RecastModel) -> tuple[nn.Module, nn.Module] | None:
-    graph = _trace(net.backbone)
+    graph = trace(net.backbone)
     nodes = list(graph.nodes)
     placeholder = next(node for node in nodes if node.op == "placeholder")
     output = next(node for node in nodes if node.op == "output")
@@ -97,7 +97,7 @@ def _divide(net: RecastModel) -> tuple[nn.Module, nn.Module] | None:
     return None
 
 
-def _trace(backbone: nn.Module) -> fx.Graph:
+def trace(backbone: nn.Module) -> fx.Graph:
     """The graph of the operations; modules that read a target's tensors are one operation each."""
     readers: list[type[nn.Module]] = []
     while True:

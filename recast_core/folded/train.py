@@ -115,7 +115,10 @@ def train(
         return len(chunk)
 
     if fold.device.type == "cpu" and how.chunking.size is None:
-        sizes = [(len(client.labels), len(client.labels.unique())) for client in clients]
+        sizes = [
+            (len(one.labels), len(one.labels.unique()), one.local, len(one.filler))
+            for one in clients
+        ]
         chunks = equal_chunks(sizes, recipe.batch, how.workers)
         own = fold.copy if how.workers else (lambda: fold)
         for count in on_each_core(chunks, how.workers, own, work):
