@@ -12,16 +12,15 @@ from client.holdings import all_labels
 from client.node import OwnData
 from client.turn import Engine, Exam, Guess, Lesson, Look
 from recast_core.heads import head_kind, right_answers
-from recast_core.learner import Learner
+from recast_core.learner import Learned, Learner
 from recast_core.pulse import begin
-from recast_core.wire.codec import Vector
 from recast_core.wire.head_bytes import unpack_head_for
 
 
 class Alone(Engine[Learner, OwnData]):
     """Does what each client wants, one after another."""
 
-    def train(self, lessons: Sequence[Lesson[Learner, OwnData]]) -> Iterable[Vector]:
+    def train(self, lessons: Sequence[Lesson[Learner, OwnData]]) -> Iterable[Learned]:
         """See ``Engine``."""
         return [_train(one) for one in lessons]
 
@@ -44,7 +43,7 @@ class Alone(Engine[Learner, OwnData]):
         return [_guess(one) for one in guesses]
 
 
-def _train(lesson: Lesson[Learner, OwnData]) -> Vector:
+def _train(lesson: Lesson[Learner, OwnData]) -> Learned:
     model, data, hyper = lesson.model, lesson.data, lesson.hyper
     if lesson.kept.head:
         model = model.keeping(lesson.kept.classifier(model.head))

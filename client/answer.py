@@ -23,11 +23,13 @@ from protos import recast_v1_pb2 as pb
 from recast_core.classes import list_hash
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind
-from recast_core.pulse import about
+from recast_core.learner import Learned
+from recast_core.pulse import Taught, about, learned
 from recast_core.start import Start
 from recast_core.wire.codec import CodecError, Vector, decode
 from recast_core.wire.head_bytes import kind_of, pack_statistics
 from recast_core.wire.kept_head import DEPLOYED, Kept
+from recast_core.wire.loss import pack_loss
 from recast_core.wire.messages import (
     RefusedError,
     update_of,
@@ -133,9 +135,12 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
             heard.started = began
             return pb.ToServer(update=heard)
     seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
-    trained: Vector = yield Lesson(model, data, start, hyper, seed, local, stays, mix)
+    found: Learned = yield Lesson(model, data, start, hyper, seed, local, stays, mix)
+    trained = found.vector
     if not np.isfinite(trained).all():
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
+    if found.loss:
+        learned(Taught(me.number, task.id, task.name, broadcast.round, found.loss))
     if without_labels:
         yield from kept.check_diversity(model, data, (start, trained), stays, local)
     if broadcast.HasField("secure"):
@@ -150,6 +155,8 @@ def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M,
         examples = 1
     update = update_of(model.start, broadcast.task, broadcast.round, examples, encoded)
     update.started = began
+    if hyper.report_loss:
+        update.loss = pack_loss(found.loss)
     return pb.ToServer(update=update)
 
 

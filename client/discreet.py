@@ -31,10 +31,12 @@ def own_noise(me: Holdings[M, D], seed: int) -> Noise | None:
 
 
 def check_promise(me: Holdings[M, D], hyper: Hyperparameters) -> None:
-    """Refuse to answer without the noise that the run's settings promise.
+    """Refuse to answer without the noise that the run's settings promise, or beside it.
 
     Raises:
         RefusedError: ``malformed``.
     """
     if is_private(me) and not has_noise(hyper.transforms):
         raise RefusedError("malformed", "a round without the noise that --dp local promises")
+    if hyper.report_loss and me.settings.dp_epsilon:
+        raise RefusedError("malformed", "a loss, which --dp-epsilon has no noise for")

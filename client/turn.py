@@ -17,6 +17,7 @@ from torch import Tensor
 from client.holdings import D, M
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.learner import Learned
 from recast_core.wire.codec import Vector
 from recast_core.wire.kept_head import DEPLOYED, Kept
 from recast_core.wire.messages import Hyperparameters, RefusedError
@@ -121,19 +122,20 @@ def _as_bytes(vector: Vector | None) -> bytes:
 
 
 Work: TypeAlias = Lesson[M, D] | Look[M, D] | Exam[M, D] | Guess[M, D]
-# A lesson is answered by a vector, a look by features, an exam by a count, a guess by logits.
+# A lesson is answered by what was learned, a look by features, an exam by a count, a guess by
+# logits.
 Turn: TypeAlias = Generator[Work[M, D], Any, pb.ToServer]
 
 
 class Engine(ABC, Generic[M, D]):
     """Does the work of clients that answer the same message.
 
-    What a method raises is raised in each of the clients; an error in the place of a vector in one.
+    What a method raises is raised in each of the clients; an error in the place of a result in one.
     """
 
     @abstractmethod
-    def train(self, lessons: Sequence[Lesson[M, D]]) -> Iterable[Vector | RecastError]:
-        """Each client's vector afterwards."""
+    def train(self, lessons: Sequence[Lesson[M, D]]) -> Iterable[Learned | RecastError]:
+        """Each client's vector afterwards, and its loss."""
 
     @abstractmethod
     def features(self, looks: Sequence[Look[M, D]]) -> Iterable[Tensor]:

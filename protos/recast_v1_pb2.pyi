@@ -124,7 +124,7 @@ class BankReceipt(_message.Message):
     def __init__(self, bank: _Optional[int] = ...) -> None: ...
 
 class Hyperparameters(_message.Message):
-    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed", "stochastic", "error_feedback", "objective", "transforms")
+    __slots__ = ("epochs", "batch", "learning_rate", "bits", "seed", "stochastic", "error_feedback", "objective", "transforms", "report_loss")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,7 @@ class Hyperparameters(_message.Message):
     ERROR_FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     TRANSFORMS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_LOSS_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     batch: int
     learning_rate: float
@@ -143,7 +144,8 @@ class Hyperparameters(_message.Message):
     error_feedback: bool
     objective: Objective
     transforms: str
-    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ..., transforms: _Optional[str] = ...) -> None: ...
+    report_loss: bool
+    def __init__(self, epochs: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., bits: _Optional[int] = ..., seed: _Optional[int] = ..., stochastic: bool = ..., error_feedback: bool = ..., objective: _Optional[_Union[Objective, str]] = ..., transforms: _Optional[str] = ..., report_loss: bool = ...) -> None: ...
 
 class Broadcast(_message.Message):
     __slots__ = ("bank", "task", "round", "scale", "coefficients", "hyperparameters", "bits", "head_kind", "head", "start_head", "candidates", "kept", "mix", "wants_mix", "counted", "secure")
@@ -284,7 +286,7 @@ class Candidate(_message.Message):
     def __init__(self, task: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients", "mix", "started", "salt", "shares")
+    __slots__ = ("bank", "task", "round", "examples", "scale", "coefficients", "mix", "started", "loss", "salt", "shares")
     BANK_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -293,6 +295,7 @@ class Update(_message.Message):
     COEFFICIENTS_FIELD_NUMBER: _ClassVar[int]
     MIX_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
     SALT_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
     bank: int
@@ -303,9 +306,10 @@ class Update(_message.Message):
     coefficients: bytes
     mix: bytes
     started: int
+    loss: int
     salt: bytes
     shares: bytes
-    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., mix: _Optional[bytes] = ..., started: _Optional[int] = ..., salt: _Optional[bytes] = ..., shares: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., examples: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., mix: _Optional[bytes] = ..., started: _Optional[int] = ..., loss: _Optional[int] = ..., salt: _Optional[bytes] = ..., shares: _Optional[bytes] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("bank", "task", "round", "examples", "correct", "head_only_correct", "deployed_correct", "local_head_correct", "chosen_correct")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,18 @@ from recast_core.statistics import features_by, own_statistics, spread_choice
 from recast_core.wire.codec import Vector
 
 
+class Learned(NamedTuple):
+    """What a client's training came to.
+
+    Attributes:
+        vector: afterwards, float32 ``[D]``.
+        loss: mean of the last epoch's steps; 0 where no step had one.
+    """
+
+    vector: Vector
+    loss: float
+
+
 class Learner(Protocol):
     """A model that learns by one vector."""
 
@@ -40,8 +52,8 @@ class Learner(Protocol):
         recipe: Recipe,
         seed: int,
         local: bool = False,
-    ) -> Vector:
-        """Train from ``vector``: the vector afterwards, float32 ``[D]``.
+    ) -> Learned:
+        """Train from ``vector``.
 
         Args:
             vector: float32 ``[D]``.
@@ -102,7 +114,7 @@ class BankLearner:
         recipe: Recipe,
         seed: int,
         local: bool = False,
-    ) -> Vector:
+    ) -> Learned:
         """See ``Learner``."""
         # A batch of one client: the arithmetic of every grid is then the same.
         client = folded_client(torch.arange(len(labels)), labels, seed, local)
@@ -116,8 +128,7 @@ class BankLearner:
         )
         if not bool(found.finite[0]):
             raise RecastError("training ended in NaN or infinity: lower the learning rate")
-        trained: Vector = found.coefficients[0].numpy()
-        return trained
+        return Learned(found.coefficients[0].numpy(), float(found.losses[0]))
 
     @property
     def head(self) -> nn.Module:
@@ -161,10 +172,10 @@ class MethodLearner:
         recipe: Recipe,
         seed: int,
         local: bool = False,
-    ) -> Vector:
+    ) -> Learned:
         """See ``Learner``."""
         self.model.load_vector(torch.from_numpy(vector).to(self.device))
-        train(
+        loss = train(
             self.model,
             self.preprocess(images).to(self.device),
             labels.to(self.device),
@@ -173,8 +184,7 @@ class MethodLearner:
             seed,
             local=local,
         )
-        trained: Vector = self.model.sent_vector().cpu().numpy()
-        return trained
+        return Learned(self.model.sent_vector().cpu().numpy(), loss)
 
     @property
     def head(self) -> nn.Module:

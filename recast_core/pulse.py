@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -25,6 +26,27 @@ class Listener(Protocol):
         """So many more have been shown."""
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What a client's training of a round came to: what it may keep to itself.
+
+    Attributes:
+        client: its number.
+        task: its number.
+        name: of the task.
+        round: of the task.
+        loss: mean of the last pass.
+    """
+
+    client: int
+    task: int
+    name: str
+    round: int
+    loss: float
+
+
+Hear = Callable[[Taught], None]
+_hearers: list[tuple[int | None, Hear]] = []
 _listeners: list[Listener] = []
 _own = threading.local()
 
@@ -37,6 +59,25 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextmanager
+def hearing(hear: Hear, *, everywhere: bool) -> Iterator[None]:
+    """Call ``hear`` after each client's training, of this thread or ``everywhere`` here."""
+    entry = None if everywhere else threading.get_ident(), hear
+    _hearers.append(entry)
+    try:
+        yield
+    finally:
+        _hearers.remove(entry)
+
+
+def learned(taught: Taught) -> None:
+    """Say within this process what a client's training came to."""
+    here = threading.get_ident()
+    for thread, hear in list(_hearers):
+        if thread in (None, here):
+            hear(taught)
 
 
 @contextmanager

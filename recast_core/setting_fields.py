@@ -104,6 +104,10 @@ class Updates:
         "What clients do to an update before it leaves, in this order: clip:LENGTH, or what a "
         "plug-in registers.",
     )
+    report_loss: bool = setting(
+        False,
+        "Clients also tell their training loss, in 3 bytes of an update; simulated ones need none.",
+    )
     aggregation: str = setting(
         "clipped",
         "How updates become the next coefficients: clipped (the mean, none longer than twice the "

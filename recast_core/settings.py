@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from recast_core.config import RecastConfig
     from recast_core.wire.messages import Hyperparameters
 
-# One LoRaWAN frame at DR0, and what an update has besides its numbers, at the most.
-FRAME, OVERHEAD = 51, 23
+# One LoRaWAN frame at DR0, what an update has besides its numbers at the most, and a loss in it.
+FRAME, OVERHEAD, LOSS = 51, 23, 3
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Settings(Running, Images, Privacy, Updates, Learning, Adaptation):
 
     def width(self, numbers: int) -> int:
         """Bits of each of an update's ``numbers``, where ``bits`` leaves it open too."""
-        return self.bits or fitting_width(numbers)
+        return self.bits or fitting_width(numbers, OVERHEAD + LOSS * self.report_loss)
 
     def hyperparameters(self, customary: float | None = None, numbers: int = 0) -> Hyperparameters:
         """The part that a broadcast carries: the fields of both, by name.
@@ -182,10 +182,13 @@ class Settings(Running, Images, Privacy, Updates, Learning, Adaptation):
         return Hyperparameters(**told, stochastic=self.rounding == "stochastic")
 
 
-def fitting_width(numbers: int) -> int:
-    """8 bits, or the most of 7 to 4 in which so many numbers fit a frame of ``FRAME`` bytes."""
+def fitting_width(numbers: int, overhead: int = OVERHEAD) -> int:
+    """8 bits, or the most of 7 to 4 in which so many numbers fit a frame of ``FRAME`` bytes.
+
+    ``overhead`` is what an update has besides.
+    """
     for bits in (8, 7, 6, 5, 4):
-        if OVERHEAD + -(-numbers * bits // 8) <= FRAME:
+        if overhead + -(-numbers * bits // 8) <= FRAME:
             return bits
     return 8
 

@@ -20,7 +20,7 @@ from experiments.command.join_view import JoinView
 from experiments.command.link_log import check_insecure, set_up
 from protos.link import is_name
 from recast_core.errors import RecastError
-from recast_core.pulse import listening
+from recast_core.pulse import hearing, listening
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 
@@ -130,7 +130,7 @@ def join(server: str | None, options: JoinOptions) -> int:
     where = server or options.mqtt
     logger.info("joining %s as %s, with the images in %s", where, options.name, options.data)
     client = make()
-    with listening(view):
+    with listening(view), hearing(view.learned, everywhere=True):
         stopped = asyncio.run(_until_stopped(client))
     logger.info("stopped" if stopped else "the run is finished")
     if client.busy:

@@ -7,6 +7,7 @@ import threading
 import time
 
 from experiments.command.working import Work, clock
+from recast_core.pulse import Taught
 
 QUIET_SECONDS = 10.0
 logger = logging.getLogger("recast.link")
@@ -38,6 +39,10 @@ class JoinView:
     def about(self, task: str, round_: int) -> None:
         """What follows is of this task and round."""
         self._what = f"{task}, round {round_}" if round_ else task
+
+    def learned(self, taught: Taught) -> None:
+        """Say what a training came to."""
+        logger.info("%s, round %d: training loss %.3f", taught.name, taught.round, taught.loss)
 
     def began(self, what: str, images: int) -> None:
         """Say what begins, unless the same was said of this message."""

@@ -22,6 +22,7 @@ from server.exchange.observer import LogObserver
 from server.link.session import Session
 from server.link.sessions import Sessions
 from server.record.history import History
+from server.record.losses import client_losses
 
 ROWS = 20
 # What a row shows, and whether it is a number; 80 columns hold it.
@@ -50,6 +51,8 @@ class LinkView(LogObserver, Closing):
         self._sessions = sessions
         self._now = "waiting for clients"
         self._last = ""
+        # Of the last round that told any, by node id.
+        self._losses: dict[str, float] = {}
         console = Console(stderr=True)
         self._live: Live | None = None
         if console.is_terminal and not plain:
@@ -81,6 +84,7 @@ class LinkView(LogObserver, Closing):
         """Remember how long a round takes."""
         super().round_finished(task, round_, updates, seconds)
         self._seconds = seconds
+        self._losses |= self._told(task, round_)
 
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Remember the last accuracy."""
@@ -102,6 +106,7 @@ class LinkView(LogObserver, Closing):
                     "up": session.up,
                     "down": session.down,
                     "heard": _heard(session),
+                    "loss": self._losses.get(str(session.node)),
                 }
                 for session in sessions
             ],
@@ -113,7 +118,8 @@ class LinkView(LogObserver, Closing):
         connected = sum(session.stream is not None for session in sessions)
         up, down = (sum(getattr(session, way) for session in sessions) for way in ("up", "down"))
         table = Table(box=None, pad_edge=False, padding=(0, 1))
-        for name, right in _COLUMNS.items():
+        columns = _COLUMNS | ({"loss": True} if self._losses else {})
+        for name, right in columns.items():
             justify: Any = "right" if right else "left"
             table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")
         for session in sessions[:ROWS]:
@@ -129,6 +135,7 @@ class LinkView(LogObserver, Closing):
         """A client: what it does, with how many images, its bytes, and when it was last heard."""
         state = self._state(session)
         images = self._images.get(str(session.node))
+        loss = self._losses.get(str(session.node))
         return [
             session.name,
             state,
@@ -137,6 +144,7 @@ class LinkView(LogObserver, Closing):
             self._task if state == "working" else "",
             "" if images is None else f"{images:,}",
             _heard(session),
+            *(["" if loss is None else f"{loss:.3f}"] if self._losses else []),
         ]
 
     def _left(self) -> str:
@@ -158,6 +166,16 @@ class LinkView(LogObserver, Closing):
                 return {}
             shares = history.shares(run.id)
         return {s.client: s.train_examples for s in shares if s.task == numbers[task]}
+
+    def _told(self, task: str, round_: int) -> dict[str, float]:
+        """What clients told of their losses in a round, by node id."""
+        if self._registry is None or not self._registry.exists():
+            return {}
+        with History(self._registry) as history:
+            run = history.last_run()
+            if run is None:
+                return {}
+            return client_losses(history, run.id, history.task(run.id, task).number, round_)
 
     def name_of(self, client: str) -> str:
         """A client's own name; its node id where the link does not know it."""

@@ -50,6 +50,8 @@ class ProgressObserver(Closing):
         self._said = self._since = time.monotonic()
         self._warned: set[tuple[str, str]] = set()
         self._same = 0
+        # A task, and what its last round's loss was.
+        self._loss = "", ""
         self._stack = ExitStack()
         live = self._console.is_terminal
         self._live = Live(
@@ -106,9 +108,14 @@ class ProgressObserver(Closing):
             self._steps = self._tasks * (rounds + _EVALUATION)
             self._weight = 1.0
             self._began = self._began or time.monotonic()
-            self._now = f"{task}, round {round_} of {rounds}"
+            loss = self._loss[1] if self._loss[0] == task else ""
+            self._now = f"{task}, round {round_} of {rounds}{loss}"
             self._clients, self._answers = clients, 0
             self._work = Work()
+
+    def learned(self, task: str, round_: int, loss: float, clients: int) -> None:
+        """Remember it for the round's line."""
+        self._loss = task, f", loss {loss:.3f}"
 
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """Say that a round is done."""
@@ -119,8 +126,10 @@ class ProgressObserver(Closing):
             self._work, self._reached = Work(), 0.0
         if self._live is None:
             pace = f"{updates / max(seconds, 1e-9):.1f} clients/s, {_peak_mib():.0f} MiB"
+            loss = self._loss[1] if self._loss[0] == task else ""
             self._line(
-                f"{task} round {round_}: {updates} updates, {seconds:.1f} s ({pace}){self._left()}"
+                f"{task} round {round_}: {updates} updates{loss}, {seconds:.1f} s "
+                f"({pace}){self._left()}"
             )
 
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:

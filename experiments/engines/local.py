@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Message
 
+from recast_core.pulse import Taught, hearing
 from recast_core.start import Start
 from server.flower import OwnGrid, number
 
@@ -23,6 +24,7 @@ class LocalGrid(OwnGrid):
         self._answered = answered
         super().__init__()
         self._replies: dict[str, Message] = {}
+        self._losses: dict[tuple[int, int, int], float] = {}
 
     @abstractmethod
     def answers(self, messages: Sequence[Message]) -> Iterable[Message]:
@@ -39,10 +41,19 @@ class LocalGrid(OwnGrid):
         """Answer the messages now; the replies wait to be pulled."""
         messages = list(messages)
         names = [number(message) for message in messages]
-        for name, reply in zip(names, self.answers(messages), strict=True):
-            number(reply)
-            self._replies[name] = reply
+        with hearing(self._hear, everywhere=False):
+            for name, reply in zip(names, self.answers(messages), strict=True):
+                number(reply)
+                self._replies[name] = reply
         return names
+
+    def take_losses(self) -> dict[tuple[int, int, int], float]:
+        """What clients learned since this was last called: by node, task and round."""
+        losses, self._losses = self._losses, {}
+        return losses
+
+    def _hear(self, taught: Taught) -> None:
+        self._losses[taught.client + 1, taught.task, taught.round] = taught.loss
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies to these messages, each once."""

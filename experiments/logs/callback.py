@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class RoundFinished:
         bytes_down: likewise, from the server.
         coefficients: of the task after the round, float32 ``[D]``, a copy.
         accuracy: a fraction, where this round was evaluated.
+        loss: mean over the images of the clients' training losses in their last pass, where known:
+            of clients in this process, and of others with ``report_loss``.
+        losses: each client's, by its name.
     """
 
     task: str
@@ -60,6 +63,8 @@ class RoundFinished:
     bytes_down: int
     coefficients: NDArray[np.float32]
     accuracy: float | None = None
+    loss: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import IO
 
 from experiments.logs.callback import Callback, RoundFinished, RunStarted, TaskFinished
-from experiments.logs.scalars import ROUND, TASK, of_round, of_task
+from experiments.logs.scalars import LOSS, ROUND, TASK, of_round, of_task
 from recast_core.errors import RecastError
 
 COLUMNS = (
     "run", "event", "task", "step", "round", *ROUND, *(n for n in TASK if n not in ROUND),
+    LOSS,
 )  # fmt: skip
 
 
@@ -32,9 +33,11 @@ class CsvLog(Callback):
                 first = file.readline().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise RecastError(f"cannot write log {path} ({error}): name another file") from error
-        if first and first != ",".join(COLUMNS):
+        # A file of before goes on without what it has no column for.
+        columns = tuple(first.split(",")) if first else COLUMNS
+        if columns not in (COLUMNS, COLUMNS[:-1]):
             raise RecastError(f"{path} is no log of recast: name another file")
-        self._path, self._empty = path, not first
+        self._path, self._empty, self._columns = path, not first, columns
         self._file: IO[str] | None = None
         self._run = ""
 
@@ -42,7 +45,9 @@ class CsvLog(Callback):
         """Open the file."""
         self._run = f"{event.folder.name}#{event.run}"
         self._file = self._path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+        self._writer = csv.DictWriter(
+            self._file, self._columns, lineterminator="\n", extrasaction="ignore"
+        )
         if self._empty:
             self._writer.writeheader()
             self._file.flush()

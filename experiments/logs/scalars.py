@@ -9,14 +9,17 @@ from experiments.logs.callback import RoundFinished, TaskFinished
 ROUND = (
     "updates", "examples", "seconds", "bytes_up", "bytes_down", "coefficients_norm", "accuracy",
 )  # fmt: skip
+# Beside them, where it is known.
+LOSS = "loss"
 TASK = ("accuracy", "without_updates", "clients")
 
 
 def of_round(event: RoundFinished) -> dict[str, float]:
-    """What a round has of ``ROUND``; without an accuracy where none was measured."""
+    """What a round has of ``ROUND`` and ``LOSS``; without what was not measured."""
     found = {name: float(getattr(event, name)) for name in ROUND[:5]}
     found["coefficients_norm"] = float(np.linalg.norm(event.coefficients))
-    return found if event.accuracy is None else found | {"accuracy": event.accuracy}
+    measured = {"accuracy": event.accuracy, LOSS: event.loss}
+    return found | {name: value for name, value in measured.items() if value is not None}
 
 
 def of_task(event: TaskFinished) -> dict[str, float]:

@@ -14,6 +14,7 @@ from server.app import registry_path
 from server.exchange.observer import Observer
 from server.record.history import History
 from server.record.ledger import Ledger
+from server.record.losses import client_losses
 
 
 class Watch:
@@ -61,6 +62,7 @@ class Telling(Observer):
         self._history: History | None = None
         self._run = self._step = 0
         self._rounds: dict[str, int] = {}
+        self._loss: float | None = None
 
     def close(self) -> None:
         """Close the registry."""
@@ -90,6 +92,11 @@ class Telling(Observer):
         self._rounds[task] = rounds
         self._observer.round_started(task, round_, rounds, clients)
 
+    def learned(self, task: str, round_: int, loss: float, clients: int) -> None:
+        """Pass it on; remember it for the round's event."""
+        self._loss = loss
+        self._observer.learned(task, round_, loss, clients)
+
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """Read what the registry has of the round."""
         self._observer.round_finished(task, round_, updates, seconds)
@@ -111,9 +118,19 @@ class Telling(Observer):
             bytes_down=down,
             coefficients=history.coefficients(self._run, number, round_).copy(),
             accuracy=row.accuracy,
+            loss=self._loss,
+            losses=self._losses(number, round_),
         )
+        self._loss = None
         for callback in self._callbacks:
             callback.round_finished(event)
+
+    def _losses(self, task: int, round_: int) -> dict[str, float]:
+        if self._loss is None or self._history is None:
+            return {}
+        names = self._history.client_names(self._run)
+        found = client_losses(self._history, self._run, task, round_)
+        return {names.get(client, client): loss for client, loss in found.items()}
 
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Pass it on to all."""

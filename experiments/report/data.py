@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ from sqlalchemy import distinct, func, select
 
 from experiments.engines.radio import RADIOS
 from experiments.report.baselines import beside
+from experiments.report.losses import losses
 from experiments.report.names import client_labels, transport_of
 from experiments.report.privacy import privacy
+from experiments.report.refusals import refused
 from experiments.report.repetition import compared_with_defaults, reproduce
 from recast_core.errors import RecastError
 from server.record.ledger import Ledger
+from server.record.losses import latest_losses
 from server.record.registry import Registry, Run
-from server.record.rows import Refusal
 from server.record.tables import LedgerEntry
 
 REGISTRY = "registry.sqlite"
@@ -68,6 +69,7 @@ def report_data(path: Path, run: int | None = None, *, read_only: bool = False) 
             "settings": compared_with_defaults(entry.config),
             "tasks": tasks,
             "accuracy": _accuracy(registry, entry.id, numbers),
+            "loss": losses(registry, entry.id, numbers),
             "forgetting": {
                 "max_abs_change": max((abs(task["change"] or 0.0) for task in tasks), default=0.0),
                 "matrix": [[None if x != x else float(x) for x in row] for row in matrix],
@@ -77,7 +79,7 @@ def report_data(path: Path, run: int | None = None, *, read_only: bool = False) 
                 {"name": RADIOS[name].title, "bytes": RADIOS[name].frame} for name in MARKED
             ],
             "clients": _clients(registry, entry.id),
-            "refusals": _refusals(registry.refusals(entry.id), client_labels(registry, entry.id)),
+            "refusals": refused(registry.refusals(entry.id), client_labels(registry, entry.id)),
             "privacy": privacy(registry, entry.id),
         }
 
@@ -246,7 +248,7 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
     for row in taken:
         if row.task is not None:
             tasks[row.client].add(row.task)
-    refused = Counter(refusal.client for refusal in registry.refusals(run))
+    left_out = Counter(refusal.client for refusal in registry.refusals(run))
     held_back = Counter(row.client for row in registry.held_back(run))
     images: dict[str, int] = {}
     for share in registry.shares(run):
@@ -255,7 +257,7 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
     for (client, direction, kind, layer), value in totals.items():
         name = "bank" if kind == "bank" else str(direction)
         sums[str(client)][f"{layer}_{name}"] += value
-    labels = client_labels(registry, run)
+    labels, last = client_labels(registry, run), latest_losses(registry, run)
     return [
         {
             "client": client,
@@ -263,8 +265,9 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
             "tasks": sorted(tasks[client]),
             "images": images.get(client),
             "rounds": rounds[client],
-            "refusals": refused[client],
+            "refusals": left_out[client],
             "held_back": held_back[client],
+            "loss": last.get(client),
             **{
                 name: sums[client].get(name)
                 for layer in ("payload", "message", "wire")
@@ -272,27 +275,6 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
             },
         }
         for client in sorted(
-            sums.keys() | refused.keys() | images.keys(), key=lambda name: (len(name), name)
+            sums.keys() | left_out.keys() | images.keys(), key=lambda name: (len(name), name)
         )
-    ]
-
-
-def _refusals(refusals: list[Refusal], labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Reasons, most frequent first, each with its latest detail."""
-    counts = Counter(refusal.reason for refusal in refusals)
-    clients: defaultdict[str, set[str]] = defaultdict(set)
-    latest: dict[str, Refusal] = {}
-    for refusal in refusals:
-        clients[refusal.reason].add(refusal.client)
-        latest[refusal.reason] = refusal
-    return [
-        {
-            "reason": reason,
-            "count": count,
-            "clients": len(clients[reason]),
-            "last_client": latest[reason].client,
-            "last_name": labels[latest[reason].client],
-            "last_detail": latest[reason].detail,
-        }
-        for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]

@@ -13,8 +13,8 @@ from experiments.report.plots import (
     colour_of,
     colour_scale,
     make_spec,
+    rounds_axis,
     tip,
-    whole_ticks,
 )
 
 CELL_HEIGHT, CELL_WIDTH, LABELS_WIDTH = 38, 38, 120
@@ -36,7 +36,7 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
     colours = colour_of([task["name"] for task in data["tasks"]])
     last = max(row["run_round"] for row in rows)
     where = {
-        "x": _rounds_axis(max(last, 1)),
+        "x": rounds_axis(max(last, 1)),
         "y": accuracy_axis("accuracy"),
         "color": colour_scale("task", colours),
     }
@@ -94,16 +94,6 @@ def _forgetting_cells(
         for b in range(len(tasks))
         if b >= a or matrix[b][a] is not None
     ]  # fmt: skip
-
-
-def _rounds_axis(last: int) -> dict[str, Any]:
-    return {
-        "field": "run_round",
-        "type": "quantitative",
-        "title": "rounds of the run",
-        "scale": {"domain": [0, last], "nice": False},
-        "axis": {"values": whole_ticks(last), "format": "d", "grid": False},
-    }
 
 
 def _after_axis(numbers: list[int]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from experiments.report.plots import (
     colour_of,
     colour_scale,
     make_spec,
+    rounds_axis,
     tip,
-    whole_ticks,
 )
 
 Data = dict[str, Any]
@@ -76,13 +76,7 @@ def curves_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
     colours = colour_of(labels)
     last = max(row["run_round"] for row in rows)
     where = {
-        "x": {
-            "field": "run_round",
-            "type": "quantitative",
-            "title": "rounds of the run",
-            "scale": {"domain": [0, max(last, 1)], "nice": False},
-            "axis": {"values": whole_ticks(max(last, 1)), "format": "d", "grid": False},
-        },
+        "x": rounds_axis(max(last, 1)),
         "y": accuracy_axis("accuracy"),
         "color": colour_scale("run", colours),
         "detail": {"field": "line", "type": "nominal"},

@@ -20,6 +20,7 @@ from experiments.report.figures_traffic import (
     refusals_figure,
     tradeoff_figure,
 )
+from experiments.report.losses import loss_figure
 from experiments.report.plots import Figure
 from experiments.report.points import Point
 from recast_core.errors import RecastError
@@ -45,6 +46,7 @@ def render(data: Mapping[str, Any], points: Sequence[Point], *, live: bool = Fal
     """
     made = (
         accuracy_figure(data),
+        loss_figure(data),
         forgetting_figure(data),
         bytes_figure(data),
         tradeoff_figure(data, points),

@@ -61,6 +61,17 @@ def whole_ticks(last: int) -> list[int]:
     return list(range(0, last + 1, step))
 
 
+def rounds_axis(last: int) -> dict[str, Any]:
+    """The x channel of the rounds of a run."""
+    return {
+        "field": "run_round",
+        "type": "quantitative",
+        "title": "rounds of the run",
+        "scale": {"domain": [0, last], "nice": False},
+        "axis": {"values": whole_ticks(last), "format": "d", "grid": False},
+    }
+
+
 def colour_scale(field: str, colours: Mapping[str, str]) -> dict[str, Any]:
     """The colour channel of a name; its legend is the page's."""
     scale = {"domain": list(colours), "range": list(colours.values())}

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from recast_core.errors import RecastError
 from server.record.history import History
 from server.record.ledger import COLUMNS, Ledger
+from server.record.losses import round_losses
 
 if TYPE_CHECKING:
     import pandas as pd
 
 HISTORY = (
     "task", "round", "step", "updates", "examples", "seconds", "bytes_up", "bytes_down", "accuracy",
+    "loss",
 )  # fmt: skip
 EVALUATIONS = (
     "task", "after", "round", "accuracy", "head_only_accuracy", "examples", "clients",
@@ -50,6 +52,7 @@ def ledger_frame(history: History, run: int) -> pd.DataFrame:
 def history_frame(history: History, run: int) -> pd.DataFrame:
     """A row for each finished round, in the order of finishing; bytes of serialised messages."""
     totals = Ledger(history).totals(run, by=("task", "round", "direction", "layer"))
+    losses = round_losses(history, run)
     rounds = sorted(
         ((task, row) for task in history.tasks(run) for row in history.rounds(run, task.number)),
         key=lambda found: found[1].id,
@@ -66,6 +69,7 @@ def history_frame(history: History, run: int) -> pd.DataFrame:
                 totals.get((task.name, row.round, "up", "message"), 0),
                 totals.get((task.name, row.round, "down", "message"), 0),
                 row.accuracy,
+                losses.get((task.number, row.round)),
             )
             for step, (task, row) in enumerate(rounds, start=1)
         ),

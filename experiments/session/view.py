@@ -57,6 +57,9 @@ class Quiet(View):
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Nothing."""
 
+    def learned(self, task: str, round_: int, loss: float, clients: int) -> None:
+        """Nothing."""
+
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """Nothing."""
 
@@ -77,6 +80,7 @@ class NotebookView(Quiet):
         self._tasks = tasks
         self._now, self._said = "making ready", list[str]()
         self._done, self._total, self._shown = 0, 0, 0.0
+        self._loss = ""
         self._output: Any = None
 
     @contextmanager
@@ -104,8 +108,13 @@ class NotebookView(Quiet):
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Say what goes on."""
         self._total = self._total or self._tasks * (rounds + 1) * clients
-        self._now = f"{task}: round {round_} of {rounds}"
+        self._now = f"{task}: round {round_} of {rounds}{self._loss}"
+        self._loss = ""
         self._update(at_once=True)
+
+    def learned(self, task: str, round_: int, loss: float, clients: int) -> None:
+        """Remember it for the next round's line."""
+        self._loss = f", loss {loss:.3f} in round {round_}"
 
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Say how well it went."""

@@ -31,7 +31,8 @@ def one_by_one(bench: Bench, learner: Learner, count: int) -> tuple[float, Tenso
     began = bench.now()
     for client in bench.clients(count):
         images = bench.pixels[client.rows]
-        found.append(learner.fit(start, images, client.labels, CLASSES, bench.recipe, client.seed))
+        learned = learner.fit(start, images, client.labels, CLASSES, bench.recipe, client.seed)
+        found.append(learned.vector)
     return (bench.now() - began) / count, torch.from_numpy(np.stack(found))
 
 

@@ -149,6 +149,9 @@ class _Watch:
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """See ``server.exchange.observer.Observer``."""
 
+    def learned(self, task: str, round_: int, loss: float, clients: int) -> None:
+        """See ``server.exchange.observer.Observer``."""
+
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """Note how long it took."""
         self.seconds.append(seconds)

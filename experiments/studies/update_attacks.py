@@ -69,7 +69,7 @@ def make_victims(
         mine = rows[torch.from_numpy(chosen)]
         trained = model.fit(
             start, data.images[mine], data.labels[mine], data.classes, hyper, seed=number
-        )
+        ).vector
         counts = np.bincount(data.labels[mine].numpy(), minlength=data.classes)
         found.append(Victim(np.asarray(trained - start, np.float64), mine, counts / images))
     return found

@@ -52,6 +52,11 @@ def check_privacy(settings: Settings) -> None:
             "--error-feedback and --dp-epsilon: what an update left out would be said by a later "
             "one, beside the budget; leave one out"
         )
+    if settings.report_loss:
+        raise RecastError(
+            "--report-loss and --dp-epsilon: a client's loss has no noise and no place in the "
+            "budget; leave one out"
+        )
     if head_kind(settings.head_kind).travels:
         raise RecastError(
             f"--head {settings.head_kind} and --dp-epsilon: what clients tell of their features "

@@ -26,6 +26,11 @@ def check_secure(settings: Settings) -> None:
             "--error-feedback and --secure-aggregation: hidden updates are hardly rounded, leave "
             "--error-feedback out"
         )
+    if settings.report_loss:
+        raise RecastError(
+            "--report-loss and --secure-aggregation: a client's loss would travel openly beside "
+            "its hidden update; leave one out"
+        )
     if head_kind(settings.head_kind).travels:
         raise RecastError(
             f"--head {settings.head_kind} and --secure-aggregation: what clients tell of their "

@@ -34,6 +34,7 @@ class Hyperparameters(Recipe):
         stochastic: round updates at random instead of to nearest.
         error_feedback: add to an update what rounding took from the one before.
         transforms: that make an update of what was trained; see ``recast_core.wire.transforms``.
+        report_loss: an update also says what its training's loss was.
     """
 
     bits: int = 8
@@ -41,6 +42,7 @@ class Hyperparameters(Recipe):
     stochastic: bool = False
     error_feedback: bool = False
     transforms: str = ""
+    report_loss: bool = False
 
 
 class RefusedError(ValueError):

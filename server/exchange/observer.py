@@ -28,6 +28,12 @@ class Observer(Protocol):
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """A round's messages are about to leave."""
 
+    def learned(self, task: str, round_: int, loss: float, clients: int) -> None:
+        """The round that is about to finish had this mean training loss, over so many clients.
+
+        Told only where losses are known.
+        """
+
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """A round is aggregated and in the registry."""
 
@@ -48,6 +54,7 @@ class LogObserver:
     """An observer that logs one line for each event."""
 
     _overdue: frozenset[str] = frozenset()
+    _loss: float | None = None
 
     def run_started(self, start: Start) -> None:
         """Say nothing: nothing has happened."""
@@ -59,9 +66,15 @@ class LogObserver:
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Say nothing: the line that matters comes when the round is over."""
 
+    def learned(self, task: str, round_: int, loss: float, clients: int) -> None:
+        """Remember it for the round's line."""
+        self._loss = loss
+
     def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
         """Log a finished round."""
-        logger.info("task %s round %d: %d updates, %.1f s", task, round_, updates, seconds)
+        loss = "" if self._loss is None else f", loss {self._loss:.3f}"
+        self._loss = None
+        logger.info("task %s round %d: %d updates, %.1f s%s", task, round_, updates, seconds, loss)
 
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Log accuracies in percent."""

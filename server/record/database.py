@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from recast_core.errors import RecastError
+from server.record import loss_table  # noqa: F401  a table of its own
 from server.record.soundness import check_rows
 from server.record.tables import OLDEST, SCHEMA, Base
 

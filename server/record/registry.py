@@ -14,6 +14,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
+from server.record.losses import add_losses
 from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal, Spending
 from server.record.runs import Runs, now
 from server.record.tables import (
@@ -155,6 +156,7 @@ class Registry(Runs):
             for found in rounds:
                 if found.mix:
                     session.merge(LabelMix(run=run, task=found.task, content=found.mix))
+            add_losses(session, run, rounds)
             _add_traffic(session, run, ledger_rows, refusals)
 
     def record_seconds(self, run: int, rounds: Sequence[tuple[int, int]], seconds: float) -> None:

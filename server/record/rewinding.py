@@ -6,6 +6,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
+from server.record.losses import forget_losses
 from server.record.registry import Registry
 from server.record.runs import now
 from server.record.tables import (
@@ -100,5 +101,6 @@ def _go_back(session: Session, entry: Rewind) -> None:
             HeldBack.run == entry.run, HeldBack.task == entry.task, HeldBack.round > entry.round
         )
     )
+    forget_losses(session, entry.run, entry.task, entry.round)
     session.execute(delete(Round).where(*of_task))
     entry.done = now()

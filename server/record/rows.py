@@ -59,6 +59,14 @@ class Refusal:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A client's training loss of a round, and the images that it is of."""
+
+    loss: float
+    examples: int
+
+
 @dataclass(frozen=True, eq=False)
 class FinishedRound:
     """A round of one task, to be recorded.
@@ -73,6 +81,7 @@ class FinishedRound:
         accuracy: a fraction, ``None`` where none was measured.
         held_back: how much of a client's update counted, where that was not all of it.
         mix: the fleet's packed label mix, where clients have no labels.
+        losses: by client, of those whose loss is known.
     """
 
     task: int
@@ -84,6 +93,7 @@ class FinishedRound:
     accuracy: float | None = None
     held_back: Mapping[str, float] = field(default_factory=dict)
     mix: bytes = b""
+    losses: Mapping[str, Loss] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sqlalchemy.types import LargeBinary, String
 
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
-SCHEMA = 10
+SCHEMA = 11
 # Later schemas have only added tables, and kinds of bytes: a file of this one is completed when it
 # is opened.
 OLDEST = 2

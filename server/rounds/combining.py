@@ -11,8 +11,11 @@ import numpy as np
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import snap
 from server.exchange.traffic import Topic
+from server.record.rows import FinishedRound
 from server.rounds.contribution import Contribution
 from server.rounds.federation import Federation
+from server.rounds.listening import mix_of
+from server.rounds.losses import losses_of
 from server.rounds.plausible import implausible, spread
 from server.rounds.probe import Score
 from server.rounds.rules.stacked import lower_median, moved
@@ -44,6 +47,24 @@ class Combined:
     vector: Vector
     counted: Mapping[int, Contribution]
     held_back: Mapping[int, float] = field(default_factory=dict)
+
+
+def finished(
+    state: TaskState, combined: Combined, seconds: float, max_weight: float
+) -> FinishedRound:
+    """The task's next round, after so many seconds, as it is to be recorded."""
+    counted = combined.counted
+    return FinishedRound(
+        state.number,
+        state.round + 1,
+        combined.vector,
+        sum(contribution.examples for contribution in counted.values()),
+        len(counted),
+        seconds,
+        held_back={str(node): share for node, share in combined.held_back.items()},
+        mix=state.mix or mix_of(counted, max_weight),
+        losses=losses_of(counted),
+    )
 
 
 class Combining:

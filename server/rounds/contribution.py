@@ -16,11 +16,13 @@ class Contribution:
         offsets: from the broadcast, float32 ``[D]``.
         examples: the weight, at least 1.
         mix: its packed label mix, where that was asked for; see ``recast_core.label_mix``.
+        loss: of its training, where it is known.
     """
 
     offsets: Vector
     examples: int
     mix: bytes = b""
+    loss: float | None = None
 
 
 # From the vector that was broadcast and what came back to the next one, both float32 ``[D]``.

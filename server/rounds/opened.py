@@ -15,6 +15,7 @@ from server.rounds.checks import check_update
 from server.rounds.contribution import Contribution
 from server.rounds.federation import Federation
 from server.rounds.listening import check_mix, nothing
+from server.rounds.losses import told_loss
 from server.rounds.nearest import from_here, origin
 from server.rounds.state import TaskState
 
@@ -45,12 +46,13 @@ def open_contributions(
     ) -> Contribution:
         state, elsewhere = by_number.get(update.task), offered.get(update.task, {})
         began = None if state is None else origin(update, state, elsewhere)
-        bits = federation.plan.hyper.bits
+        hyper = federation.plan.hyper
         if update.mix:
             check_mix(update, state is not None and federation.listens(state))
-            update.coefficients = nothing(federation.start, bits)
-        found = check_update(federation.start, update, round_, share, bits, began)
-        found = replace(found, mix=update.mix)
+            update.coefficients = nothing(federation.start, hyper.bits)
+        found = check_update(federation.start, update, round_, share, hyper.bits, began)
+        loss = told_loss(update, asked=hyper.report_loss)
+        found = replace(found, mix=update.mix, loss=loss)
         return found if state is None or began is None else from_here(found, began, state)
 
     return accepted(federation, states, replies, asked, contribution)

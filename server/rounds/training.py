@@ -15,13 +15,13 @@ from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError, snap
 from server.exchange.traffic import Topic
 from server.record.rows import FinishedRound
-from server.rounds.combining import Combined, Combining
+from server.rounds.combining import Combined, Combining, finished
 from server.rounds.contribution import Contribution
 from server.rounds.drawing import Drawing
 from server.rounds.failure import Failure
 from server.rounds.federation import Federation
 from server.rounds.hidden import hidden_contributions
-from server.rounds.listening import mix_of
+from server.rounds.losses import mean_loss, with_heard
 from server.rounds.nearest import candidates
 from server.rounds.opened import open_contributions
 from server.rounds.private import PrivateDrawing, PrivateRounds
@@ -163,6 +163,8 @@ class Training:
         federation = self._federation
         if self._secure is None:
             found = open_contributions(federation, states, replies, self._asked, self._offered)
+            if self._private is None:
+                found = with_heard(grid, found, {one.number: one.round + 1 for one in states})
         else:
             found = hidden_contributions(
                 federation, self._secure, grid, states, replies, self._asked
@@ -183,22 +185,8 @@ class Training:
                 if (reason := self._missed(state)) is not None:
                     lost.append((state, reason))
                 continue
-            contributions = list(combined.counted.values())
-            mix = state.mix or mix_of(combined.counted, federation.plan.max_weight)
-            examples = sum(contribution.examples for contribution in contributions)
-            held_back = {str(node): share for node, share in combined.held_back.items()}
-            rounds.append(
-                FinishedRound(
-                    state.number,
-                    state.round + 1,
-                    combined.vector,
-                    examples,
-                    len(contributions),
-                    time.monotonic() - self._began,
-                    held_back=held_back,
-                    mix=mix,
-                )
-            )
+            seconds = time.monotonic() - self._began
+            rounds.append(finished(state, combined, seconds, federation.plan.max_weight))
         # What was sent in vain is recorded with the round that succeeds, or at the end.
         if rounds:
             self._record(states, rounds)
@@ -273,6 +261,8 @@ class Training:
             state.vector, state.round, state.attempts = row.coefficients, row.round, 0
             state.mix = row.mix
             self._drawing.forget(state.number)
+            if (loss := mean_loss(row.losses)) is not None:
+                federation.observer.learned(state.name, row.round, loss, len(row.losses))
             federation.observer.round_finished(state.name, state.round, row.clients, seconds)
 
     def _nodes_asked(self, task: int) -> set[int]:

@@ -51,6 +51,14 @@ def test_a_round_without_the_promised_noise_is_refused(private: Caller) -> None:
     assert "without the noise that --dp local promises" in reply.refusal.detail
 
 
+def test_a_loss_is_not_told_whoever_asks_for_it(private: Caller) -> None:
+    question = asked(private, gaussian(0.01, 3.0))
+    question.hyperparameters.report_loss = True
+    reply = private.train(question)
+    assert reply.WhichOneof("body") == "refusal"
+    assert "a loss" in reply.refusal.detail
+
+
 @pytest.mark.parametrize("kind", ["evaluate", "head"])
 def test_neither_accuracies_nor_head_statistics_are_told(private: Caller, kind: str) -> None:
     reply = private.call(

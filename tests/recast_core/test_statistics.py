@@ -156,8 +156,10 @@ def test_clients_folded_together_learn_what_each_learns_alone(few: bool, objecti
     learner = BankLearner(model, preprocess)
     start = net.bank.initial_vector.numpy()
     for i, rows in enumerate(shares):
-        alone = learner.expecting(mixes[i]).fit(
-            start, images[rows], known[rows], CLASSES, recipe, 7 + i, local=local[i]
+        alone = (
+            learner.expecting(mixes[i])
+            .fit(start, images[rows], known[rows], CLASSES, recipe, 7 + i, local=local[i])
+            .vector
         )
         torch.testing.assert_close(together[i], torch.from_numpy(alone), rtol=0, atol=1e-5)
         assert not torch.equal(together[i], net.bank.initial_vector)
@@ -171,7 +173,9 @@ def test_the_plain_loop_of_another_method_sees_the_batches_of_the_folded_one() -
     learner = method_learner("norm-affine", resnet(), preprocess, CPU, statistics=True)
     start = learner.start.initial_vector
     vectors.append(
-        torch.from_numpy(learner.fit(start.numpy(), images, known, CLASSES, recipe, 3, local=True))
+        torch.from_numpy(
+            learner.fit(start.numpy(), images, known, CLASSES, recipe, 3, local=True).vector
+        )
     )
     from recast_core.folded.method_fold import MethodFold
 

@@ -23,11 +23,12 @@ from recast_core.folded import (
     ImageStore,
     MethodFold,
     SplitModel,
+    Trained,
     features_at,
     train,
 )
 from recast_core.folded.threads import on_each_core
-from recast_core.learner import BankLearner, Learner, MethodLearner
+from recast_core.learner import BankLearner, Learned, Learner, MethodLearner
 from recast_core.methods import parse_method
 from recast_core.objectives import objective_of
 from recast_core.recipe import Recipe
@@ -69,8 +70,8 @@ class FoldedModel(Protocol):
         vector: Vector,
         finished: Finished,
         head: nn.Module | None = None,
-    ) -> Sequence[Vector | RecastError]:
-        """Every client's vector, trained from ``vector``, or what went wrong with it alone.
+    ) -> Sequence[Learned | RecastError]:
+        """Each client's result of training from ``vector``, or what went wrong with it alone.
 
         Args:
             task: whose images.
@@ -136,7 +137,7 @@ class FoldedBank:
         vector: Vector,
         finished: Finished,
         head: nn.Module | None = None,
-    ) -> Sequence[Vector | RecastError]:
+    ) -> Sequence[Learned | RecastError]:
         """See ``FoldedModel``."""
         found = train(
             self._fold,
@@ -147,7 +148,7 @@ class FoldedBank:
             torch.from_numpy(vector),
             How(Chunking(self.options.chunk or None), self.workers, finished, self._graphs),
         )
-        return list(found.coefficients.numpy())
+        return _each(found)
 
     @property
     def head(self) -> nn.Module:
@@ -208,7 +209,7 @@ class FoldedMethod:
         vector: Vector,
         finished: Finished,
         head: nn.Module | None = None,
-    ) -> Sequence[Vector | RecastError]:
+    ) -> Sequence[Learned | RecastError]:
         """See ``FoldedModel``."""
         learner = self.learner if head is None else self.learner.keeping(head)
         if learner.device.type == "cuda" and parse_method(learner.start.method).foldable:
@@ -221,9 +222,9 @@ class FoldedMethod:
                 torch.from_numpy(vector),
                 How(Chunking(self.options.chunk or None), finished=finished),
             )
-            return list(found.coefficients.numpy())
+            return _each(found)
 
-        def alone(own: MethodLearner, client: FoldedClient) -> Vector | RecastError:
+        def alone(own: MethodLearner, client: FoldedClient) -> Learned | RecastError:
             images, labels = task.images[client.all_rows], client.all_labels
             rest = recipe, client.seed, client.local
             try:
@@ -234,11 +235,11 @@ class FoldedMethod:
 
         workers = self.workers if learner.device.type == "cpu" else 0
         make = (lambda: copy.deepcopy(learner)) if workers else (lambda: learner)
-        vectors = []
+        learned = []
         for one in on_each_core(clients, workers, make, alone):
-            vectors.append(one)
+            learned.append(one)
             finished(1)
-        return vectors
+        return learned
 
     @property
     def head(self) -> nn.Module:
@@ -281,3 +282,8 @@ def _alone(
         return alone.features(task.images[own], vector.numpy())
 
     return [*on_each_core(rows, min(workers, 1), lambda: learner, work)]
+
+
+def _each(found: Trained) -> list[Learned | RecastError]:
+    vectors, losses = found.coefficients.numpy(), found.losses.tolist()
+    return [Learned(vector, loss) for vector, loss in zip(vectors, losses, strict=True)]

@@ -17,6 +17,7 @@ from recast_core.errors import RecastError
 from recast_core.folded import FoldedClient, Judged
 from recast_core.folded import count_correct as count_with_ridge
 from recast_core.heads import head_kind, right_answers
+from recast_core.learner import Learned
 from recast_core.pulse import begin
 from recast_core.wire.codec import Vector
 from recast_core.wire.head_bytes import unpack_head_for
@@ -51,7 +52,7 @@ class Together(Engine[FoldedModel, NodeRows]):
 
     def train(
         self, lessons: Sequence[Lesson[FoldedModel, NodeRows]]
-    ) -> Iterable[Vector | RecastError]:
+    ) -> Iterable[Learned | RecastError]:
         """See ``Engine``."""
         first = lessons[0]
         classes = max(one.data.classes for one in lessons)
