@@ -16,8 +16,7 @@ from client.node import Node, OwnData
 from client.turn import Exam, Lesson, Look, take
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
-from recast_core.learner import Learner
-from recast_core.wire.codec import Vector
+from recast_core.learner import Learned, Learner
 
 if TYPE_CHECKING:
     from conftest import Caller
@@ -28,13 +27,15 @@ NODES = 4
 class Recorded(Alone):
     """Notes how many came at once, and lets one lesson, or all work, go wrong."""
 
-    def __init__(self, spoiled: Vector | RecastError | None = None, all_fail: bool = False) -> None:
+    def __init__(
+        self, spoiled: Learned | RecastError | None = None, all_fail: bool = False
+    ) -> None:
         self.sizes: list[int] = []
         self._spoiled, self._all_fail = spoiled, all_fail
 
-    def train(self, lessons: Sequence[Lesson[Learner, OwnData]]) -> Iterable[Vector | RecastError]:
+    def train(self, lessons: Sequence[Lesson[Learner, OwnData]]) -> Iterable[Learned | RecastError]:
         self._note(lessons)
-        found: list[Vector | RecastError] = [*super().train(lessons)]
+        found: list[Learned | RecastError] = [*super().train(lessons)]
         if self._spoiled is not None:
             found[1] = self._spoiled
         return found
@@ -89,10 +90,14 @@ def test_an_evaluation_asks_for_the_start_only_where_it_differs(
 
 
 @pytest.mark.parametrize(
-    "spoiled", [np.full(8, np.nan, np.float32), RecastError("too little memory: close a window")]
+    "spoiled",
+    [
+        Learned(np.full(8, np.nan, np.float32), 0.5),
+        RecastError("too little memory: close a window"),
+    ],
 )
 def test_what_goes_wrong_with_one_client_is_its_refusal_alone(
-    ready: Caller, spoiled: Vector | RecastError
+    ready: Caller, spoiled: Learned | RecastError
 ) -> None:
     replies = together(ready, pb.ToClient(train=ready.broadcast()), Recorded(spoiled))
     assert kinds(replies) == ["update", "refusal", "refusal", "update"]
