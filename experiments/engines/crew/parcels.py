@@ -16,6 +16,7 @@ from experiments.engines.folded.data import NodeRows
 from experiments.engines.folded.models import FoldedModel
 from recast_core.classes import Names
 from recast_core.errors import RecastError
+from recast_core.learner import Learned
 from recast_core.wire.messages import RefusedError
 
 OneWork: TypeAlias = (
@@ -66,13 +67,13 @@ def unpack(content: bytes) -> Parcel:
 
 
 def pack_results(results: Iterable[Any] | Exception) -> bytes:
-    """What came of a parcel: vectors, features, counts or logits; or what was raised."""
+    """What came of a parcel: what was learned, features, counts or logits; or what was raised."""
     found: Any
     if isinstance(results, Exception):
         found = _plain(results)
     else:
         found = [_plain(one) for one in results]
-        if found and all(isinstance(one, np.ndarray) and one.ndim == 1 for one in found):
+        if found and all(isinstance(one, Learned) for one in found):
             found = _stacked(found)
     return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
 
@@ -85,15 +86,26 @@ def unpack_results(content: bytes, *, tensors: bool) -> list[Any]:
         RefusedError: likewise.
     """
     found = pickle.loads(content)
+    if isinstance(found, _Stacked):
+        return [Learned(*one) for one in zip(found.vectors, found.losses, strict=True)]
     if isinstance(found, tuple):
         raise _error(found)
     return [_full(one, tensors) for one in found]
 
 
-def _stacked(vectors: Sequence[NDArray[Any]]) -> Any:
+@dataclass(frozen=True, eq=False)
+class _Stacked:
+    """What lessons came to: vectors ``[J, D]`` as one array, and losses."""
+
+    vectors: NDArray[np.float32]
+    losses: Sequence[float]
+
+
+def _stacked(learned: Sequence[Learned]) -> Any:
     """Vectors as the rows of one array, which takes a tenth of the time to send."""
-    alike = len({one.shape for one in vectors}) == 1
-    return np.stack(vectors) if alike else vectors
+    if len({one.vector.shape for one in learned}) > 1:
+        return learned
+    return _Stacked(np.stack([one.vector for one in learned]), [one.loss for one in learned])
 
 
 def _plain(value: Any) -> Any:
@@ -108,6 +120,8 @@ def _plain(value: Any) -> Any:
 
 
 def _full(value: Any, tensors: bool) -> Any:
+    if isinstance(value, Learned):
+        return value
     if isinstance(value, tuple):
         return _error(value)
     return torch.from_numpy(value) if tensors and isinstance(value, np.ndarray) else value

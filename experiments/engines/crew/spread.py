@@ -17,8 +17,8 @@ from experiments.engines.folded.data import NodeRows
 from experiments.engines.folded.models import FoldedModel
 from experiments.engines.folded.together import TimeSplit
 from recast_core.errors import RecastError
+from recast_core.learner import Learned
 from recast_core.pulse import begin
-from recast_core.wire.codec import Vector
 
 
 class Spread(Engine[FoldedModel, NodeRows]):
@@ -35,7 +35,7 @@ class Spread(Engine[FoldedModel, NodeRows]):
 
     def train(
         self, lessons: Sequence[Lesson[FoldedModel, NodeRows]]
-    ) -> Iterable[Vector | RecastError]:
+    ) -> Iterable[Learned | RecastError]:
         """See ``Engine``."""
         with self._timed("training"):
             begin("training", lessons[0].hyper.epochs * sum(len(one.data.learn) for one in lessons))
