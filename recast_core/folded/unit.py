@@ -75,12 +75,12 @@ class Unit:
             x: ``[B, J*C, H, W]``.
             residual: what is added before the cut.
             clients: J.
-            local: the norm normalises by each client's own rows.
+            local: a norm that may normalise by each client's own rows does.
 
         Raises:
             UnfitError: bits would depend on J on this machine.
         """
-        norm = self._norm if local else None
+        norm = self._norm if local and _takes_rows(self._norm) else None
         weight, bias = self._weight(clients, scaled=norm is None)
         if not steady(x, weight, self._form, clients):
             raise UnfitError
@@ -155,8 +155,8 @@ def check_norm(norm: nn.Module) -> None:
 
 
 def normalise(norm: nn.Module, x: Tensor, clients: int, *, local: bool) -> Tensor:
-    """``[B, J*C, H, W]`` by running statistics, or by each client's own rows where ``local``."""
-    if not local:
+    """``[B, J*C, H, W]`` by running statistics; where ``local``, by own rows if it may be."""
+    if not (local and _takes_rows(norm)):
         scale, shift = (
             _each(part, clients).flatten() for part in _affine(norm) if part is not None
         )
@@ -165,6 +165,10 @@ def normalise(norm: nn.Module, x: Tensor, clients: int, *, local: bool) -> Tenso
     eps = (norm.original if isinstance(norm, RecastBatchNorm2d) else norm).eps
     assert isinstance(eps, float)
     return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+
+def _takes_rows(norm: nn.Module | None) -> bool:
+    return isinstance(norm, RecastBatchNorm2d) and norm.statistics is not None
 
 
 def _times(tensor: Tensor, scale: Tensor | None) -> Tensor:
