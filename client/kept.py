@@ -53,8 +53,8 @@ def own_statistics_help(
 
     Each half of the images is predicted with the statistics of the other half. Where enough have a
     label, that must make more of them right than the frozen statistics do; else it must make
-    predictions surer on average. The answer depends on the images and the deployed network alone,
-    so it is found once, and again where they have drifted.
+    predictions surer on average, or name at least twice as many classes. The answer depends on the
+    images and the deployed network alone, so it is found once, and again where they have drifted.
     """
     if not me.settings.recomputes:
         return False
@@ -200,7 +200,9 @@ def _better(frozen: Tensor, own: Tensor, labels: Tensor) -> bool:
     if int(known.sum()) >= ENOUGH_LABELS:
         right = [int((logits.argmax(1) == labels)[known].sum()) for logits in (frozen, own)]
         return right[1] > right[0]
-    return _unsureness(own) < _unsureness(frozen)
+    # A network that takes everything for one class is sure of it.
+    lost = collapsed(own.argmax(1), frozen.argmax(1))
+    return lost or _unsureness(own) < _unsureness(frozen)
 
 
 def _unsureness(logits: Tensor) -> float:

@@ -88,6 +88,7 @@ class CapturedLearner:
         )
         self._images = torch.empty(0)
         self._classes = 0
+        self._mix = torch.empty(0)
         self._steps: dict[tuple[str, bool], Callable[[], object]] = {}
         size = self._batch
         self._rows = torch.zeros(size, dtype=torch.long, device=self._device)
@@ -121,6 +122,9 @@ class CapturedLearner:
         if self._device.type == "cuda":
             images = images.contiguous(memory_format=torch.channels_last)
         self._images, self._classes = images, domain.classes
+        # Where a captured step reads the mix that is expected of a client without labels.
+        even = (1, domain.classes)
+        self._mix = torch.full(even, 1 / domain.classes, device=self._device)
         self._steps.clear()
 
     def train(
@@ -132,6 +136,8 @@ class CapturedLearner:
             free = recipe.objective == "label-free"
             client = share.client(seed, label_free=free)
             objective = objective_of(recipe.objective, self.head, self._classes)
+            if share.mix is not None:
+                self._mix.copy_(share.mix.unsqueeze(0))
             step = self._step_of(objective, recipe.objective, local=share.local)
             self._restart(vector)
             # The rate is constant in a round.
@@ -183,7 +189,7 @@ class CapturedLearner:
                 )
             features = self._model.features(self._images[self._rows]).float()
         labels, real = self._labels.unsqueeze(0), self._real.unsqueeze(0)
-        batch = Batch(labels, labels, real, self._classes)
+        batch = Batch(labels, labels, real, self._classes, mix=self._mix)
         objective.losses(features.unsqueeze(0), batch).sum().backward()
         self._optimizer.step()
 

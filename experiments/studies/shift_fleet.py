@@ -54,6 +54,7 @@ class Share:
         judge: int64 ``[m]``, images that it is judged by: of its own mix of labels.
         judge_labels: int64 ``[m]``.
         local: its BatchNorms normalise by its own images.
+        mix: float32 ``[C]``, the label mix that is expected of it where nobody has a label.
     """
 
     learn: Tensor
@@ -62,6 +63,7 @@ class Share:
     judge: Tensor
     judge_labels: Tensor
     local: bool = False
+    mix: Tensor | None = None
 
     @property
     def every(self) -> Tensor:
@@ -72,7 +74,7 @@ class Share:
         """What the folded engine trains; see ``experiments.engines.folded``."""
         every, local = self.every, self.local
         if label_free:
-            return FoldedClient(every, torch.zeros_like(every), seed, local=local)
+            return FoldedClient(every, torch.zeros_like(every), seed, local=local, mix=self.mix)
         filler = self.unlabelled if local else self.unlabelled[:0]
         return FoldedClient(self.learn, self.labels, seed, filler, local)
 

@@ -14,9 +14,12 @@ from torch import Tensor
 from client.kept import own_statistics_help
 from experiments.studies.shift_fleet import Share
 from experiments.studies.shift_learners import Learner
+from protos.recast_v1_pb2 import Update
 from recast_core.heads import right_answers
+from recast_core.label_mix import expected_mix, fleet_mix, mean_prediction, pack_mix, unpack_mix
 from recast_core.recipe import Recipe
 from recast_core.start import Start
+from recast_core.statistics import spread_choice
 from recast_core.wire.messages import (
     Hyperparameters,
     from_broadcast,
@@ -96,7 +99,10 @@ def federate(learner: Learner, shares: Sequence[Share], terms: Terms, seed: int)
     vector = start.initial_vector
     own: list[Tensor] = [vector] * len(told)
     post = _Large(start, terms) if start.sent > MANY else _Post(start, terms)
-    for round_ in range(1, terms.rounds + 1):
+    listens = terms.label_free and terms.rounds > 1 and not terms.alone
+    if listens:
+        told = _listened(learner, told, post)
+    for round_ in range(1 + listens, terms.rounds + 1):
         hyper = terms.plan.hyper_of(round_)
         recipe = Recipe(hyper.epochs, hyper.batch, hyper.learning_rate, objective=hyper.objective)
         seeds = [client_seed(seed, 1, round_, i) for i in taking]
@@ -112,6 +118,25 @@ def federate(learner: Learner, shares: Sequence[Share], terms: Terms, seed: int)
             everyone[place] = found
         return Outcome(everyone, 0, 0, 0)
     return Outcome([vector] * len(shares), post.longest, post.up, post.down)
+
+
+@torch.no_grad()
+def _listened(learner: Learner, shares: Sequence[Share], post: _Post) -> list[Share]:
+    """The shares after a first round without labels, each with the label mix expected of it."""
+    start = learner.start.initial_vector
+    mixes = []
+    for share in shares:
+        every = share.every[spread_choice(len(share.every))]
+        features = learner.features(every, start, every if share.local else None)
+        mixes.append(mean_prediction(learner.head(features)).cpu())
+    weights = [len(share.every) for share in shares]
+    fleet = fleet_mix([pack_mix(mix) for mix in mixes], weights)
+    post.listen(fleet)
+    known = unpack_mix(fleet, len(fleet))
+    return [
+        replace(share, mix=expected_mix(mix, known))
+        for share, mix in zip(shares, mixes, strict=True)
+    ]
 
 
 def accuracy(
@@ -162,11 +187,22 @@ class _Post:
     def __init__(self, start: Start, terms: Terms) -> None:
         self._start, self._terms = start, terms
         self.longest = self.up = self.down = 0
+        self._mix = b""
         self._momenta = (torch.zeros(()), torch.zeros(()))
+
+    def listen(self, fleet: bytes) -> None:
+        """A first round asks for label mixes alone; later ones tell ``fleet``."""
+        hyper, initial = self._terms.plan.hyper_of(1), self._start.initial_vector.numpy()
+        asked = to_broadcast(self._start, 1, 1, initial, hyper)
+        asked.wants_mix = True
+        told = Update(bank=self._start.prefix, task=1, round=1, examples=1000, mix=fleet)
+        self.down, self.up = self.down + asked.ByteSize(), self.up + told.ByteSize()
+        self._mix = fleet
 
     def broadcast(self, vector: Tensor, hyper: Hyperparameters, round_: int) -> Tensor:
         """The vector as it arrives."""
         message = to_broadcast(self._start, 1, round_, vector.numpy(), hyper)
+        message.mix = self._mix
         self.down += message.ByteSize()
         return torch.from_numpy(from_broadcast(self._start, message))
 
@@ -216,7 +252,7 @@ class _Large(_Post):
     def broadcast(self, vector: Tensor, hyper: Hyperparameters, round_: int) -> Tensor:
         """See ``_Post``; the first round's vector is the start, which everybody has."""
         told = to_broadcast(self._start, 1, round_, self._start.initial_vector.numpy(), hyper)
-        self.down += told.ByteSize() + (4 * self._start.sent if round_ > 1 else 0)
+        self.down += len(self._mix) + told.ByteSize() + (4 * self._start.sent if round_ > 1 else 0)
         return vector
 
     def merge(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,16 @@ def test_one_client_after_another_trains_as_the_folded_engine_does(site: Site) -
     assert torch.allclose(found[0].vectors[0], found[1].vectors[0], atol=1e-4)
     assert found[0].vectors[0].abs().max() > 0.05
     assert (found[0].up, found[0].down) == (found[1].up, found[1].down)
+    free = []
+    for make in (site.folded(bank), site.captured_bank(bank, terms.batch)):
+        make.hold(domain)
+        without = replace(terms, label_free=True)
+        free.append(federate(make, shares, without, 0))
+    # To what a number that is rounded the other way moves the mean by.
+    assert torch.allclose(free[0].vectors[0], free[1].vectors[0], atol=2e-3)
+    assert not torch.allclose(free[0].vectors[0], found[0].vectors[0], atol=1e-2)
+    # A first round that listens is small: no coefficients go up in it.
+    assert free[0].up < found[0].up
 
 
 def test_a_client_takes_its_own_statistics_where_the_products_rule_says_so(site: Site) -> None:
