@@ -183,6 +183,25 @@ def _plan(settings: Settings, around: Conditions, folder: Path, start: Start) ->
     return replace(plan, probe=around.probe_of(settings, start)) if around.probe_of else plan
 
 
+def check_folder(settings: Settings, folder: Path) -> None:
+    """Refuse a folder whose run cannot go on, before anybody is waited for.
+
+    Raises:
+        RecastError: its registry or its bank is damaged, or of another run that is not finished.
+    """
+    path = registry_path(folder)
+    if not path.exists() and not path.is_symlink():
+        return
+    with Registry(path) as registry:
+        previous = unfinished(registry, settings.as_dict())
+        if previous is None:
+            return
+        kept_start(folder, previous.bank_sha256, settings)
+        for task, rounds in registry.last_rounds(previous.id).items():
+            if rounds:
+                registry.coefficients(previous.id, task)
+
+
 def ended_untold(settings: Settings, folder: Path) -> RunResult | None:
     """The run in ``folder`` that ended when its server died before it could tell its clients.
 

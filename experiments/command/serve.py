@@ -33,6 +33,7 @@ from recast_core.task_spec import parse_tasks
 from server.app import (
     Conditions,
     RunResult,
+    check_folder,
     ended_untold,
     registry_path,
     run_federation,
@@ -163,6 +164,7 @@ def run_server(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     folder = run_folder(settings)
+    check_folder(settings, folder)
     ended = ended_untold(settings, folder)
     with ExitStack() as stack:
         stack.enter_context(server_identity())

@@ -36,6 +36,16 @@ def plain_errors(path: Path, doing: str) -> Iterator[None]:
         raise RecastError(f"{doing} in {path}: {cause}; {remedy}") from error
 
 
+@contextmanager
+def plain_damage(path: Path) -> Iterator[None]:
+    """Turn what comes of values that recast never wrote into a ``RecastError``."""
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError) as error:
+        cause = " ".join(str(error).split())[:80]
+        raise RecastError(f"{path} is damaged ({cause}): restore a copy") from error
+
+
 def open_database(path: Path, *, read_only: bool = False) -> Engine:
     """Open a registry's file, or create it; transactions with the option ``write`` take the lock.
 

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from recast_core.closing import Closing
 from recast_core.errors import RecastError
-from server.record.database import open_database, plain_errors
+from server.record.database import open_database, plain_damage, plain_errors
 from server.record.rows import Refusal, Spending
+from server.record.soundness import sound
 from server.record.tables import (
     Accuracy,
     Baseline,
@@ -62,12 +63,12 @@ class History(Closing):
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A read transaction: one consistent view of the file."""
-        try:
-            with plain_errors(self.path, "reading"), Session(self._engine) as session:
-                yield session
-        except (ValueError, TypeError, RecursionError) as error:  # of JSON, or of another type
-            cause = " ".join(str(error).split())[:80]
-            raise RecastError(f"{self.path} is damaged ({cause}): restore a copy") from error
+        with (
+            plain_damage(self.path),
+            plain_errors(self.path, "reading"),
+            Session(self._engine) as session,
+        ):
+            yield session
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
@@ -147,13 +148,17 @@ class History(Closing):
         query = select(Round.task, Round.round).where(Round.run == run).order_by(Round.id.desc())
         with self.reading() as session:
             row = session.execute(query.limit(1)).first()
-        return None if row is None else (row.task, row.round)
+            if row is None:
+                return None
+            task, round_ = sound("rounds", row, (int, int))
+        return task, round_
 
     def last_rounds(self, run: int) -> dict[int, int]:
         """The last finished round of each task that has one, by the task's number."""
         query = select(Round.task, func.max(Round.round)).where(Round.run == run)
         with self.reading() as session:
-            return {row[0]: row[1] for row in session.execute(query.group_by(Round.task))}
+            rows = session.execute(query.group_by(Round.task))
+            return dict(sound("rounds", row, (int, int)) for row in rows)
 
     def coefficients(self, run: int, task: int, round: int | None = None) -> NDArray[np.float32]:
         """The coefficients after a round, the last one where ``None``: float32 ``[D]``, exact bits.
@@ -211,9 +216,17 @@ class History(Closing):
         with self.reading() as session:
             return list(session.scalars(query))
 
-    def held_back(self, run: int) -> list[HeldBack]:
-        """The updates that did not count whole, by task, round and client."""
-        query = select(HeldBack).where(HeldBack.run == run)
+    def held_back(self, run: int, task: int | None = None, first: int = 0) -> list[HeldBack]:
+        """The updates that did not count whole, by task, round and client.
+
+        Args:
+            run: the run.
+            task: of this one alone, where it is given.
+            first: the round from which on.
+        """
+        query = select(HeldBack).where(HeldBack.run == run, HeldBack.round >= first)
+        if task is not None:
+            query = query.where(HeldBack.task == task)
         order = HeldBack.task, HeldBack.round, HeldBack.client
         with self.reading() as session:
             return list(session.scalars(query.order_by(*order)))

@@ -15,9 +15,14 @@ from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from server.record.history import History
 from server.record.rows import Direction, Kind, LedgerRow, Refusal
+from server.record.soundness import Kinds, sound
 from server.record.tables import LedgerEntry, RefusalEntry
 
 Key = Literal["task", "round", "client", "direction", "kind", "layer"]
+_KINDS: dict[str, Kinds] = {
+    "run": int, "task": str | None, "round": int, "client": str | None, "direction": str,
+    "kind": str, "layer": str, "bytes": int,
+}  # fmt: skip
 COLUMNS = ("run", "task", "round", "client", "direction", "kind", "layer", "bytes")
 
 
@@ -82,8 +87,10 @@ class Ledger:
         columns = [getattr(LedgerEntry, name) for name in by]
         query = select(*columns, func.sum(LedgerEntry.bytes)).where(LedgerEntry.run == run)
         with self._registry.reading() as session:
-            rows = session.execute(query.group_by(*columns).order_by(*columns)).all()
-        return {tuple(row[:-1]): row[-1] for row in rows}
+            kinds = [*(_KINDS[name] for name in by), int]
+            rows = session.execute(query.group_by(*columns).order_by(*columns))
+            found = [sound("ledger", row, kinds) for row in rows]
+        return {row[:-1]: row[-1] for row in found}
 
     def longest_updates(self, run: int) -> dict[str | None, int]:
         """The bytes of the longest update by task; most of a hidden one are its shares."""
@@ -101,7 +108,8 @@ class Ledger:
             .group_by(LedgerEntry.task)
         )
         with self._registry.reading() as session:
-            return {row[0]: row[1] for row in session.execute(query)}
+            kinds = _KINDS["task"], int
+            return dict(sound("ledger", row, kinds) for row in session.execute(query))
 
     def deliveries(self, run: int) -> dict[str, int]:
         """How many bytes of the bank each client was sent; those that were sent none are absent."""
@@ -116,8 +124,8 @@ class Ledger:
         """How many recorded refusals of a run had each reason."""
         query = select(RefusalEntry.reason, func.count()).where(RefusalEntry.run == run)
         with self._registry.reading() as session:
-            rows = session.execute(query.group_by(RefusalEntry.reason)).all()
-        return {row[0]: row[1] for row in rows}
+            rows = session.execute(query.group_by(RefusalEntry.reason))
+            return dict(sound("refusals", row, (str, int)) for row in rows)
 
     def export_csv(self, path: Path, run: int | None = None) -> None:
         """Write the recorded rows, of every run where ``None``, as CSV; no task is an empty field.
@@ -164,7 +172,8 @@ class Ledger:
             .group_by(LedgerEntry.direction)
         )
         with self._registry.reading() as session:
-            found: dict[str, int] = {row[0]: row[1] for row in session.execute(query)}
+            rows = session.execute(query)
+            found: dict[str, int] = dict(sound("ledger", row, (str, int)) for row in rows)
         return found.get("up", 0), found.get("down", 0)
 
     def rows(self, run: int | None = None) -> list[tuple[str | int | None, ...]]:
@@ -173,4 +182,5 @@ class Ledger:
         if run is not None:
             query = query.where(LedgerEntry.run == run)
         with self._registry.reading() as session:
-            return [tuple(row) for row in session.execute(query)]
+            kinds = [_KINDS[name] for name in COLUMNS]
+            return [sound("ledger", row, kinds) for row in session.execute(query)]

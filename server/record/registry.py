@@ -17,6 +17,7 @@ from recast_core.errors import RecastError
 from server.record.losses import add_losses
 from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal, Spending
 from server.record.runs import Runs, now
+from server.record.soundness import sound
 from server.record.tables import (
     Accuracy,
     Base,
@@ -228,7 +229,9 @@ class Registry(Runs):
 
 def next_number(session: Session, run: int) -> int:
     """The number of the next task of a run."""
-    return (session.scalar(select(func.max(Task.number)).where(Task.run == run)) or 0) + 1
+    row = session.execute(select(func.max(Task.number)).where(Task.run == run)).one()
+    (last,) = sound("tasks", row, (int | None,))
+    return (last or 0) + 1
 
 
 def _round_row(run: int, found: FinishedRound) -> Round:

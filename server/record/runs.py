@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
-from server.record.database import plain_errors
+from server.record.database import plain_damage, plain_errors
 from server.record.history import History
 from server.record.tables import Rewind, Run, Task
 
@@ -30,6 +30,7 @@ class Runs(History):
     def writing(self, what: str) -> Iterator[Session]:
         """A write transaction, which holds the file's lock; ``what`` names it in an error."""
         with (
+            plain_damage(self.path),
             plain_errors(self.path, f"recording {what}"),
             Session(self._engine.execution_options(write=True), expire_on_commit=False) as session,
             session.begin(),

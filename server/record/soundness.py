@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from types import UnionType
 from typing import Any
 
 from sqlalchemy import JSON, event, inspect
@@ -13,6 +15,7 @@ from sqlalchemy.types import TypeEngine
 from server.record.tables import Base
 
 Column = tuple[str, type, bool]
+Kinds = type | UnionType
 _KEPT = "\n\t"
 _TIMES = frozenset({"started", "finished", "recorded"})
 
@@ -21,6 +24,24 @@ _TIMES = frozenset({"started", "finished", "recorded"})
 def check_rows() -> None:
     """Look at every row that this process loads from now on."""
     event.listen(Base, "load", _check, propagate=True)
+
+
+def sound(what: str, values: Sequence[object], kinds: Sequence[Kinds]) -> tuple[Any, ...]:
+    """Values of a query that loads no rows, if they are of these types; controls out of text.
+
+    Raises:
+        ValueError: one is of another type; names ``what``.
+    """
+    for value, kind in zip(values, kinds, strict=True):
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise ValueError(f"{what} holds {type(value).__name__}")
+    return tuple(_printable(value) if isinstance(value, str) else value for value in values)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _KEPT else " " for c in text)
 
 
 def _check(row: Base, _context: object) -> None:
@@ -44,8 +65,8 @@ def _check(row: Base, _context: object) -> None:
             raise ValueError(f"{row.__tablename__}.{name} is {what}")
         if name in _TIMES and datetime.fromisoformat(value).tzinfo is None:
             raise ValueError(f"{row.__tablename__}.{name} has no time zone")
-        if kind is str and not value.isprintable():
-            values[name] = "".join(c if c.isprintable() or c in _KEPT else " " for c in value)
+        if kind is str:
+            values[name] = _printable(value)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,8 @@ WORSE = 0.2
 BEHIND = 0.1
 # Updates of a round that are tried one by one: the longest.
 TRIED = 64
+# Rounds of a task that are looked back upon.
+REMEMBERED = 4
 # Names in a line of the log.
 _NAMED = 5
 
@@ -125,8 +128,9 @@ class Combining:
     def _together(self, state: TaskState, told: Mapping[int, Contribution]) -> Combined:
         plan, nodes = self._federation.plan, list(told)
         weights = limited([told[node].examples for node in nodes], plan.max_weight)
+        doubted = self._doubted(state)
         weighed = [
-            replace(told[node], examples=weight)
+            replace(told[node], examples=weight, doubted=node in doubted)
             for node, weight in zip(nodes, weights, strict=True)
         ]
         found = plan.aggregate(state.vector, weighed)
@@ -141,6 +145,20 @@ class Combining:
                 state.round + 1, state.name, names, more,
             )  # fmt: skip
         return Combined(vector, told, held)
+
+    def _doubted(self, state: TaskState) -> set[int]:
+        """The nodes that were left out in at least half of the last rounds of a task.
+
+        What is left of a run is the registry, so that a server that starts again doubts the same.
+        """
+        federation, first = self._federation, max(1, state.round - REMEMBERED + 1)
+        out = Counter(
+            row.client
+            for row in federation.registry.held_back(federation.run, state.number, first)
+            if row.share == 0
+        )
+        rounds = state.round - first + 1
+        return {int(client) for client, times in out.items() if 2 * times >= rounds}
 
     def _without(
         self,

@@ -17,12 +17,14 @@ class Contribution:
         examples: the weight, at least 1.
         mix: its packed label mix, where that was asked for; see ``recast_core.label_mix``.
         loss: of its training, where it is known.
+        doubted: of a client that was left out in many of the rounds before.
     """
 
     offsets: Vector
     examples: int
     mix: bytes = b""
     loss: float | None = None
+    doubted: bool = False
 
 
 # From the vector that was broadcast and what came back to the next one, both float32 ``[D]``.

@@ -10,13 +10,15 @@ from server.rounds.rules.stacked import Numbers, lengths
 # An update is against the others where its cosine with the sum of theirs is below minus this: near
 # the end of learning honest updates have no direction in common, and then none is left out.
 AGAINST = 0.05
+# What was left out in earlier rounds has to point with the others, by this much.
+WITH = 0.2
 # Updates that each one is compared with at first, and how many at once: many clients cost time in
 # proportion to their number, and no square of it in memory.
 VOTERS = 1024
 _AT_ONCE = 256
 
 
-def agreeing(rows: Numbers) -> NDArray[np.bool_]:
+def agreeing(rows: Numbers, doubted: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Which of the rows ``[N, D]``, none of length 0, are not against the others.
 
     Of an update only its direction counts, and neither its length nor its examples. Those whose
@@ -34,7 +36,10 @@ def agreeing(rows: Numbers) -> NDArray[np.bool_]:
     along = (units * others).sum(1) / np.where(size > 0, size, 1.0)
     lowest = np.argsort(along, kind="stable")[: (len(rows) - 1) // 2]
     found = np.ones(len(rows), bool)
-    found[lowest] = along[lowest] >= -AGAINST
+    least = np.full(len(rows), -AGAINST)
+    if doubted is not None:
+        least[doubted] = WITH
+    found[lowest] = along[lowest] >= least[lowest]
     return found
 
 

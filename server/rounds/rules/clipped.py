@@ -40,7 +40,7 @@ def clipped_mean(start: Vector, contributions: Sequence[Contribution]) -> Vector
         return start.copy()
     stack = Stack.of(contributions)
     rows = _factors(stack)[:, None] * stack.offsets
-    kept, centre = _kept(rows)
+    kept, centre = _kept(rows, stack.doubted)
     heaviest = HEAVIEST * lower_median(stack.weights)
     distances, weights = lengths(rows - centre), np.minimum(stack.weights, heaviest) * kept
     usual = distances[kept & (lengths(rows) > 0)]
@@ -55,7 +55,7 @@ def clipped_shares(contributions: Sequence[Contribution]) -> list[float]:
         return []
     stack = Stack.of(contributions)
     factors = _factors(stack)
-    kept, _ = _kept(factors[:, None] * stack.offsets)
+    kept, _ = _kept(factors[:, None] * stack.offsets, stack.doubted)
     return stack.as_given(factors * kept)
 
 
@@ -63,7 +63,7 @@ def _factors(stack: Stack) -> Numbers:
     return _within(lengths(stack.offsets), BOUND * usual_length(stack.offsets))
 
 
-def _kept(rows: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+def _kept(rows: Numbers, doubted: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Numbers]:
     """Which rows count, and the coordinates' median of them.
 
     Rows of zeros, of clients that could learn nothing, do not take part in the median, and count.
@@ -71,7 +71,7 @@ def _kept(rows: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
     told, kept = lengths(rows) > 0, np.ones(len(rows), bool)
     if told.sum() < 3:
         return kept, np.zeros(rows.shape[1])
-    kept[told] = agreeing(rows[told])
+    kept[told] = agreeing(rows[told], doubted[told])
     centre: Numbers = np.median(rows[told & kept], axis=0)
     return kept, centre
 

@@ -22,23 +22,30 @@ class Stack:
         weights: float64 ``[N]``, more than 0.
         offsets: float64 ``[N, D]``.
         places: where each one was among those given, ``[N]``.
+        doubted: bool ``[N]``.
     """
 
     weights: Numbers
     offsets: Numbers
     places: tuple[int, ...]
+    doubted: NDArray[np.bool_]
 
     @classmethod
     def of(cls, contributions: Sequence[Contribution]) -> Stack:
         """Of one contribution or more."""
         order = sorted(
             range(len(contributions)),
-            key=lambda i: (contributions[i].examples, contributions[i].offsets.tobytes()),
+            key=lambda i: (
+                contributions[i].examples,
+                contributions[i].offsets.tobytes(),
+                contributions[i].doubted,
+            ),
         )
         ordered = [contributions[i] for i in order]
         weights = np.array([c.examples for c in ordered], np.float64)
         offsets = np.stack([c.offsets for c in ordered]).astype(np.float64)
-        return cls(weights, offsets, tuple(order))
+        doubted = np.array([c.doubted for c in ordered], bool)
+        return cls(weights, offsets, tuple(order), doubted)
 
     def as_given(self, values: Numbers) -> list[float]:
         """A value for each contribution, ``[N]``, in the order that they were given in."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.report.data import report_data
 from recast_core.errors import RecastError
+from recast_core.settings import Settings
+from server.app import check_folder
+from server.record.control import close
+from server.record.ledger import Ledger
+from server.record.lock import hold
 
 Making = Callable[..., Any]
 
@@ -57,3 +64,83 @@ def test_text_of_a_registry_gives_no_orders_to_a_terminal(federation: Making) ->
     _edit(made, "update runs set command = 'recast' || char(27) || '[2J' || char(10) || 'x'")
     last = made.registry.last_run()
     assert last.command == "recast [2J\nx"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update runs set config = '[1,2'",
+        "update runs set config = '" + "[" * 100_000 + "]" * 100_000 + "'",
+        "update runs set started = 'when'",
+        "update runs set status = x'ff'",
+    ],
+)
+def test_what_was_edited_is_refused_in_one_line_by_whoever_writes_too(
+    federation: Making, statement: str
+) -> None:
+    made = federation(rounds=1)
+    made.go()
+    _edit(made, statement)
+    for write in (
+        lambda: made.registry.resume_run(made.run),
+        lambda: made.registry.finish_run(made.run, "failed"),
+        lambda: made.registry.finish_with(made.run, 1),
+        lambda: close(made.registry, made.run),
+    ):
+        with pytest.raises(RecastError, match="damaged") as caught:
+            write()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_sums_and_maxima_over_what_was_edited_are_refused_too(federation: Making) -> None:
+    made = federation(rounds=2)
+    made.go()
+    ledger = Ledger(made.registry)
+    ledger.totals(made.run)
+    _edit(made, "update ledger set bytes = 'many'")
+    _edit(made, "update ledger set client = x'ff'")
+    _edit(made, "update rounds set round = 'last' where round = 2")
+    for read in (
+        lambda: ledger.totals(made.run),
+        lambda: ledger.deliveries(made.run),
+        lambda: ledger.longest_updates(made.run),
+        lambda: ledger.rows(),
+        lambda: made.registry.last_rounds(made.run),
+        lambda: made.registry.latest(made.run),
+    ):
+        with pytest.raises(RecastError, match="damaged"):
+            read()
+
+
+def test_a_server_looks_at_its_folder_before_it_waits_for_anybody(
+    federation: Making, tmp_path: Path
+) -> None:
+    check_folder(Settings(), tmp_path)
+    made = federation(rounds=1)
+    made.go()
+    made.registry.resume_run(made.run)
+    _edit(made, f"update rounds set coefficients = {NAN}")
+    _edit(made, "update runs set config = '[]'")
+    with pytest.raises(RecastError, match="damaged"):
+        check_folder(Settings(), made.registry.path.parent)
+    for spoil in (
+        lambda path: path.write_bytes(bytes(range(256)) * 40),
+        lambda path: os.mkfifo(path),
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.mkdir(),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        spoil(folder / "registry.sqlite")
+        with pytest.raises(RecastError) as caught:
+            check_folder(Settings(), folder)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("spoil", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_lock_that_is_no_file_is_refused_in_one_line(
+    spoil: Callable[[Path], None], tmp_path: Path
+) -> None:
+    spoil(tmp_path / "server.lock")
+    with pytest.raises(RecastError, match="cannot write"), hold(tmp_path):
+        pass

@@ -13,6 +13,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core import RecastError
 from recast_core.wire.codec import Vector, encode
 from server.rounds.probe import Score
+from server.rounds.rules.clipped import clipped_mean, clipped_shares
 from server.rounds.state import TaskState
 
 if TYPE_CHECKING:
@@ -139,3 +140,45 @@ def test_a_client_whose_every_update_is_harmful_does_not_end_the_run(federation:
     rounds = made.registry.rounds(made.run, 1)
     assert len(rounds) == 6
     assert all(upwards(float(made.moved(1, row.round).mean())) == 0.9 for row in rounds)
+
+
+# --- who was left out before ----------------------------------------------------------------------
+
+
+CLIPPED = {"aggregate": clipped_mean, "shares": clipped_shares}
+
+
+def opposite(until: int) -> Script:
+    """A client that sends the opposite of what others learn, and in later rounds less of it."""
+
+    def script(question: pb.ToClient, right: pb.ToServer) -> object:
+        if right.WhichOneof("body") == "update":
+            numbers = np.full(6, -0.5, np.float32)
+            if right.update.round > until:
+                numbers = np.array([0.5, -0.5] * 3, np.float32)
+            right.update.coefficients = encode(numbers, 32).data
+        return right
+
+    return script
+
+
+def test_who_was_left_out_has_to_point_with_the_others_from_then_on(federation: Make) -> None:
+    made = federation(nodes=5, scripts={1: opposite(until=1)}, rounds=3, **CLIPPED)
+    made.go()
+    out = [(row.round, row.client) for row in made.registry.held_back(made.run) if not row.share]
+    assert out == [(1, "1"), (2, "1"), (3, "1")]
+    # As it is for one that had pointed nowhere from the start.
+    fresh = federation(nodes=5, scripts={1: opposite(until=0)}, rounds=3, **CLIPPED)
+    fresh.go()
+    assert not [row for row in fresh.registry.held_back(fresh.run) if not row.share]
+
+
+def test_a_server_that_starts_again_doubts_the_same(federation: Make) -> None:
+    whole = federation(nodes=5, scripts={1: opposite(until=1)}, rounds=3, **CLIPPED)
+    whole.go()
+    begun = federation(nodes=5, scripts={1: opposite(until=1)}, rounds=1, **CLIPPED)
+    begun.go()
+    again = federation(nodes=5, scripts={1: opposite(until=1)}, rounds=3, run=begun.run, **CLIPPED)
+    again.go()
+    one, other = (made.registry.rounds(made.run, 1) for made in (whole, again))
+    assert [row.coefficients for row in one] == [row.coefficients for row in other]
