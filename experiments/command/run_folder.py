@@ -116,6 +116,8 @@ def learned(registry: Registry, run: Run, name: str) -> Learned:
     if not path.is_file():
         raise RecastError(f"no bank at {path}: restore it, it was written when the run started")
     bank = TemplateBank.load(path, run.bank_sha256)
+    if "backbone" not in run.config:
+        raise RecastError(f"run {run.id} does not say its backbone: restore a copy of its registry")
     backbone = load_backbone(str(run.config["backbone"]))
     net = attach(backbone.model, bank, backbone.head)
     net.coefficients.load(torch.from_numpy(vector))

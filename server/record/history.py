@@ -240,7 +240,12 @@ class History(Closing):
         count = len(self.tasks(run))
         matrix = np.full((count, count), np.nan)
         for entry in self.accuracies(run):
-            matrix[entry.after_task - 1, entry.task - 1] = entry.accuracy
+            place = entry.after_task - 1, entry.task - 1
+            if not all(0 <= number < count for number in place):
+                raise RecastError(
+                    f"{self.path} is damaged (task {entry.task} of {count}): restore a copy"
+                )
+            matrix[place] = entry.accuracy
         return matrix
 
     def spendings(self, run: int) -> list[Spending]:

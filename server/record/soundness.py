@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from types import UnionType
@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import JSON, event, inspect
 from sqlalchemy.types import TypeEngine
 
-from server.record.tables import Base
+from recast_core.settings import Settings
+from server.record.tables import Base, Run
 
 Column = tuple[str, type, bool]
 Kinds = type | UnionType
@@ -67,6 +68,28 @@ def _check(row: Base, _context: object) -> None:
             raise ValueError(f"{row.__tablename__}.{name} has no time zone")
         if kind is str:
             values[name] = _printable(value)
+    if "config" in values and isinstance(row, Run):
+        _check_config(values["config"])
+
+
+def _check_config(config: Mapping[str, object]) -> None:
+    """What a run has of today's settings is of their types; of others nobody knows.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    for name, default in _defaults().items():
+        value = config.get(name, default)
+        number = isinstance(default, float) and type(value) is int
+        if type(value) is not type(default) and not number:
+            raise ValueError(f"runs.config has {name} of type {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"runs.config has {name} {value}")
+
+
+@cache
+def _defaults() -> Mapping[str, object]:
+    return Settings().as_dict()
 
 
 @cache

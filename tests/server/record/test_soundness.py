@@ -144,3 +144,23 @@ def test_a_lock_that_is_no_file_is_refused_in_one_line(
     spoil(tmp_path / "server.lock")
     with pytest.raises(RecastError, match="cannot write"), hold(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("rounds", "'two'"), ("rounds", "9e999"), ("tasks", "7"), ("deadline", "'x'")],
+)
+def test_a_setting_of_another_type_is_refused(federation: Making, setting: str, value: str) -> None:
+    made = federation(rounds=1)
+    made.go()
+    _edit(made, f"update runs set config = json_set(config, '$.{setting}', {value})")
+    with pytest.raises(RecastError, match="damaged"):
+        made.registry.last_run()
+
+
+def test_an_accuracy_of_a_task_that_is_not_there_is_refused(federation: Making) -> None:
+    made = federation(rounds=1)
+    made.go()
+    _edit(made, "update accuracies set task = -5, after_task = -5")
+    with pytest.raises(RecastError, match="damaged"):
+        made.registry.accuracy_matrix(made.run)
