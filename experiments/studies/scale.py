@@ -32,7 +32,7 @@ from torch import nn
 from experiments.command.program import environment
 
 CLASSES = 10
-_PIXELS = 16
+_PIXELS, _AT_ONCE = 16, 100_000
 ENGINES = ("folded", "sequential", "ray")
 LIGHT = f"module:experiments.studies.scale:light_backbone@size={_PIXELS}"
 
@@ -64,9 +64,12 @@ def write_images(path: Path, count: int, seed: int = 0) -> None:
     arrays: dict[str, Any] = {"classes": np.array([str(i) for i in range(CLASSES)])}
     for part, size in (("train", count), ("test", max(CLASSES, count // 16))):
         labels = random.integers(0, CLASSES, size)
-        noise = random.integers(-40, 40, (size, _PIXELS, _PIXELS), dtype=np.int16)
-        arrays[f"x_{part}"] = (patterns[labels] + noise).clip(0, 255).astype(np.uint8)
-        arrays[f"y_{part}"] = labels
+        images = np.empty((size, _PIXELS, _PIXELS), dtype=np.uint8)
+        for first in range(0, size, _AT_ONCE):
+            some = labels[first : first + _AT_ONCE]
+            noise = random.integers(-40, 40, (len(some), _PIXELS, _PIXELS), dtype=np.int16)
+            images[first : first + _AT_ONCE] = (patterns[some] + noise).clip(0, 255)
+        arrays[f"x_{part}"], arrays[f"y_{part}"] = images, labels
     np.savez(path, **arrays)
 
 

@@ -18,6 +18,7 @@ from server.exchange.collect import Collector
 from server.exchange.greeter import Greeter
 from server.exchange.observer import Observer
 from server.exchange.share import Share
+from server.exchange.slices import slices
 from server.exchange.traffic import MESSAGE_TYPES, Topic, Traffic, code
 
 _OUTDATED = "its version cannot keep an earlier task's head: upgrade recast there"
@@ -95,14 +96,19 @@ class Roster:
         new = [node for node in present if node not in self._shares and node not in silent]
         if not new:
             return
-        hellos = self._greeter.greet(grid, self._tasks, new)
+        lacking = sum(self._greet(grid, nodes) for nodes in slices(grid, new))
+        self._tell(grid)
+        self._observer.joined(sum(map(bool, self._shares.values())), lacking)
+
+    def _greet(self, grid: Grid, nodes: Sequence[int]) -> int:
+        """Greet nodes and enter those that are ready; how many lacked the bank."""
+        hellos = self._greeter.greet(grid, self._tasks, nodes)
         hellos |= self._explain(grid, hellos)
         lacking = [node for node, hello in hellos.items() if hello.tasks and not hello.holds_bank]
         ready = {node for node, hello in hellos.items() if hello.holds_bank or not hello.tasks}
         for node in sorted(ready | self._greeter.deliver(grid, lacking)):
             self._enter(node, hellos[node])
-        self._tell(grid)
-        self._observer.joined(sum(map(bool, self._shares.values())), len(lacking))
+        return len(lacking)
 
     def agree(self, grid: Grid, task: int, outputs: int = 0) -> Names:
         """The class list of a task, agreed now by all nodes that have images of it.
@@ -126,17 +132,16 @@ class Roster:
     def settle(self, grid: Grid, task: int, names: Names) -> None:
         """Take ``names`` for the class list of a task, and have those told who count otherwise."""
         self._greeter.lists.fix(task, names)
-        own = {
-            node: pb.Hello(tasks=[_as_told(task, shares[task])])
-            for node, shares in self._shares.items()
-            if task in shares
-        }
-        told = self._explain(grid, own)
-        for node in own:
-            if node in told:
-                self._enter(node, told[node])
-            elif not self._greeter.lists.fits(own[node].tasks[0]):
-                self._leave_out(node, task, "classes", "its class ids are not the task's")
+        for nodes in slices(grid, [node for node, own in self._shares.items() if task in own]):
+            own = {
+                node: pb.Hello(tasks=[_as_told(task, self._shares[node][task])]) for node in nodes
+            }
+            told = self._explain(grid, own)
+            for node in own:
+                if node in told:
+                    self._enter(node, told[node])
+                elif not self._greeter.lists.fits(own[node].tasks[0]):
+                    self._leave_out(node, task, "classes", "its class ids are not the task's")
         self._tell(grid)
 
     def _announced(self, grid: Grid, task: int) -> dict[Names, int]:

@@ -69,10 +69,13 @@ class Wait:
         self._all_slow = not self._asked
         self._taken: defaultdict[str, list[float]] = defaultdict(list)
         self._quorum_at: dict[str, float] = {}
+        # Of a group: a median over all answers, which each of thousands of questions asks for.
+        self._limits: dict[tuple[str, str], float] = {}
 
     def answered(self, question: Question, now: float, *, useful: bool) -> None:
         """A question has its answer; ``useful`` ones count towards the quorum."""
         seconds = now - question.asked
+        self._limits.clear()
         self._pace.answered(question.node, question.kind, question.about, seconds)
         if question.node not in self._slow:
             self._taken[question.group].append(seconds)
@@ -91,10 +94,13 @@ class Wait:
 
     def limit(self, question: Question) -> float:
         """Seconds that its node has for the answer."""
-        group = question.group
-        return self._pace.limit(
-            question.kind, question.about, self._asked[group], self._taken[group]
-        )
+        key = question.kind, question.group
+        if key not in self._limits:
+            group = question.group
+            self._limits[key] = self._pace.limit(
+                question.kind, question.about, self._asked[group], self._taken[group]
+            )
+        return self._limits[key]
 
     def is_over(self, question: Question, now: float) -> bool:
         """Whether its node has had its time."""

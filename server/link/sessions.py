@@ -21,6 +21,9 @@ from server.link.limits import MAX_CLIENTS
 from server.link.notices import Notices
 from server.link.session import Answer, Open, RefusedFrameError, Session, Stream
 
+# Between two looks at what has been answered, for each that has not been.
+_LOOK_SECONDS_EACH = 2e-6
+
 
 class Sessions(Notices):
     """All clients. Every method may be called from any thread."""
@@ -41,6 +44,7 @@ class Sessions(Notices):
         self._by_node: dict[int, Session] = {}
         self._open: dict[str, tuple[Session, int]] = {}
         self._answers: dict[str, Answer] = {}
+        self._connected = 0
         self._over: link.Dismissal.Reason | None = None
 
     def join(
@@ -76,6 +80,7 @@ class Sessions(Notices):
                 old.wake()
             known = join.session == self.session_id
             received = min(join.received, session.last) if known else 0
+            self._connected += old is None
             stream = session.stream = Stream(received, wake, cut, self._over)
             session.serial, session.expelled = serial, False
             session.instance, session.attempt = join.instance, join.attempt
@@ -97,6 +102,7 @@ class Sessions(Notices):
             stream.closed = True
             if session.stream is stream:
                 session.stream = None
+                self._connected -= 1
                 session.seen = time.monotonic()
             self.changed.notify_all()
 
@@ -232,19 +238,22 @@ class Sessions(Notices):
         """Return when each message is answered, or its client is away for ``grace``, or in time."""
         keys = list(keys)
         end = time.monotonic() + seconds
-        with self.changed:
-            while True:
+        while True:
+            with self.changed:
                 now = time.monotonic()
-                holding = [self._open[key][0] for key in keys if key in self._open]
+                keys = [key for key in keys if key in self._open]
+                holding = [self._open[key][0] for key in keys]
                 until = [end if s.stream else min(end, s.seen + grace) for s in holding]
                 if max(until, default=now) <= now:
                     return
                 self.changed.wait(min(t for t in until if t > now) - now)
+            # Each of thousands of answers would have all the others looked at again.
+            time.sleep(_LOOK_SECONDS_EACH * len(keys))
 
     def wait_for_clients(self, count: int) -> None:
         """Return when ``count`` clients are connected."""
         with self.changed:
-            self.changed.wait_for(lambda: sum(s.stream is not None for s in self.all()) >= count)
+            self.changed.wait_for(lambda: self._connected >= count)
 
     def all(self) -> list[Session]:
         """Every client that ever joined."""
@@ -292,6 +301,4 @@ class Sessions(Notices):
     def wait_until_empty(self, seconds: float) -> None:
         """Return when no client is connected, or after ``seconds``."""
         with self.changed:
-            self.changed.wait_for(
-                lambda: all(session.stream is None for session in self._by_node.values()), seconds
-            )
+            self.changed.wait_for(lambda: not self._connected, seconds)

@@ -40,6 +40,8 @@ from server.record.tables import (
 __all__ = ["Accuracy", "Registry", "Round", "Run", "Task"]
 
 DETAIL_CHARACTERS = 300
+# Of a table, as dictionaries: a million clients' at once would take gigabytes.
+ROWS_AT_ONCE = 50_000
 
 # On the tables: the ORM's own bulk insert builds each row twice.
 _LEDGER = insert(Base.metadata.tables[LedgerEntry.__tablename__])
@@ -108,7 +110,8 @@ class Registry(Runs):
                 }
                 for client, (train, test) in shares.items()
             ]
-            session.execute(_SHARES, rows)
+            for first in range(0, len(rows), ROWS_AT_ONCE):
+                session.execute(_SHARES, rows[first : first + ROWS_AT_ONCE])
 
     def name_classes(self, run: int, number: int, names: Sequence[str]) -> None:
         """Record what a task's class ids mean, once and for good."""
@@ -273,11 +276,12 @@ def _add_traffic(
 ) -> None:
     if rows:
         # Not asdict: it copies deeply, and rows come in tens of thousands.
-        values = [
-            {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__}
-            for row in rows
-        ]
-        session.execute(_LEDGER, values)
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            values = [
+                {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__}
+                for row in rows[first : first + ROWS_AT_ONCE]
+            ]
+            session.execute(_LEDGER, values)
     if refusals:
         values = [
             asdict(refusal) | {"run": run, "detail": _one_line(refusal.detail)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from recast_core.wire.codec import Vector
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Contribution:
     """What one client adds to a round of one task.
 

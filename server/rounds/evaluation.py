@@ -9,7 +9,7 @@ closes it: weighted by test images, and the median of clients.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -33,25 +33,33 @@ class Evaluating:
         self._federation = federation
         self._asked: dict[int, list[int]] = {}
 
-    def questions(self, grid: Grid, states: Sequence[TaskState]) -> list[Message]:
-        """Each task's coefficients, and a head that travels, to every node that can evaluate it."""
+    def questions(self, grid: Grid, states: Sequence[TaskState]) -> Iterator[Message]:
+        """Each task's coefficients, and a head that travels, to every node that can evaluate it.
+
+        What they need is prepared now, each message when its turn comes.
+        """
         federation = self._federation
         federation.heads.gather(grid, federation.exchange, states, federation.roster.nodes)
-        messages, self._asked = [], {}
+        self._asked = {}
+        planned: list[tuple[pb.ToClient, TaskState, Topic]] = []
         for state in states:
             if head := federation.heads.merged(state.number):
                 federation.registry.keep_head(
                     federation.run, state.number, federation.heads.kind, head
                 )
             body = federation.broadcast(state, state.round, train=False)
-            self._asked[state.number] = []
-            for node, share in federation.shares(state.number):
-                if federation.heads.can_evaluate(state.number, share):
-                    federation.tell_head(body.evaluate, node)
-                    self._asked[state.number].append(node)
-                    message = federation.traffic.send(node, body, Topic(state.name, state.round))
-                    messages.append(message)
-        return messages
+            self._asked[state.number] = [
+                node
+                for node, share in federation.shares(state.number)
+                if federation.heads.can_evaluate(state.number, share)
+            ]
+            planned.append((body, state, Topic(state.name, state.round)))
+        return (message for one in planned for message in self._sent(*one))
+
+    def _sent(self, body: pb.ToClient, state: TaskState, topic: Topic) -> Iterator[Message]:
+        for node in self._asked[state.number]:
+            self._federation.tell_head(body.evaluate, node)
+            yield self._federation.traffic.send(node, body, topic)
 
     def finish(
         self,

@@ -15,6 +15,7 @@ from server.exchange.collect import Collector
 from server.exchange.naming import names_of
 from server.exchange.observer import Observer
 from server.exchange.roster import Roster
+from server.exchange.slices import ask
 from server.exchange.traffic import Traffic, is_answer
 from server.record.ledger import Ledger
 from server.record.registry import Registry
@@ -122,10 +123,11 @@ class FedRecast(Strategy):
         result, config, arrays = Result(), ConfigRecord(), initial_arrays
         for server_round in range(num_rounds + 1):
             if server_round:
-                messages = list(self.configure_train(server_round, arrays, config, grid))
+                messages = self.configure_train(server_round, arrays, config, grid)
                 if not self._training_now:
                     break
-                replies = self._federation.collector.ask(
+                replies = ask(
+                    self._federation.collector,
                     grid,
                     messages,
                     lambda reply: is_answer(reply, "update", self._federation.longest_update),
@@ -134,7 +136,7 @@ class FedRecast(Strategy):
                 result.arrays, result.train_metrics_clientapp[server_round] = arrays, metrics
             elif self._agenda.unevaluated():  # of a server that was killed before it came to that
                 await_return(grid, self._federation, self._agenda)
-            messages = list(self.configure_evaluate(server_round, arrays, config, grid))
+            messages = self.configure_evaluate(server_round, arrays, config, grid)
             found = self.aggregate_evaluate(server_round, self._measure(grid, messages))
             if found is not None:
                 result.evaluate_metrics_clientapp[server_round] = found
@@ -256,8 +258,12 @@ class FedRecast(Strategy):
     def summary(self) -> None:
         """Say nothing: the registry speaks."""
 
-    def _measure(self, grid: Grid, messages: Iterable[Message]) -> list[Message]:
+    def _measure(self, grid: Grid, messages: Iterable[Message]) -> Iterable[Message]:
         """Ask for evaluations."""
-        return self._federation.collector.ask(
-            grid, messages, lambda reply: is_answer(reply, "evaluation"), hurry=False
+        return ask(
+            self._federation.collector,
+            grid,
+            messages,
+            lambda reply: is_answer(reply, "evaluation"),
+            hurry=False,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -63,8 +63,10 @@ class Training:
 
     def questions(
         self, grid: Grid, states: Sequence[TaskState], every: Sequence[TaskState] = ()
-    ) -> list[Message]:
+    ) -> Iterator[Message]:
         """A broadcast of each task to the nodes that train it in its next round.
+
+        What the round needs is prepared now, each message when its turn comes.
 
         Args:
             grid: the way to the clients, where they are to hide their updates.
@@ -76,7 +78,7 @@ class Training:
         self._began = time.monotonic()
         self._mark = len(federation.ledger.refusals_since())
         self._asked, self._offered = {}, {}
-        messages = []
+        planned: list[tuple[pb.ToClient, Topic, Sequence[int], int]] = []
         for state in states:
             round_ = state.round + 1
             nodes = self.nodes(state)
@@ -91,14 +93,21 @@ class Training:
             federation.observer.round_started(
                 state.name, round_, federation.plan.rounds, len(nodes)
             )
-            for node in nodes:
-                self._asked[node, state.number] = round_
-                if federation.plan.hyper.error_feedback:
-                    counted = self._counted.get((node, state.number), 0)
-                    body.train.counted = counted if counted <= state.round else 0
-                federation.tell_head(body.train, node)
-                messages.append(federation.traffic.send(node, body, Topic(state.name, round_)))
-        return messages
+            self._asked |= dict.fromkeys(((node, state.number) for node in nodes), round_)
+            planned.append((body, Topic(state.name, round_), nodes, state.round))
+        return (message for one in planned for message in self._sent(*one))
+
+    def _sent(
+        self, body: pb.ToClient, topic: Topic, nodes: Sequence[int], rounds: int
+    ) -> Iterator[Message]:
+        """The messages that carry a broadcast to its nodes; ``rounds`` have been recorded."""
+        federation, number = self._federation, body.train.task
+        for node in nodes:
+            if federation.plan.hyper.error_feedback:
+                counted = self._counted.get((node, number), 0)
+                body.train.counted = counted if counted <= rounds else 0
+            federation.tell_head(body.train, node)
+            yield federation.traffic.send(node, body, topic)
 
     def _affords(self, state: TaskState, every: Sequence[TaskState], body: pb.ToClient) -> bool:
         """Whether the privacy budget allows a round; a task that was added is given up if not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 
@@ -120,7 +121,22 @@ class Held:
         return FoldedBank(split, preprocess, self._options, self._workers)
 
 
-@dataclass
+_NO_TASKS: Mapping[int, pb.Task] = {}
+
+
+@lru_cache(maxsize=64)
+def _with(banks: frozenset[bytes], sha256: bytes) -> frozenset[bytes]:
+    """The same set for all nodes that have the same banks."""
+    return banks | {sha256}
+
+
+@lru_cache(maxsize=64)
+def _source_in(source: str, round_: int, rounds: int) -> str:
+    """What a task's images are in a round."""
+    return str(at_round(parse_task(source), round_, rounds))
+
+
+@dataclass(slots=True)
 class HeldStore:
     """A `client.residuals.Store` in memory."""
 
@@ -135,25 +151,39 @@ class HeldStore:
         self.content[name] = content
 
 
-@dataclass
 class SimulatedNode:
-    """One simulated client: `client.holdings.Holdings` in memory.
+    """One simulated client: `client.holdings.Holdings` in memory, as little as it can be.
 
     Attributes:
         number: of its partition.
         held: what it shares with the others.
-        banks: the identities of the banks that it has.
+        banks: the identities of the banks that it has; shared by nodes that have the same.
         tasks: those that it was told of, by number; shared by nodes that were told the same.
-        residuals: what its updates have not said yet.
-        notes: what it found out about its own images.
     """
 
-    number: int
-    held: Held
-    banks: set[bytes] = field(default_factory=set)
-    tasks: Mapping[int, pb.Task] = field(default_factory=dict)
-    residuals: HeldStore = field(default_factory=HeldStore)
-    notes: dict[str, bool] = field(default_factory=dict)
+    __slots__ = ("_notes", "_residuals", "banks", "held", "number", "tasks")
+
+    def __init__(self, number: int, held: Held) -> None:
+        """A node that was told nothing yet."""
+        self.number, self.held = number, held
+        self.banks: frozenset[bytes] = frozenset()
+        self.tasks: Mapping[int, pb.Task] = _NO_TASKS
+        self._residuals: HeldStore | None = None
+        self._notes: dict[str, bool] | None = None
+
+    @property
+    def residuals(self) -> HeldStore:
+        """See ``Holdings``: what its updates have not said yet."""
+        if self._residuals is None:
+            self._residuals = HeldStore()
+        return self._residuals
+
+    @property
+    def notes(self) -> dict[str, bool]:
+        """See ``Holdings``: what it found out about its own images."""
+        if self._notes is None:
+            self._notes = {}
+        return self._notes
 
     @property
     def simulated(self) -> bool:
@@ -180,12 +210,12 @@ class SimulatedNode:
     def store(self, content: bytes, sha256: bytes) -> None:
         """See ``Holdings``."""
         self.held.receive(content, sha256)
-        self.banks.add(sha256)
+        self.banks = _with(self.banks, sha256)
 
     def keep(self, start: Start, method: str) -> None:
         """See ``Holdings``."""
         self.held.keep(start, method)
-        self.banks.add(start.sha256)
+        self.banks = _with(self.banks, start.sha256)
 
     def model(self, prefix: int) -> FoldedModel | None:
         """See ``Holdings``."""
@@ -197,8 +227,8 @@ class SimulatedNode:
         """See ``Holdings``."""
         if not task.source:
             return None
-        spec = at_round(parse_task(task.source), round_, self.settings.rounds)
-        mine = self.held.images(str(spec)).node(self.number)
+        source = _source_in(task.source, round_, self.settings.rounds)
+        mine = self.held.images(source).node(self.number)
         return mine.in_task_ids(tuple(task.classes))
 
     def lacks(self, task: pb.Task) -> str:

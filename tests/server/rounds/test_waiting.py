@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 from protos import recast_v1_pb2 as pb
-from server.exchange.pace import LEAST_ALONE, LEAST_SECONDS
+from server.exchange.pace import LEAST_ALONE, LEAST_SECONDS, Pace
+from server.exchange.wait import Question, Wait
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -157,3 +158,24 @@ def test_after_a_restart_nobody_waits_for_ever_for_who_does_not_come_back(
     again.go()
     assert [entry.clients for entry in made.registry.accuracies(made.run)] == [2]
     assert time.monotonic() - began < 5
+
+
+def test_what_the_rest_may_take_is_found_once_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[int] = []
+    found = Pace.limit
+
+    def counted(self: Pace, kind: str, about: str, asked: int, taken: Sequence[float]) -> float:
+        limits.append(len(taken))
+        return found(self, kind, about, asked, taken)
+
+    monkeypatch.setattr(Pace, "limit", counted)
+    questions = [Question(node, "a/1", "train", NEVER) for node in range(300)]
+    wait = Wait(questions, Pace(HOUR, 3), 0.0, {"a/1": 300}, hurry=True)
+    for done in (100, 200):
+        for question in questions[done - 100 : done]:
+            wait.answered(question, 1.0, useful=True)
+        assert {wait.is_over(question, 2.0) for question in questions[done:]} == {False}
+    assert limits == [100, 200]
+    assert all(wait.is_over(question, LEAST_SECONDS + 1) for question in questions[200:])
