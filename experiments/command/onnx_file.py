@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from recast_core.trial import output_tensor
 # Between what PyTorch and onnxruntime compute, relative to the largest number.
 AGREEMENT = 1e-4
 MODEL = "model.onnx"
+# Images of a batch: torch 2.6 cannot say a number without an end.
+_MANY = 2**31 - 1
 
 
 class _Tensors(nn.Module):
@@ -46,9 +48,27 @@ class _Switched(nn.Module):
         self.net, self.sets = net, net.bank.sets
 
     def forward(self, images: Tensor, coefficients: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        told = {"coefficients.flat": coefficients.repeat(self.sets)}
-        features = torch.func.functional_call(self.net, told, (images,))
+        flat = coefficients.repeat(self.sets)
+        tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if tracing:  # where functional_call is refused
+            with _in_place_of(self.net.coefficients, "flat", flat):
+                features = self.net(images)
+        else:
+            told = {"coefficients.flat": flat}
+            features = torch.func.functional_call(self.net, told, (images,))
         return nn.functional.linear(features, weight, bias)
+
+
+@contextlib.contextmanager
+def _in_place_of(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
+    """A tensor in the place of a parameter."""
+    parameter = module._parameters.pop(name)
+    setattr(module, name, tensor)
+    try:
+        yield
+    finally:
+        delattr(module, name)
+        module._parameters[name] = parameter
 
 
 def write_merged(
@@ -141,32 +161,43 @@ def _exported(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
     for name in ("onnx", "onnxscript"):
         if find_spec(name) is None:
             raise RecastError(f"ONNX needs {name}: `pip install 'recast-fl[onnx]'`")
-    buffer: Any = io.BytesIO()
-    shapes = tuple({0: torch.export.Dim("n")} if n == "images" else None for n in inputs)
     quiet = logging.getLogger("torch.onnx")
     before = quiet.level
-    quiet.setLevel(logging.ERROR)
+    quiet.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stdout(nowhere):
-                torch.onnx.export(
-                    module,
-                    tuple(inputs.values()),
-                    buffer,
-                    input_names=[*inputs],
-                    output_names=["logits"],
-                    dynamic_shapes=shapes,
-                    dynamo=True,
-                    verbose=False,
-                )
-    except Exception as error:  # the exporter's many kinds
+        try:
+            return _exported_by(module, inputs, dynamo=True)
+        except Exception:  # torch 2.6 cannot say a frozen BatchNorm in this way
+            return _exported_by(module, inputs, dynamo=False)
+    except Exception as error:  # the exporters' many kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RecastError(
             f"this model cannot be said in ONNX ({reason}): export it as .safetensors"
         ) from error
     finally:
         quiet.setLevel(before)
+
+
+def _exported_by(module: nn.Module, inputs: Mapping[str, Tensor], *, dynamo: bool) -> bytes:
+    """By PyTorch's exporter, or by the older one that traces."""
+    buffer: Any = io.BytesIO()
+    batch = {0: torch.export.Dim("n", max=_MANY)}
+    dynamic: dict[str, Any] = {"dynamic_axes": {"images": {0: "n"}, "logits": {0: "n"}}}
+    if dynamo:
+        dynamic = {"dynamic_shapes": tuple(batch if n == "images" else None for n in inputs)}
+    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                buffer,
+                input_names=[*inputs],
+                output_names=["logits"],
+                dynamo=dynamo,
+                verbose=False,
+                **dynamic,
+            )
     return bytes(buffer.getvalue())
 
 
