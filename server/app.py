@@ -22,6 +22,7 @@ from recast_core.text import plain
 from server.exchange.carried import Ending
 from server.exchange.notices import Noticing
 from server.exchange.observer import LogObserver, Observer
+from server.exchange.standing import WatchedGrid
 from server.prepare import check_length, keep_bank, kept_start, make_heads, make_start
 from server.record.farewell import farewell_given, owe_farewell, owed_farewell
 from server.record.lock import hold, settle
@@ -47,8 +48,9 @@ def main(grid: Grid, context: Context) -> None:
     load_plugins()
     settings = Settings.from_mapping(context.run_config)
     folder = run_folder(settings)
+    watched = WatchedGrid(grid, folder)
     run_federation(
-        grid, settings, folder, LogObserver(), conditions=Conditions(secret_sampling=True)
+        watched, settings, folder, LogObserver(), conditions=Conditions(secret_sampling=True)
     )
 
 

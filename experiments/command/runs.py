@@ -23,7 +23,7 @@ RUNS = Path("runs")
 # What a run's folder holds; anything else in it is somebody else's, and stays.
 _OURS = (
     "registry.sqlite*", "bank-*.safetensors", "server.lock", "report.html", "farewell",
-    "sampling.secret",
+    "clients.json", "sampling.secret",
 )  # fmt: skip
 
 

@@ -62,6 +62,26 @@ def compare(run: tuple[Path, ...], json_path: Path | None) -> None:
     report(json_path, lambda: compare_runs(run))
 
 
+@runs.command("watch", cls=RecastCommand)
+@click.argument("run", type=_run, required=False)
+@click.option(
+    "--web", default="127.0.0.1:8080", metavar="HOST:PORT", show_default=True, help="Where."
+)
+@click.option(
+    "--web-token",
+    envvar="RECAST_WEB_TOKEN",
+    help="What a reader must give, where other machines can read; one is made if not given.",
+)
+def watch_(run: Path | None, web: str, web_token: str | None) -> None:
+    """Serve a live page of the run in folder RUN, the newest under runs/ if not given.
+
+    Example: recast runs watch /var/lib/recast/run --web 127.0.0.1:8080
+    """
+    from experiments.command.watch import watch
+
+    watch(run, web, web_token)
+
+
 @runs.command("remove", cls=RecastCommand)
 @click.argument("run", type=_run)
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -143,13 +143,14 @@
         mark.className = client.state;
         mark.textContent = client.name;
         mark.title = `${client.name}: ${client.state}, ${number(client.up)} B up, ` +
-          `${number(client.down)} B down, heard ${client.heard}`;
+          `${number(client.down)} B down, heard ${client.heard}` +
+          (client.loss === null || client.loss === undefined ? "" : `, loss ${client.loss.toFixed(3)}`);
         return mark;
       }));
       const counts = new Map();
       for (const client of state.clients) counts.set(client.state, (counts.get(client.state) || 0) + 1);
       const parts = [...counts].map(([name, count]) => `${count} ${name}`);
-      document.getElementById("live-legend").textContent =
+      document.getElementById("live-legend").textContent = state.note ||
         [...parts, `${number(state.up)} B up, ${number(state.down)} B down so far`].join(" · ");
     };
     let busy = false;

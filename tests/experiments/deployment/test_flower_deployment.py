@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from experiments.command.watch import standing
 from experiments.measure.certificates import make_node_key
 from experiments.measure.flower import FlowerDeployment
 from experiments.measure.relay import Counted, Relays
@@ -119,6 +120,9 @@ def finish(deployment: FlowerDeployment) -> list[Counted]:
 
 
 def banks_sent(run_dir: Path) -> int:
+    told = standing(run_dir / "registry.sqlite")["clients"]
+    assert {one["state"] for one in told} <= {"working", "idle"}
+    assert [one["up"] > 0 for one in told] == [True]
     with Registry(run_dir / "registry.sqlite") as registry:
         (run,) = registry.runs()
         assert run.status == "finished"
