@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 
 from experiments.command.program import environment, program
 from experiments.studies import link_foes
@@ -42,8 +42,8 @@ PATIENCE = 90.0
 class Times:
     """Seconds of one stretch, and how many there are of each kind."""
 
-    stretch: float = 2.0
-    cycles: int = 8
+    stretch: float = 4.0
+    cycles: int = 4
     settle: float = 0.5
 
 
@@ -193,13 +193,11 @@ def attack(name: str, honest: Honest, times: Times) -> Row:
         waited = honest.newcomer()
         memory.append(honest.megabytes())
     time.sleep(3)
-    pairs = zip(calm, under, calm[1:], strict=False)
-    kept = [2 * during.rate / (a.rate + b.rate) for a, during, b in pairs]
     return Row(
         attack=name,
-        rate=median(one.rate for one in calm),
-        kept=median(kept),
-        time=(median(one.time for one in calm), median(one.time for one in under)),
+        rate=fmean(one.rate for one in calm),
+        kept=fmean(one.rate for one in under) / max(1e-9, fmean(one.rate for one in calm)),
+        time=(_time(calm), _time(under)),
         missed=missed,
         waited=waited,
         memory=(memory[0], max(memory), honest.megabytes()),
@@ -216,10 +214,16 @@ def _calm(honest: Honest, times: Times, where: link_foes.Site) -> _Stretch:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Rounds per second, and processor milliseconds of a round."""
+    """Rounds, their number per second, and the processor seconds that they took."""
 
+    rounds: int
     rate: float
-    time: float
+    busy: float
+
+
+def _time(stretches: Sequence[_Stretch]) -> float:
+    """Processor milliseconds of a round."""
+    return 1000 * sum(s.busy for s in stretches) / max(1, sum(s.rounds for s in stretches))
 
 
 def _stretch(honest: Honest, times: Times, memory: list[float] | None = None) -> _Stretch:
@@ -230,7 +234,7 @@ def _stretch(honest: Honest, times: Times, memory: list[float] | None = None) ->
         if memory is not None:
             memory.append(honest.megabytes())
     rounds, busy = honest.rounds() - before, honest.seconds() - busy
-    return _Stretch(rounds / (time.monotonic() - began), 1000 * busy / max(1, rounds))
+    return _Stretch(rounds, rounds / (time.monotonic() - began), busy)
 
 
 @contextmanager
