@@ -1,0 +1,29 @@
+"""The study of attacks on the link runs against real processes, and tells what it has seen."""
+
+from __future__ import annotations
+
+from experiments.studies.link_attacks import HEAD, Row, Times, measure
+from experiments.studies.link_foes import FOES
+
+
+def test_the_short_form_attacks_a_federation_that_goes_on() -> None:
+    row = measure("garbage", Times(stretch=1.5, cycles=1, settle=0.3))
+    assert row.rate > 0
+    assert row.kept > 0
+    assert row.missed == 0
+    assert row.log < 4000
+    assert row.memory[2] < 1.15 * row.memory[0]
+    assert str(row).count("|") == HEAD.splitlines()[0].count("|")
+
+
+def test_ten_ways_and_one_that_is_none() -> None:
+    assert len(FOES) == 12
+    assert "nothing" in FOES
+
+
+def test_a_row_passes_where_every_limit_holds() -> None:
+    fine = Row("x", 5.0, 0.9, (100, 110), 0, 1.0, (500, 520, 510), 400)
+    assert fine.passes
+    assert not Row("x", 5.0, 0.6, (100, 110), 0, 1.0, (500, 520, 510), 400).passes
+    assert not Row("x", 5.0, 0.9, (100, 110), 0, None, (500, 520, 510), 400).passes
+    assert not Row("x", 5.0, 0.9, (100, 110), 0, 1.0, (500, 620, 610), 400).passes
