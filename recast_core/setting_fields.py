@@ -184,6 +184,11 @@ class Running:
         "Where the registry goes, by default a folder of its own under runs/; an unfinished run "
         "in it is continued.",
     )
+    registry: str = setting(
+        "",
+        "postgresql+psycopg://USER@HOST/DATABASE: keep registry and ledger there; by default in a "
+        "file in the run's folder. Its password is PGPASSWORD or in ~/.pgpass.",
+    )
     parallel_tasks: int = setting(1, "Tasks learned in the same rounds; 1 is one after another.")
     clients_per_round: int = setting(0, "Clients that train a task in a round; 0 is all.")
     deadline: float = setting(3600.0, "Seconds that a round, evaluation or greeting may take.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,9 +24,12 @@ from server.exchange.carried import Ending
 from server.exchange.notices import Noticing
 from server.exchange.observer import LogObserver, Observer
 from server.exchange.standing import WatchedGrid
-from server.prepare import check_length, keep_bank, kept_start, make_heads, make_start
+from server.prepare import bank_path, check_length, keep_bank, kept_start, make_heads, make_start
+from server.record.database import AwayError
 from server.record.farewell import farewell_given, owe_farewell, owed_farewell
 from server.record.lock import hold, settle
+from server.record.opened import check_registry
+from server.record.place import is_there, registry_path
 from server.record.registry import Registry, Run
 from server.record.resume import as_begun, unfinished
 from server.record.secret import sampling_secret
@@ -87,7 +91,7 @@ class RunResult:
 
     @property
     def registry(self) -> Path:
-        """The registry's file."""
+        """The registry's file, or what it goes by."""
         return registry_path(self.folder)
 
 
@@ -134,8 +138,7 @@ def run_federation(
     Args:
         grid: what carries messages.
         settings: the run.
-        folder: gets ``registry.sqlite`` and, for recast, ``bank-SHA256.safetensors`` (the first 16
-            digits).
+        folder: gets the registry, or where it is, and for recast ``bank-SHA256.safetensors``.
         observer: is told of every round.
         extra: what decides the run beside its settings; recorded with them.
         conditions: under which the server works; the usual ones where ``None``.
@@ -148,11 +151,13 @@ def run_federation(
     tasks = _tasks(settings)
     RoundPlan.of(settings, around.patience)  # refuses what cannot be, before a file is written
     path = registry_path(folder)
-    fresh = None if path.exists() else make_start(settings)
+    check_registry(path, settings.registry)
+    fresh = None if path.exists() or is_there(path) else make_start(settings)
     with hold(folder), interrupt_on_terminate():
         if fresh is not None:
             keep_bank(fresh, folder)
-        with Registry(path) as registry:
+        with Registry(path, url=settings.registry) as registry:
+            registry.claim()
             settle(registry)
             previous, start = _start(registry, settings, config, fresh)
             check_length(grid, start, settings)
@@ -168,10 +173,12 @@ def run_federation(
                 _learn(strategy, grid, registry, run, settings.keep_running)
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                registry.patience = 0.0
                 if isinstance(error, RecastError) and isinstance(grid, Noticing):
                     grid.notify_all(plain(f"the run has failed: {error}", 400), SECONDS_TO_TELL)
-                _end(strategy, grid, finished=False)
-                registry.finish_run(run, "interrupted" if stopped else "failed")
+                with suppress(AwayError):  # the error is another, or this very one
+                    _end(strategy, grid, finished=False)
+                    registry.finish_run(run, "interrupted" if stopped else "failed")
                 raise
             _end(strategy, grid, finished=True)
             farewell_given(folder)
@@ -185,25 +192,6 @@ def _plan(settings: Settings, around: Conditions, folder: Path, start: Start) ->
     return replace(plan, probe=around.probe_of(settings, start)) if around.probe_of else plan
 
 
-def check_folder(settings: Settings, folder: Path) -> None:
-    """Refuse a folder whose run cannot go on, before anybody is waited for.
-
-    Raises:
-        RecastError: its registry or its bank is damaged, or of another run that is not finished.
-    """
-    path = registry_path(folder)
-    if not path.exists() and not path.is_symlink():
-        return
-    with Registry(path) as registry:
-        previous = unfinished(registry, settings.as_dict())
-        if previous is None:
-            return
-        kept_start(folder, previous.bank_sha256, settings)
-        for task, rounds in registry.last_rounds(previous.id).items():
-            if rounds:
-                registry.coefficients(previous.id, task)
-
-
 def ended_untold(settings: Settings, folder: Path) -> RunResult | None:
     """The run in ``folder`` that ended when its server died before it could tell its clients.
 
@@ -211,7 +199,7 @@ def ended_untold(settings: Settings, folder: Path) -> RunResult | None:
         RecastError: its registry or its bank cannot be read.
     """
     owed, path = owed_farewell(folder), registry_path(folder)
-    if owed is None or not path.exists():
+    if owed is None or not is_there(path):
         return None
     with Registry(path) as registry:
         last = registry.last_run()
@@ -227,11 +215,6 @@ def _tasks(settings: Settings) -> list[pb.Task]:
         pb.Task(id=number, name=spec.name, source=str(spec))
         for number, spec in enumerate(parse_tasks(settings.tasks), start=1)
     ]
-
-
-def registry_path(folder: Path) -> Path:
-    """The registry's file in a run's folder."""
-    return folder / "registry.sqlite"
 
 
 def _start(
@@ -256,8 +239,9 @@ def _open_run(
     registry: Registry, config: Mapping[str, object], start: Start, previous: Run | None
 ) -> int:
     """Record that a run begins, or that ``previous`` goes on, and return its id."""
-    if previous is None:
+    if previous is None or not bank_path(registry.path.parent, start.sha256).exists():
         keep_bank(start, registry.path.parent)
+    if previous is None:
         return registry.start_run(config, start.sha256, versions())
     registry.resume_run(previous.id)
     done = sum(registry.last_rounds(previous.id).values())

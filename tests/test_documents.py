@@ -63,6 +63,8 @@ SKIPPED: dict[str, str] = {
     "recast serve --mqtt": "a broker: tests/experiments/measure/test_measure_mqtt.py",
     "recast join --mqtt": "a broker: tests/experiments/measure/test_measure_mqtt.py",
     "python -m experiments.studies.chaos_mqtt": "tests/experiments/studies/test_chaos_mqtt.py",
+    "createdb": "a database: tests/experiments/command/test_postgres_runs.py",
+    "recast serve --registry": "a database: tests/experiments/command/test_postgres_runs.py",
 }
 if not torch.cuda.is_available():
     SKIPPED["recast simulate --bf16"] = NEEDS_GPU

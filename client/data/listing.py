@@ -38,7 +38,8 @@ _LEFT = frozenset(
 _NOT_PICTURES = frozenset(("EPS", "WMF", "HDF5", "GRIB", "BUFR", "FITS", "MPEG", "IPTC", "MCIDAS"))
 # Formats that show in their first bytes, for files whose names say nothing.
 _SHOWING = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000")
-REGISTRY = "registry.sqlite"
+# What shows that a folder is a run's.
+REGISTRIES = ("registry.sqlite", "registry.url")
 
 
 @dataclass(eq=False)
@@ -115,7 +116,7 @@ def list_classes(folder: Path) -> Listing:
             if _is_image(entry):
                 found.skipped["beside the class folders"] += 1
             continue
-        if (entry / REGISTRY).is_file():
+        if any((entry / name).is_file() for name in REGISTRIES):
             found.skipped["a run's folder"] += 1
             continue
         _check_inside(entry)

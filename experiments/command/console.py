@@ -12,6 +12,7 @@ from experiments.report.privacy import privacy_line
 from experiments.report.summary import bank_sent
 from recast_core.backbones import load_backbone
 from server.app import RunResult
+from server.record.place import place_of
 
 
 def stdout() -> Console:
@@ -28,7 +29,7 @@ def print_closing(report: dict[str, Any], result: RunResult, backbone: str) -> N
         backbone: its name.
     """
     print_summary(report, whole_model_bytes(backbone), bank_sent(result))
-    print(f"registry: {result.registry}")
+    print(f"registry: {place_of(result.registry)}")
 
 
 def whole_model_bytes(name: str) -> int:

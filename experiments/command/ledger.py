@@ -11,6 +11,7 @@ from experiments.command.console import stdout
 from recast_core.errors import RecastError
 from server.record.history import History
 from server.record.ledger import Ledger
+from server.record.place import REGISTRY, is_there
 
 LAYERS = ("payload", "message", "wire")
 
@@ -29,8 +30,8 @@ def ledger(
     Raises:
         RecastError: no registry, no such run, or a file that cannot be written.
     """
-    registry = path / "registry.sqlite" if path.is_dir() else path
-    if not registry.exists():
+    registry = path / REGISTRY if path.is_dir() else path
+    if not is_there(registry):
         raise RecastError(f"no registry at {registry}: name the folder of a run")
     with History(registry) as history:
         known = [found.id for found in history.runs()]

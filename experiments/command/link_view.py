@@ -21,8 +21,10 @@ from recast_core.start import Start
 from server.exchange.observer import LogObserver
 from server.link.session import Session
 from server.link.sessions import Sessions
+from server.record.database import AwayError
 from server.record.history import History
 from server.record.losses import client_losses
+from server.record.place import is_there
 
 ROWS = 20
 # What a row shows, and whether it is a number; 80 columns hold it.
@@ -157,14 +159,17 @@ class LinkView(LogObserver, Closing):
 
     def _announced(self, task: str) -> dict[str, int]:
         """The training images of a task that each client has announced, by its node id."""
-        if self._registry is None or not self._registry.exists():
+        if self._registry is None or not is_there(self._registry):
             return {}
-        with History(self._registry) as history:
-            run = history.last_run()
-            numbers = {} if run is None else {t.name: t.number for t in history.tasks(run.id)}
-            if run is None or task not in numbers:
-                return {}
-            shares = history.shares(run.id)
+        try:
+            with History(self._registry) as history:
+                run = history.last_run()
+                numbers = {} if run is None else {t.name: t.number for t in history.tasks(run.id)}
+                if run is None or task not in numbers:
+                    return {}
+                shares = history.shares(run.id)
+        except AwayError:  # the run waits for its database, a picture of it does not
+            return {}
         return {s.client: s.train_examples for s in shares if s.task == numbers[task]}
 
     def _told(self, task: str, round_: int) -> dict[str, float]:

@@ -20,9 +20,8 @@ from recast_core.wire.head_bytes import unpack_head
 from recast_core.wire.messages import RefusedError
 from server.prepare import bank_path
 from server.record.lock import settle
+from server.record.place import REGISTRY, changed, is_there, registries
 from server.record.registry import Registry, Run, Task
-
-REGISTRY = "registry.sqlite"
 
 
 @contextmanager
@@ -36,7 +35,7 @@ def opened(run: Path | None) -> Iterator[tuple[Registry, Run]]:
         RecastError: there is none.
     """
     path = _newest() if run is None else run / REGISTRY if run.is_dir() else run
-    if not path.is_file():
+    if not is_there(path):
         raise RecastError(f"no run in {run}: name the folder that holds its {REGISTRY}")
     with Registry(path) as registry:
         settle(registry)
@@ -152,11 +151,7 @@ def settings_of(config: Mapping[str, object]) -> Settings:
 
 
 def _newest() -> Path:
-    def changed(path: Path) -> float:
-        beside = path.with_name(f"{path.name}-wal")
-        return max(p.stat().st_mtime for p in (path, beside) if p.exists())
-
-    found = sorted(Path("runs").glob(f"*/{REGISTRY}"), key=changed)
+    found = sorted(registries(Path("runs")), key=changed)
     if not found:
         raise RecastError("no run under runs/: name a run's folder with --run")
     return found[-1]

@@ -17,12 +17,14 @@ from experiments.report.repetition import settings_that_differ
 from recast_core.errors import RecastError
 from server.record.history import History
 from server.record.lock import is_held
+from server.record.place import POINTER, REGISTRY, is_there, registries
+from server.record.registry import Registry
+from server.record.removing import forget
 
-REGISTRY = "registry.sqlite"
 RUNS = Path("runs")
 # What a run's folder holds; anything else in it is somebody else's, and stays.
 _OURS = (
-    "registry.sqlite*", "bank-*.safetensors", "server.lock", "report.html", "farewell",
+    "registry.sqlite*", POINTER, "bank-*.safetensors", "server.lock", "report.html", "farewell",
     "clients.json", "sampling.secret",
 )  # fmt: skip
 
@@ -111,7 +113,7 @@ def remove_run(run: Path, confirm: Callable[[str], bool]) -> dict[str, Any]:
     Raises:
         RecastError: no run's folder, a server at work in it, a link, or nobody confirmed.
     """
-    if run.is_symlink() or not (run / REGISTRY).is_file():
+    if run.is_symlink() or not is_there(run / REGISTRY):
         raise RecastError(f"{run} is no run's folder: name one that `recast runs list` shows")
     if is_held(run):
         raise RecastError(f"a server is at work in {run}: stop it first")
@@ -120,6 +122,8 @@ def remove_run(run: Path, confirm: Callable[[str], bool]) -> dict[str, Any]:
     size = _size(run)
     if not confirm(f"Remove {run}: {count} run(s), {size / 1e6:.1f} MB, for good?"):
         raise RecastError(f"{run} stays: confirm, or give --yes where nobody can be asked")
+    with Registry(run / REGISTRY) as registry:
+        forget(registry)
     for pattern in _OURS:
         for path in run.glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -161,19 +165,19 @@ def _by_task(data: dict[str, Any]) -> dict[tuple[str, str], int]:
 
 def _data(run: Path, number: int | None) -> dict[str, Any]:
     path = run / REGISTRY if run.is_dir() else run
-    if not path.is_file():
+    if not is_there(path):
         raise RecastError(f"no run in {run}: name a folder that `recast runs list` shows")
     return report_data(path, number)
 
 
 def _folders(folder: Path) -> list[Path]:
-    if (folder / REGISTRY).is_file():
+    if is_there(folder / REGISTRY):
         return [folder]
     if not folder.is_dir():
         if folder == RUNS:  # where runs go unless told otherwise; none has been made yet
             return []
         raise RecastError(f"no folder {folder}: name one that holds runs")
-    return sorted(path.parent for path in folder.glob(f"*/{REGISTRY}"))
+    return sorted(path.parent for path in registries(folder))
 
 
 def _status(status: str, folder: Path) -> str:

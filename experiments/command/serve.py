@@ -33,9 +33,7 @@ from recast_core.task_spec import parse_tasks
 from server.app import (
     Conditions,
     RunResult,
-    check_folder,
     ended_untold,
-    registry_path,
     run_federation,
     run_folder,
 )
@@ -44,13 +42,16 @@ from server.link import LinkGrid, ServerKeys
 from server.link.session_grid import SessionGrid
 from server.link.web_bank import WebBank
 from server.record.farewell import farewell_given
+from server.record.opened import check_registry
+from server.record.place import registry_path
+from server.standing import check_folder
 
 if TYPE_CHECKING:
     from server.mqtt.grid import BrokerAccess
 
 logger = logging.getLogger("recast.link")
 # These speak of the server's own machine.
-_PRIVATE = {"run-dir", "device"}
+_PRIVATE = {"run-dir", "device", "registry", "ledger"}
 # A client that has been cut off looks for the server again within two minutes.
 FAREWELL_SECONDS = 150.0
 
@@ -157,13 +158,13 @@ def run_server(
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
-    make_grid = _checked(settings, options)
+    folder = run_folder(settings)
+    make_grid = _checked(settings, options, folder)
     set_up(as_json=options.json_log)
     if settings.labels >= 0:
         logger.warning("labels is for simulated clients: these have the labels that their data has")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
-    folder = run_folder(settings)
     check_folder(settings, folder)
     ended = ended_untold(settings, folder)
     with ExitStack() as stack:
@@ -202,12 +203,13 @@ def run_server(
     return Finished(result, report)
 
 
-def _checked(settings: Settings, options: LinkOptions) -> Callable[[], SessionGrid]:
+def _checked(settings: Settings, options: LinkOptions, folder: Path) -> Callable[[], SessionGrid]:
     """What makes the grid; a mistake shows before anyone is waited for."""
     if options.clients < 1:
         raise RecastError(f"{options.clients} clients: wait for at least 1")
     parse_tasks(settings.tasks)
     opener = options.opener(settings)
+    check_registry(registry_path(folder), settings.registry)
     load_backbone(settings.backbone)
     return opener
 

@@ -10,11 +10,12 @@ from typing import Any
 from experiments.logs.callback import Callback, RoundFinished, RunStarted, TaskFinished
 from recast_core.settings import Settings
 from recast_core.start import Start
-from server.app import registry_path
 from server.exchange.observer import Observer
 from server.record.history import History
 from server.record.ledger import Ledger
 from server.record.losses import client_losses
+from server.record.opened import PATIENCE
+from server.record.place import registry_path
 
 
 class Watch:
@@ -73,6 +74,7 @@ class Telling(Observer):
         """Find the run in the registry, where it has just been entered."""
         self._observer.run_started(start)
         self._history = History(registry_path(self._folder))
+        self._history.patience = PATIENCE
         run = self._history.last_run()
         assert run is not None
         self._run = run.id

@@ -104,6 +104,8 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
     Raises:
         RecastError: settings that cannot run, or a process that failed; its logs are kept.
     """
+    if settings.registry:
+        raise RecastError("measure keeps a registry beside each run: leave --registry out")
     # A request to end must run the clean-up too, or processes would be left.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report: dict[str, Any] = {"rows": [], "rounds": [], "ratios": [], "connection": []}

@@ -19,10 +19,10 @@ from experiments.report.repetition import compared_with_defaults, reproduce
 from recast_core.errors import RecastError
 from server.record.ledger import Ledger
 from server.record.losses import latest_losses
+from server.record.place import REGISTRY, changed, is_there, place_of, registries
 from server.record.registry import Registry, Run
 from server.record.tables import LedgerEntry
 
-REGISTRY = "registry.sqlite"
 # The frames that a plot has room to mark.
 MARKED = ("lorawan-dr0", "sms", "lorawan-dr5", "iridium-sbd")
 
@@ -34,12 +34,12 @@ def find_registry(run: Path | None) -> Path:
         RecastError: there is none.
     """
     if run is None:
-        found = list(Path("runs").glob(f"*/{REGISTRY}"))
+        found = registries(Path("runs"))
         if not found:
             raise RecastError(f"no run under {Path('runs').absolute()}: name a run folder")
-        return max(found, key=lambda path: (path.stat().st_mtime, path))
+        return max(found, key=lambda path: (changed(path), path))
     path = run / REGISTRY if run.is_dir() else run
-    if not path.is_file():
+    if not is_there(path):
         raise RecastError(f"no registry at {path}: name a run folder, which holds {REGISTRY}")
     return path
 
@@ -116,7 +116,7 @@ def _run(entry: Run, path: Path, runs: int) -> dict[str, Any]:
         "seed": entry.config.get("seed"),
         "versions": entry.versions,
         "transport": transport_of(entry.command),
-        "registry": str(path),
+        "registry": str(place_of(path)),
     }
 
 

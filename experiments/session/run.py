@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from experiments.command.run_folder import REGISTRY, find_run, learned
+from experiments.command.run_folder import find_run, learned
 from experiments.report.data import report_data
 from experiments.session import frames
 from recast_core.bank import TemplateBank
@@ -17,6 +17,7 @@ from recast_core.library import TaskLibrary
 from recast_core.model import RecastModel
 from server.prepare import bank_path
 from server.record.history import History
+from server.record.place import REGISTRY
 from server.record.registry import Registry
 from server.record.registry import Run as Entry
 

@@ -40,6 +40,8 @@ from recast_core.start import Start
 from server.app import Conditions, RunResult, run_federation, run_folder
 from server.exchange.observer import Observer
 from server.flower import server_identity
+from server.record.opened import check_registry
+from server.record.place import registry_path
 from server.record.registry import Registry
 from server.record.resume import DATA
 
@@ -131,6 +133,8 @@ def simulate(
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
     people.check()
+    began, folder = time.monotonic(), run_folder(settings)
+    check_registry(registry_path(folder), settings.registry)
     digests = _check_data(settings, people.clients)
     for name in ("flwr", "recast.client"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -141,7 +145,6 @@ def simulate(
         "fleet": asdict(people.fleet) if people.fleet else None,
         DATA: digests,
     }
-    began, folder = time.monotonic(), run_folder(settings)
     around: FleetGrid | None = None
     with watched(view, folder, settings, callbacks) as watch:
 

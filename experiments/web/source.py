@@ -12,6 +12,8 @@ from experiments.report.data import report_data
 from experiments.report.page import render, render_waiting
 from experiments.report.points import own_points
 from recast_core.errors import RecastError
+from server.record.history import History
+from server.record.place import place_of
 
 
 class Source:
@@ -22,6 +24,8 @@ class Source:
         self._registry = registry
         self._lock = threading.Lock()
         self._made: tuple[object, str] | None = None
+        self._history: History | None = None
+        self._last: tuple[tuple[object, ...], ...] = ()
         self.state: dict[str, Any] = {}
 
     def follow(self, lines: Iterable[str]) -> None:
@@ -36,8 +40,8 @@ class Source:
 
     @property
     def version(self) -> str:
-        """Another text whenever the registry's files have changed."""
-        return "-".join(f"{size}.{moment}" for size, moment in self._signature())
+        """Another text whenever the registry has changed."""
+        return "-".join(f"{one}.{other}" for one, other in self._signature())
 
     def page(self) -> str:
         """The report as the registry has it now; a page that says so where there is no run yet."""
@@ -54,8 +58,10 @@ class Source:
             return render_waiting()
         return render(data, own_points(data), live=True)
 
-    def _signature(self) -> tuple[tuple[int, int], ...]:
-        found = []
+    def _signature(self) -> tuple[tuple[object, object], ...]:
+        found: list[tuple[object, object]] = []
+        if place_of(self._registry).url:
+            return self._moment()
         for path in (self._registry, self._registry.with_name(f"{self._registry.name}-wal")):
             try:
                 about = path.stat()
@@ -64,3 +70,13 @@ class Source:
             if about.st_size:  # An empty log is one that reading made.
                 found.append((about.st_size, about.st_mtime_ns))
         return tuple(found)
+
+    def _moment(self) -> tuple[tuple[object, object], ...]:
+        """Of a registry in a database; the last one known where that is away."""
+        try:
+            if self._history is None:
+                self._history = History(self._registry, read_only=True)
+            self._last = (self._history.moment(),)
+        except RecastError:
+            pass
+        return tuple((one[0], one[-1]) for one in self._last if one)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
-from recast_core.closing import Closing
 from recast_core.errors import RecastError
-from server.record.database import open_database, plain_damage, plain_errors
+from server.record.opened import Opened, insistent
 from server.record.rows import Refusal, Spending
 from server.record.soundness import sound
 from server.record.tables import (
@@ -24,61 +20,48 @@ from server.record.tables import (
     ClientName,
     HeadEntry,
     HeldBack,
-    LabelMix,
     Median,
     RefusalEntry,
-    Rewind,
     Round,
     Run,
     ShareEntry,
     SpendingEntry,
     Task,
 )
+from server.record.tables_beside import Folder, LabelMix, Rewind, Writer
 
 
-class History(Closing):
-    """A registry's file. Safe to use from several threads and processes at once.
+@insistent
+class History(Opened):
+    """A registry, to read.
 
     What its methods return is detached from the database and may be kept. Every method raises
-    ``RecastError`` where the file cannot be read.
+    ``RecastError`` where the registry cannot be read.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Open the registry at ``path``, or create it and its folder.
-
-        Args:
-            path: of the file.
-            read_only: change nothing: neither create it nor complete it, nor wait for a lock.
-
-        Raises:
-            RecastError: a file of another program or schema, or one that is no database.
-        """
-        self.path = path
-        self._engine = open_database(path, read_only=read_only)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._engine.dispose()
-
-    @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """A read transaction: one consistent view of the file."""
-        with (
-            plain_damage(self.path),
-            plain_errors(self.path, "reading"),
-            Session(self._engine) as session,
-        ):
-            yield session
-
     def runs(self) -> list[Run]:
-        """All runs, oldest first."""
+        """All runs, oldest first; of a database that several folders share, those of this one."""
         with self.reading() as session:
-            return list(session.scalars(select(Run).order_by(Run.id)))
+            return list(session.scalars(self._of_folder(select(Run)).order_by(Run.id)))
 
     def last_run(self) -> Run | None:
         """The run that was started last."""
         with self.reading() as session:
-            return session.scalar(select(Run).order_by(Run.id.desc()).limit(1))
+            query = self._of_folder(select(Run)).order_by(Run.id.desc())
+            found: Run | None = session.scalar(query.limit(1))
+            return found
+
+    def _of_folder(self, query: Any) -> Any:
+        """A query of runs, narrowed to those of this registry's folder."""
+        if not self.place.url:
+            return query
+        return query.join(Folder, Folder.run == Run.id).where(Folder.folder == self.place.folder)
+
+    def moment(self) -> tuple[object, ...]:
+        """Another value whenever the folder's server has recorded something, in a database."""
+        query = select(Writer.writer, Writer.writes).where(Writer.folder == self.place.folder)
+        with self.reading() as session:
+            return tuple(session.execute(query).one_or_none() or ())
 
     def is_closed(self, run: int) -> bool:
         """Whether the run has been told that no further task will come."""
@@ -140,7 +123,7 @@ class History(Closing):
         with self.reading() as session:
             found = session.scalar(query)
         if found is None:
-            raise RecastError(f"round {round} of task {task} of run {run} is not in {self.path}")
+            raise RecastError(f"round {round} of task {task} of run {run} is not in {self.place}")
         return found
 
     def latest(self, run: int) -> tuple[int, int] | None:
@@ -174,16 +157,16 @@ class History(Closing):
         which = f"task {task} of run {run}"
         if found is None:
             wanted = "finished round" if round is None else f"finished round {round}"
-            raise RecastError(f"{which} has no {wanted} in {self.path}: train it first")
+            raise RecastError(f"{which} has no {wanted} in {self.place}: train it first")
         if len(found.coefficients) != 4 * found.count:
             raise RecastError(
-                f"{self.path} is damaged: round {found.round} of {which} holds "
+                f"{self.place} is damaged: round {found.round} of {which} holds "
                 f"{len(found.coefficients)} bytes for {found.count} coefficients; restore a copy"
             )
         vector = np.frombuffer(found.coefficients, "<f4").astype(np.float32)
         if not np.isfinite(vector).all():
             raise RecastError(
-                f"{self.path} is damaged: round {found.round} of {which} holds NaN or infinity; "
+                f"{self.place} is damaged: round {found.round} of {which} holds NaN or infinity; "
                 "restore a copy, or go back with `recast tasks rewind`"
             )
         return vector

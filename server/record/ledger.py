@@ -7,9 +7,9 @@ import io
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, cast, func, select
 
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
@@ -85,12 +85,17 @@ class Ledger:
         if "layer" not in by or not set(by) <= set(get_args(Key)):
             raise ValueError(f"totals by {tuple(by)}: name 'layer' and others of {get_args(Key)}")
         columns = [getattr(LedgerEntry, name) for name in by]
-        query = select(*columns, func.sum(LedgerEntry.bytes)).where(LedgerEntry.run == run)
+        query = select(*columns, self._sum(LedgerEntry.bytes)).where(LedgerEntry.run == run)
         with self._registry.reading() as session:
             kinds = [*(_KINDS[name] for name in by), int]
             rows = session.execute(query.group_by(*columns).order_by(*columns))
             found = [sound("ledger", row, kinds) for row in rows]
         return {row[:-1]: row[-1] for row in found}
+
+    def _sum(self, column: Any) -> Any:
+        """Of a column; PostgreSQL sums large integers to decimals."""
+        total = func.sum(column)
+        return cast(total, BigInteger) if self._registry.place.url else total
 
     def longest_updates(self, run: int) -> dict[str | None, int]:
         """The bytes of the longest update by task; most of a hidden one are its shares."""
@@ -166,7 +171,7 @@ class Ledger:
     def of_round(self, run: int, task: str, round: int) -> tuple[int, int]:
         """Bytes of the serialised messages of one round of a task, up and down."""
         query = (
-            select(LedgerEntry.direction, func.sum(LedgerEntry.bytes))
+            select(LedgerEntry.direction, self._sum(LedgerEntry.bytes))
             .where(LedgerEntry.run == run, LedgerEntry.task == task, LedgerEntry.round == round)
             .where(LedgerEntry.layer == "message")
             .group_by(LedgerEntry.direction)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recast_core.errors import RecastError
+from server.record.place import REGISTRY, place_of
 from server.record.registry import Registry
 
 LOCK = "server.lock"
@@ -53,7 +54,15 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a server is at work in ``folder``."""
+    """Whether a server is at work in ``folder``, on any machine where a database knows of it.
+
+    Raises:
+        RecastError: a database that the folder points to is away.
+    """
+    return _is_locked(folder) or _is_claimed(folder / REGISTRY)
+
+
+def _is_locked(folder: Path) -> bool:
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -62,6 +71,13 @@ def is_held(folder: Path) -> bool:
         return not _lock(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_claimed(path: Path) -> bool:
+    if not place_of(path).url:
+        return False
+    with Registry(path, read_only=True) as registry:
+        return registry.is_claimed()
 
 
 def settle(registry: Registry) -> None:

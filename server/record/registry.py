@@ -1,7 +1,8 @@
-"""The registry: runs, tasks, rounds and accuracies in one SQLite file, each write a transaction.
+"""The registry: runs, tasks, rounds and accuracies in one database, each write a transaction.
 
-A write that has returned is on the disk (WAL, ``synchronous=FULL``): a process killed at any moment
-loses no round that it had reported as finished.
+That is an SQLite file, or PostgreSQL. A write that has returned is on the disk (WAL,
+``synchronous=FULL``; ``synchronous_commit``): a process killed at any moment loses no round that it
+had reported as finished.
 """
 
 from __future__ import annotations
@@ -10,47 +11,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
+from server.record.entering import add_traffic, enter_shares
 from server.record.losses import add_losses
+from server.record.opened import insistent
 from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal, Spending
 from server.record.runs import Runs, now
 from server.record.soundness import sound
 from server.record.tables import (
     Accuracy,
-    Base,
     Baseline,
     ClassEntry,
     ClientName,
     HeadEntry,
     HeldBack,
-    LabelMix,
-    LedgerEntry,
     Median,
-    RefusalEntry,
     Round,
     Run,
-    ShareEntry,
     SpendingEntry,
     Task,
 )
+from server.record.tables_beside import LabelMix
 
 __all__ = ["Accuracy", "Registry", "Round", "Run", "Task"]
 
-DETAIL_CHARACTERS = 300
-# Of a table, as dictionaries: a million clients' at once would take gigabytes.
-ROWS_AT_ONCE = 50_000
 
-# On the tables: the ORM's own bulk insert builds each row twice.
-_LEDGER = insert(Base.metadata.tables[LedgerEntry.__tablename__])
-_SHARES = insert(Base.metadata.tables[ShareEntry.__tablename__]).prefix_with("OR REPLACE")
-_REFUSALS = insert(Base.metadata.tables[RefusalEntry.__tablename__])
-
-
+@insistent
 class Registry(Runs):
-    """A registry's file, to read and to write."""
+    """A registry, to read and to write."""
 
     def add_task(
         self,
@@ -110,8 +101,7 @@ class Registry(Runs):
                 }
                 for client, (train, test) in shares.items()
             ]
-            for first in range(0, len(rows), ROWS_AT_ONCE):
-                session.execute(_SHARES, rows[first : first + ROWS_AT_ONCE])
+            enter_shares(session, rows)
 
     def name_classes(self, run: int, number: int, names: Sequence[str]) -> None:
         """Record what a task's class ids mean, once and for good."""
@@ -161,7 +151,7 @@ class Registry(Runs):
                 if found.mix:
                     session.merge(LabelMix(run=run, task=found.task, content=found.mix))
             add_losses(session, run, rounds)
-            _add_traffic(session, run, ledger_rows, refusals)
+            add_traffic(session, run, ledger_rows, refusals)
 
     def record_seconds(self, run: int, rounds: Sequence[tuple[int, int]], seconds: float) -> None:
         """Record what rounds took, their own record included: only then is that known.
@@ -220,14 +210,14 @@ class Registry(Runs):
             for one in on_the_way:
                 where = (Round.run == run, Round.task == one.task, Round.round == one.round)
                 session.execute(update(Round).where(*where).values(accuracy=one.accuracy))
-            _add_traffic(session, run, ledger_rows, refusals)
+            add_traffic(session, run, ledger_rows, refusals)
 
     def record_traffic(
         self, run: int, ledger_rows: Sequence[LedgerRow], refusals: Sequence[Refusal] = ()
     ) -> None:
         """Record bytes and refusals that belong to no round, such as a bank's delivery."""
         with self.writing(f"traffic of run {run}") as session:
-            _add_traffic(session, run, ledger_rows, refusals)
+            add_traffic(session, run, ledger_rows, refusals)
 
 
 def next_number(session: Session, run: int) -> int:
@@ -269,27 +259,3 @@ def _held_back_rows(run: int, rounds: Sequence[FinishedRound]) -> list[HeldBack]
         for found in rounds
         for client, share in found.held_back.items()
     ]
-
-
-def _add_traffic(
-    session: Session, run: int, rows: Sequence[LedgerRow], refusals: Sequence[Refusal]
-) -> None:
-    if rows:
-        # Not asdict: it copies deeply, and rows come in tens of thousands.
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            values = [
-                {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__}
-                for row in rows[first : first + ROWS_AT_ONCE]
-            ]
-            session.execute(_LEDGER, values)
-    if refusals:
-        values = [
-            asdict(refusal) | {"run": run, "detail": _one_line(refusal.detail)}
-            for refusal in refusals
-        ]
-        session.execute(_REFUSALS, values)
-
-
-def _one_line(detail: str) -> str:
-    """The text of a client, which may be anything, as one short line."""
-    return " ".join(detail.split())[:DETAIL_CHARACTERS]

@@ -12,8 +12,11 @@ from server.record.tables import ShareEntry
 
 # Settings that do not decide what is learned from what.
 FREE = frozenset(
-    {"run-dir", "device", "deadline", "quorum", "max-lag", "keep-running", "data", "evaluate-every"}
-)
+    {
+        "run-dir", "device", "deadline", "quorum", "max-lag", "keep-running", "data",
+        "evaluate-every", "registry", "ledger",
+    }
+)  # fmt: skip
 # What runs were begun with before these were settings or had the defaults of now; ``max-weight``
 # came last.
 BEFORE: Mapping[str, Value] = {"aggregation": "mean", "max-weight": 0.0}

@@ -9,15 +9,8 @@ from recast_core.errors import RecastError
 from server.record.losses import forget_losses
 from server.record.registry import Registry
 from server.record.runs import now
-from server.record.tables import (
-    Accuracy,
-    HeldBack,
-    Median,
-    Rewind,
-    RewoundAccuracy,
-    RewoundRound,
-    Round,
-)
+from server.record.tables import Accuracy, HeldBack, Median, Round
+from server.record.tables_beside import Rewind, RewoundAccuracy, RewoundRound
 
 
 def ask_rewind(registry: Registry, run: int, name: str, round_: int) -> int:

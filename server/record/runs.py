@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,9 +12,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
-from server.record.database import plain_damage, plain_errors
 from server.record.history import History
-from server.record.tables import Rewind, Run, Task
+from server.record.opened import insistent
+from server.record.tables import Run, Task
+from server.record.tables_beside import Folder, Rewind
 
 
 def now() -> str:
@@ -23,19 +23,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+@insistent
 class Runs(History):
-    """A registry's file, to read and to write runs in."""
-
-    @contextmanager
-    def writing(self, what: str) -> Iterator[Session]:
-        """A write transaction, which holds the file's lock; ``what`` names it in an error."""
-        with (
-            plain_damage(self.path),
-            plain_errors(self.path, f"recording {what}"),
-            Session(self._engine.execution_options(write=True), expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+    """A registry, to read and to write runs in."""
 
     def start_run(
         self,
@@ -62,7 +52,11 @@ class Runs(History):
         )
         with self.writing("a run") as session:
             session.add(run)
-        return run.id
+            session.flush()
+            number = run.id
+            if self.place.url:
+                session.add(Folder(run=number, folder=self.place.folder))
+        return number
 
     def finish_run(self, run: int, status: Literal["finished", "interrupted", "failed"]) -> None:
         """Record how a run ended, and when. A resumed run ends again."""
@@ -99,5 +93,5 @@ class Runs(History):
         """
         found = session.get(Run, run)
         if found is None:
-            raise RecastError(f"{self.path} has no run {run}: `recast tasks list` shows them")
+            raise RecastError(f"{self.place} has no run {run}: `recast tasks list` shows them")
         return found

@@ -6,9 +6,12 @@ from typing import Any, get_args
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
+    Integer,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
@@ -16,14 +19,20 @@ from sqlalchemy.types import LargeBinary, String
 
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
-SCHEMA = 11
-# Later schemas have only added tables, and kinds of bytes: a file of this one is completed when it
-# is opened.
+# The last revision in ``migrations``; one is made of any since the oldest when it is opened.
+SCHEMA = 12
 OLDEST = 2
+# Where Alembic notes the revision, apart from that of other programs in the same database.
+VERSIONS = "recast_version"
+
+# SQLite numbers rows in a column of exactly its own kind of integer, which has 64 bits anyway.
+Large = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
     """Common base of the tables."""
+
+    type_annotation_map = {float: Double}  # noqa: RUF012  # as SQLAlchemy wants it
 
 
 def _one_of(column: str, values: object) -> CheckConstraint:
@@ -150,49 +159,6 @@ class HeldBack(Base, kw_only=True):
     share: Mapped[float]
 
 
-class Rewind(Base, kw_only=True):
-    """A task is to go back, or has gone back (``done``), to ``round`` from ``before``."""
-
-    __tablename__ = "rewinds"
-    __table_args__ = (
-        ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),
-        CheckConstraint("round >= 0 AND before > round"),
-    )
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    run: Mapped[int]
-    task: Mapped[int]
-    round: Mapped[int]
-    before: Mapped[int]
-    asked: Mapped[str]
-    done: Mapped[str | None] = mapped_column(default=None)
-
-
-class RewoundRound(Base, kw_only=True):
-    """A round that was recorded, and from which its task went back."""
-
-    __tablename__ = "rewound_rounds"
-    rewind: Mapped[int] = mapped_column(ForeignKey("rewinds.id"), primary_key=True)
-    round: Mapped[int] = mapped_column(primary_key=True)
-    count: Mapped[int]
-    coefficients: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
-    examples: Mapped[int]
-    clients: Mapped[int]
-    recorded: Mapped[str]
-
-
-class RewoundAccuracy(Base, kw_only=True):
-    """An evaluation of a round from which its task went back."""
-
-    __tablename__ = "rewound_accuracies"
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    rewind: Mapped[int] = mapped_column(ForeignKey("rewinds.id"))
-    round: Mapped[int]
-    after_task: Mapped[int]
-    accuracy: Mapped[float]
-    examples: Mapped[int]
-    clients: Mapped[int]
-
-
 class Baseline(Base, kw_only=True):
     """What a method that sends nothing reaches in an evaluation."""
 
@@ -209,7 +175,7 @@ class Baseline(Base, kw_only=True):
 
 
 class LedgerEntry(Base, kw_only=True):
-    """A stored :class:`LedgerRow`."""
+    """A stored :class:`LedgerRow`: of one message, or the sum of ``messages`` of other clients."""
 
     __tablename__ = "ledger"
     __table_args__ = (
@@ -219,7 +185,7 @@ class LedgerEntry(Base, kw_only=True):
         _one_of("layer", Layer),
         CheckConstraint("bytes >= 0 AND round >= 0"),
     )
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    id: Mapped[int] = mapped_column(Large, primary_key=True, init=False)
     run: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
     task: Mapped[str | None]
     round: Mapped[int]
@@ -227,21 +193,24 @@ class LedgerEntry(Base, kw_only=True):
     direction: Mapped[Direction] = mapped_column(String)
     kind: Mapped[Kind] = mapped_column(String)
     layer: Mapped[Layer] = mapped_column(String)
-    bytes: Mapped[int]
+    bytes: Mapped[int] = mapped_column(Large)
+    messages: Mapped[int] = mapped_column(default=1, server_default="1")
+    longest: Mapped[int | None] = mapped_column(default=None)
 
 
 class RefusalEntry(Base, kw_only=True):
-    """A stored :class:`Refusal`."""
+    """A stored :class:`Refusal`, or ``times`` of other clients."""
 
     __tablename__ = "refusals"
     __table_args__ = (_task_by_name(), CheckConstraint("round >= 0 AND reason <> ''"))
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    id: Mapped[int] = mapped_column(Large, primary_key=True, init=False)
     run: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
     client: Mapped[str]
     task: Mapped[str | None]
     round: Mapped[int]
     reason: Mapped[str]
     detail: Mapped[str]
+    times: Mapped[int] = mapped_column(default=1, server_default="1")
 
 
 class SpendingEntry(Base, kw_only=True):
@@ -294,16 +263,6 @@ class HeadEntry(Base, kw_only=True):
     task: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
     content: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
-
-
-class LabelMix(Base, kw_only=True):
-    """The fleet's label mix of a task without labels, packed: ``recast_core.label_mix``."""
-
-    __tablename__ = "label_mixes"
-    __table_args__ = (ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),)
-    run: Mapped[int] = mapped_column(primary_key=True)
-    task: Mapped[int] = mapped_column(primary_key=True)
-    content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ShareEntry(Base, kw_only=True):

@@ -152,3 +152,19 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         registry.add_task(run, "t", 2)
         registry.finish_run(run, "finished")
     return path
+
+
+def test_the_page_of_a_registry_in_a_database_is_made_anew_when_something_was_recorded(
+    database: str, tmp_path: Path
+) -> None:
+    source = Source(tmp_path / "registry.sqlite")
+    assert "Waiting" in source.page()
+    with Registry(tmp_path / "registry.sqlite", url=database) as registry:
+        registry.claim()
+        registry.start_run({}, bytes(32), {}, "recast serve")
+        first = source.version
+        assert "Waiting" not in source.page()
+        assert source.version == first
+        registry.add_task(1, "a-new-task")
+        assert source.version != first
+        assert "a-new-task" in source.page()

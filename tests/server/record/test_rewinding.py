@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from server.record.rewinding import ask_rewind, reopen, rewind_asked
-from server.record.tables import RewoundAccuracy, RewoundRound
+from server.record.tables_beside import RewoundAccuracy, RewoundRound
 
 Making = Callable[..., Any]
 

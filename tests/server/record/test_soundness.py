@@ -13,10 +13,10 @@ import pytest
 from experiments.report.data import report_data
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
-from server.app import check_folder
 from server.record.control import close
 from server.record.ledger import Ledger
 from server.record.lock import hold
+from server.standing import check_folder
 
 Making = Callable[..., Any]
 

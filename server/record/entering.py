@@ -1,0 +1,58 @@
+"""Entering many rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from sqlalchemy import insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from server.record.rows import LedgerRow, Refusal
+from server.record.tables import Base, LedgerEntry, RefusalEntry, ShareEntry
+
+DETAIL_CHARACTERS = 300
+# Of a table, as dictionaries: a million clients' at once would take gigabytes.
+ROWS_AT_ONCE = 50_000
+
+# On the tables: the ORM's own bulk insert builds each row twice.
+_LEDGER = insert(Base.metadata.tables[LedgerEntry.__tablename__])
+_SHARES = Base.metadata.tables[ShareEntry.__tablename__]
+_REFUSALS = insert(Base.metadata.tables[RefusalEntry.__tablename__])
+
+
+def enter_shares(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+    """Enter what clients announced; where one has announced the task before, in place of that."""
+    postgres = session.get_bind().dialect.name == "postgresql"
+    entering = (postgresql if postgres else sqlite).insert(_SHARES)
+    counts = {name: entering.excluded[name] for name in ("train_examples", "test_examples")}
+    key = [*_SHARES.primary_key]
+    statement = entering.on_conflict_do_update(index_elements=key, set_=counts)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        session.execute(statement, rows[first : first + ROWS_AT_ONCE])
+
+
+def add_traffic(
+    session: Session, run: int, rows: Sequence[LedgerRow], refusals: Sequence[Refusal]
+) -> None:
+    """Enter rows of the ledger, and refusals."""
+    if rows:
+        # Not asdict: it copies deeply, and rows come in tens of thousands.
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            values = [
+                {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__}
+                for row in rows[first : first + ROWS_AT_ONCE]
+            ]
+            session.execute(_LEDGER, values)
+    if refusals:
+        values = [
+            asdict(refusal) | {"run": run, "detail": _one_line(refusal.detail)}
+            for refusal in refusals
+        ]
+        session.execute(_REFUSALS, values)
+
+
+def _one_line(detail: str) -> str:
+    """The text of a client, which may be anything, as one short line."""
+    return " ".join(detail.split())[:DETAIL_CHARACTERS]

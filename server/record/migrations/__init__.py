@@ -1,0 +1,1 @@
+"""How a registry of before becomes one of today: a revision for each schema, by Alembic."""

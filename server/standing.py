@@ -1,0 +1,30 @@
+"""Whether a run that stands unfinished in a folder can go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recast_core.settings import Settings
+from server.prepare import kept_start
+from server.record.place import is_there, registry_path
+from server.record.registry import Registry
+from server.record.resume import unfinished
+
+
+def check_folder(settings: Settings, folder: Path) -> None:
+    """Refuse a folder whose run cannot go on, before anybody is waited for.
+
+    Raises:
+        RecastError: its registry or its bank is damaged, or of another run that is not finished.
+    """
+    path = registry_path(folder)
+    if not (is_there(path) or path.exists() or path.is_symlink()):
+        return
+    with Registry(path) as registry:
+        previous = unfinished(registry, settings.as_dict())
+        if previous is None:
+            return
+        kept_start(folder, previous.bank_sha256, settings)
+        for task, rounds in registry.last_rounds(previous.id).items():
+            if rounds:
+                registry.coefficients(previous.id, task)

