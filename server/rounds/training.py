@@ -133,6 +133,9 @@ class Training:
         heads = federation.heads
         if state.round or not federation.plan.nearest or not heads.stays(state.number):
             return {}
+        if body.train.hyperparameters.objective == pb.OBJECTIVE_LABEL_FREE:
+            # Sure predictions are what training without labels makes, right or wrong.
+            return {}
         others = self._learned
         if heads.earlier is not None:
             # The task whose head is kept is where the task starts as it is.
