@@ -35,7 +35,7 @@ NEWCOMER, FOE = "edge-3", "evil"
 # What has to hold: a share of the rounds per second, of memory, bytes of log per second, and for
 # how long a newcomer may have to wait.
 KEPT, MEMORY, LOG, SECONDS_TO_JOIN = 0.7, 1.15, 2000, 20.0
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 @dataclass(frozen=True)
