@@ -249,3 +249,24 @@ def test_what_may_be_told_in_a_sum_or_with_noise_alone_is_not_asked_for_a_mix(
         with Registry(result.registry) as registry:
             assert registry.label_mixes(1) == {}
             assert (registry.coefficients(1, 1, 1) != result.start.initial_vector.numpy()).any()
+
+
+def test_a_label_mix_of_many_classes_is_no_oversize_update(
+    kept: Make, digits_file: Path, tmp_path: Path
+) -> None:
+    many = [f"c{number}" for number in range(300)]
+    arrays = dict(np.load(digits_file))
+    np.savez(tmp_path / "many.npz", **(arrays | {"classes": np.array(many)}))
+    torch.manual_seed(0)
+    path = tmp_path / "many.safetensors"
+    save_file(CifarResNet(8, len(many)).state_dict(), path, {"size": str(SIZE)})
+    settings = kept(
+        labels=0,
+        batch=32,
+        rounds=2,
+        tasks=f"t=npz:{tmp_path / 'many.npz'}",
+        backbone=f"file:{path}",
+    )
+    with Registry(learn(settings, tmp_path / "run").registry) as registry:
+        assert len(registry.label_mixes(1)[1]) == len(many)
+        assert registry.refusals(1) == []
