@@ -39,6 +39,8 @@ from server.link import LinkGrid, ServerKeys
 
 BROADCAST, UPDATE = bytes(79), bytes(45)
 _PROCESSES = 4
+# A disk would be asked twice for each certificate whether it has it.
+_MEMORY = Path("/dev/shm")
 # At the start a process lets so many of its stubs join at once, each for so long.
 _JOINING, _FIRST_SECONDS = 16, 10.0
 
@@ -218,7 +220,7 @@ def main() -> None:
     if options.stubs:
         asyncio.run(stubs(options.stubs, options.certs, sys.stdin.read().split()))
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         certificates = None if options.insecure else Path(folder) / "certs"
         found = measure(
             options.clients, options.rounds, certificates, options.away, options.patience
