@@ -189,6 +189,11 @@ class Running:
         "postgresql+psycopg://USER@HOST/DATABASE: keep registry and ledger there; by default in a "
         "file in the run's folder. Its password is PGPASSWORD or in ~/.pgpass.",
     )
+    ledger: str = setting(
+        "full",
+        "full, or summary: of each round of a large fleet the rows of 20 clients and the sums of "
+        "all others; totals are the same.",
+    )
     parallel_tasks: int = setting(1, "Tasks learned in the same rounds; 1 is one after another.")
     clients_per_round: int = setting(0, "Clients that train a task in a round; 0 is all.")
     deadline: float = setting(3600.0, "Seconds that a round, evaluation or greeting may take.")

@@ -25,6 +25,7 @@ CHOICES = {
     "begin": ("nearest", "bank"),
     "rounding": ("nearest", "stochastic"),
     "dp": ("central", "local"),
+    "ledger": ("full", "summary"),
     "dp_sampling": ("fixed", "poisson"),
 }
 

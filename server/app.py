@@ -91,7 +91,7 @@ class RunResult:
 
     @property
     def registry(self) -> Path:
-        """The registry's file, or what it goes by."""
+        """See ``registry_path``."""
         return registry_path(self.folder)
 
 
@@ -203,9 +203,8 @@ def ended_untold(settings: Settings, folder: Path) -> RunResult | None:
         return None
     with Registry(path) as registry:
         last = registry.last_run()
-        if last is None or last.id != owed or last.status != "finished":
-            return None
-        if last.config.get("tasks") != settings.tasks:
+        ended = last is not None and (last.id, last.status) == (owed, "finished")
+        if last is None or not ended or last.config.get("tasks") != settings.tasks:
             return None
         return RunResult(folder, owed, kept_start(folder, last.bank_sha256, settings))
 

@@ -248,7 +248,9 @@ def _clients(registry: Registry, run: int) -> list[dict[str, Any]]:
     for row in taken:
         if row.task is not None:
             tasks[row.client].add(row.task)
-    left_out = Counter(refusal.client for refusal in registry.refusals(run))
+    left_out: Counter[str] = Counter()
+    for refusal in registry.refusals(run):
+        left_out[refusal.client] += refusal.times
     held_back = Counter(row.client for row in registry.held_back(run))
     images: dict[str, int] = {}
     for share in registry.shares(run):

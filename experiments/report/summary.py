@@ -13,6 +13,7 @@ from experiments.report.privacy import privacy
 from server.app import RunResult
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from server.record.rows import OTHERS
 
 
 def summarise(result: RunResult, engine: str, seed: int, seconds: float) -> dict[str, Any]:
@@ -66,8 +67,10 @@ def bank_sent(result: RunResult) -> str:
     if not sent:
         return "which no client had to be sent"
     again = sum(count > size for count in sent.values())
-    everyone = len(set(labels.values()))
+    everyone = len(set(labels.values()) - {OTHERS})
     who = "all clients" if len(sent) == everyone else f"{len(sent)} of {everyone} clients"
+    if OTHERS in labels:  # of whom nothing says how many they are
+        who = f"{len(sent)} clients"
     often = f"{again} of them more than once" if again else "once"
     return f"{sent.total():,} B to {who}, {often}"
 
@@ -121,10 +124,14 @@ def _hiding(kinds: Mapping[tuple[str | int | None, ...], int], task: str) -> dic
 def _without_images(registry: Registry, run: int) -> dict[str, int]:
     """How many clients have no training images of a task, where there are any."""
     clients: defaultdict[str, set[str]] = defaultdict(set)
+    others: Counter[str] = Counter()
     for refusal in registry.refusals(run):
         if refusal.reason == "no-data" and refusal.task is not None:
-            clients[refusal.task].add(refusal.client)
-    return {task: len(found) for task, found in clients.items()}
+            if refusal.client == OTHERS:
+                others[refusal.task] += refusal.times
+            else:
+                clients[refusal.task].add(refusal.client)
+    return {task: len(found) + others[task] for task, found in clients.items()}
 
 
 def _changes(registry: Registry, run: int) -> list[float]:

@@ -252,7 +252,7 @@ class History(Opened):
         query = select(RefusalEntry).where(RefusalEntry.run == run).order_by(RefusalEntry.id)
         with self.reading() as session:
             return [
-                Refusal(row.client, row.task, row.round, row.reason, row.detail)
+                Refusal(row.client, row.task, row.round, row.reason, row.detail, row.times)
                 for row in session.scalars(query)
             ]
 

@@ -16,6 +16,7 @@ from recast_core.files import write_atomically
 from server.record.history import History
 from server.record.rows import Direction, Kind, LedgerRow, Refusal
 from server.record.soundness import Kinds, sound
+from server.record.sums import Sums, summed
 from server.record.tables import LedgerEntry, RefusalEntry
 
 Key = Literal["task", "round", "client", "direction", "kind", "layer"]
@@ -33,16 +34,21 @@ class Ledger:
     ``Registry.record_rounds``.
     """
 
-    def __init__(self, registry: History) -> None:
+    def __init__(self, registry: History, *, summary: bool = False) -> None:
+        """Count for ``registry``; in a ``summary`` rows of most clients are summed by the round."""
         self._registry = registry
         self._lock = threading.Lock()
         self._rows: list[LedgerRow] = []
+        self._sums = Sums() if summary else None
         self._refusals: list[Refusal] = []
 
     def add(self, *rows: LedgerRow) -> None:
         """Buffer rows."""
         with self._lock:
-            self._rows.extend(rows)
+            if self._sums is None:
+                self._rows.extend(rows)
+            else:
+                self._sums.add(rows)
 
     def refuse(self, refusal: Refusal) -> None:
         """Buffer a refusal."""
@@ -53,7 +59,7 @@ class Ledger:
         """The buffered rows, which leave the buffer."""
         with self._lock:
             rows, self._rows = self._rows, []
-        return rows
+            return rows if self._sums is None else self._sums.drain()
 
     def refusals_since(self, mark: int = 0) -> list[Refusal]:
         """The buffered refusals, which stay, without the first ``mark``."""
@@ -64,7 +70,7 @@ class Ledger:
         """The buffered refusals, which leave the buffer."""
         with self._lock:
             refusals, self._refusals = self._refusals, []
-        return refusals
+        return refusals if self._sums is None else summed(refusals)
 
     def totals(
         self, run: int, by: Sequence[Key] = ("task", "direction", "layer")
@@ -107,7 +113,9 @@ class Ledger:
     def longest(self, run: int, kind: Kind, direction: Direction) -> dict[str | None, int]:
         """The bytes of the longest recorded message of a kind, by task."""
         query = (
-            select(LedgerEntry.task, func.max(LedgerEntry.bytes))
+            select(
+                LedgerEntry.task, func.max(func.coalesce(LedgerEntry.longest, LedgerEntry.bytes))
+            )
             .where(LedgerEntry.run == run, LedgerEntry.layer == "message")
             .where(LedgerEntry.kind == kind, LedgerEntry.direction == direction)
             .group_by(LedgerEntry.task)
@@ -127,7 +135,8 @@ class Ledger:
 
     def refusals(self, run: int) -> dict[str, int]:
         """How many recorded refusals of a run had each reason."""
-        query = select(RefusalEntry.reason, func.count()).where(RefusalEntry.run == run)
+        count = self._sum(RefusalEntry.times)
+        query = select(RefusalEntry.reason, count).where(RefusalEntry.run == run)
         with self._registry.reading() as session:
             rows = session.execute(query.group_by(RefusalEntry.reason))
             return dict(sound("refusals", row, (str, int)) for row in rows)

@@ -18,6 +18,9 @@ Layer = Literal["payload", "message", "wire"]
 Privacy = Literal["central", "local"]
 Sampling = Literal["all", "fixed", "poisson"]
 
+# In place of a client's id, where a row is of several.
+OTHERS = "others"
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
@@ -31,6 +34,9 @@ class LedgerRow:
         client: Flower's node id.
         layer: ``payload`` what the method has to say, ``message`` the serialised message, ``wire``
             what a relay would count.
+        messages: how many messages of several clients the row sums up; then ``client`` is
+            ``OTHERS``.
+        longest: of these, in bytes.
     """
 
     task: str | None
@@ -40,6 +46,8 @@ class LedgerRow:
     kind: Kind
     layer: Layer
     bytes: int
+    messages: int = 1
+    longest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Refusal:
         task: the task's name, ``None`` where it is unknown.
         reason: a short stable code.
         detail: one line for a person.
+        times: how many of several clients this stands for; then ``client`` is ``OTHERS``.
     """
 
     client: str
@@ -57,6 +66,7 @@ class Refusal:
     round: int
     reason: str
     detail: str
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)

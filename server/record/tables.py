@@ -195,7 +195,7 @@ class LedgerEntry(Base, kw_only=True):
     layer: Mapped[Layer] = mapped_column(String)
     bytes: Mapped[int] = mapped_column(Large)
     messages: Mapped[int] = mapped_column(default=1, server_default="1")
-    longest: Mapped[int | None] = mapped_column(default=None)
+    longest: Mapped[int | None] = mapped_column(Large, default=None)
 
 
 class RefusalEntry(Base, kw_only=True):

@@ -37,6 +37,7 @@ class RoundPlan:
         kept_objective: what these lower.
         nearest: a task may start at an earlier one's coefficients.
         evaluate_every: rounds after which a task is also evaluated; 0 for none but its last.
+        summary: the ledger sums up the rows of most clients.
         secret: decides who is drawn, where clients may not know; ``None`` for the run's seed.
         privacy: what the run may tell of any one client; ``None`` for no promise.
         secure: clients hide their updates, and only sums are told.
@@ -59,6 +60,7 @@ class RoundPlan:
     kept_objective: str = "cross-entropy"
     nearest: bool = False
     evaluate_every: int = 0
+    summary: bool = False
     secret: int | None = None
     privacy: PrivacyPlan | None = None
     secure: bool = False
@@ -113,6 +115,7 @@ class RoundPlan:
             privacy=PrivacyPlan.of(settings),
             secure=settings.secure_aggregation,
             evaluate_every=settings.evaluate_every,
+            summary=settings.ledger == "summary",
         )
 
     def hyper_of(self, round_: int, *, keeps: bool = False) -> Hyperparameters:

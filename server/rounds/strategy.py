@@ -67,7 +67,7 @@ class FedRecast(Strategy):
         for task in tasks:
             if task.name not in known:
                 registry.add_task(run, task.name, source=task.source)
-        ledger = Ledger(registry)
+        ledger = Ledger(registry, summary=plan.summary)
         collector = Collector(plan.deadline, plan.quorum, lag=plan.max_lag)
         traffic = Traffic(ledger, observer, collector)
         self._federation = Federation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 
 from experiments.engines.folded import FoldedGrid
 from experiments.engines.holding import holders
+from experiments.report.data import report_data
 from experiments.report.summary import bank_sent
 from experiments.session.simulation import Population, simulate
 from experiments.session.view import Quiet
 from recast_core.settings import Settings
 from server.app import RunResult
-from server.record.ledger import Ledger
+from server.record.ledger import Key, Ledger
 from server.record.registry import Registry
 from server.record.rows import LedgerRow
 from server.record.tables import LedgerEntry
@@ -123,3 +125,26 @@ def test_a_client_that_lost_the_bank_is_sent_it_again_and_counted_twice(
     done = simulate(settings, Population(CLIENTS, "folded"), Quiet())
     assert banks(tmp_path) == {"1": 2, "2": 2, "3": 2}
     assert bank_sent(done.result).endswith("B to all clients, 3 of them more than once")
+
+
+def test_a_summary_of_the_ledger_has_the_totals_of_the_full_one_also_when_a_run_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.record.sums.SAMPLE", 1)
+    keys: tuple[Key, ...] = ("task", "round", "direction", "kind", "layer")
+    found, counts, reports = [], [], []
+    for kind in ("full", "summary"):
+        folder = tmp_path / kind
+        settings = replace(travels(tiny, folder), ledger=kind)
+        interrupted(settings, "folded")
+        done = simulate(settings, Population(CLIENTS, "folded"), Quiet())
+        with Registry(folder / "registry.sqlite") as registry:
+            ledger = Ledger(registry)
+            found.append(ledger.totals(1, keys))
+            counts.append(len(ledger.rows(1)))
+        reports.append(done.report["tasks"])
+        assert report_data(folder / "registry.sqlite")["bank"]["delivered_to"] == CLIENTS
+        assert banks(folder) == {"1": 1, "2": 1, "3": 1}
+    assert found[0] == found[1]
+    assert reports[0] == reports[1]
+    assert counts[1] < counts[0]

@@ -8,12 +8,14 @@ from alembic import op
 revision = "0012"
 down_revision = "0011"
 
+_LARGE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     """Add the columns with what rows of before are, and the table."""
     messages = sa.Column("messages", sa.Integer, nullable=False, server_default="1")
     op.add_column("ledger", messages)
-    op.add_column("ledger", sa.Column("longest", sa.Integer, nullable=True))
+    op.add_column("ledger", sa.Column("longest", _LARGE, nullable=True))
     times = sa.Column("times", sa.Integer, nullable=False, server_default="1")
     op.add_column("refusals", times)
     op.create_table(
@@ -25,5 +27,5 @@ def upgrade() -> None:
         "writers",
         sa.Column("folder", sa.String, primary_key=True),
         sa.Column("writer", sa.String, nullable=False),
-        sa.Column("writes", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("writes", _LARGE, nullable=False),
     )
