@@ -68,12 +68,12 @@ Lost = Callable[[BrokerFaultError], None]
 class Broker:
     """A connection. ``publish`` may be called from any thread; callbacks come in paho's own."""
 
-    def __init__(self, login: Login, will: Will, heard: Heard, lost: Lost) -> None:
+    def __init__(self, login: Login, will: Will | None, heard: Heard, lost: Lost) -> None:
         """Prepare; nothing is sent.
 
         Args:
             login: who and where.
-            will: on an end without a word.
+            will: on an end without a word; ``None`` for none.
             heard: is told topic and payload of what comes.
             lost: is told once why the connection ended, unless ``close`` ended it.
         """
@@ -111,7 +111,8 @@ class Broker:
             client.tls_set_context(login.tls)
         if login.user is not None:
             client.username_pw_set(login.user, login.password)
-        client.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.TopicAliasMaximum = MOST_ALIASES
         address = login.url.address

@@ -34,6 +34,11 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 @click.command(cls=FederationCommand)
 @click.option("--listen", default="127.0.0.1:9441", show_default=True, help="HOST:PORT.")
 @_mqtt
+@click.option(
+    "--lorawan",
+    metavar="URL",
+    help="LoRaWAN devices behind ChirpStack's broker: mqtt://HOST:PORT/APPLICATION_ID.",
+)
 @click.option("--bank-url", metavar="URL", help="Where clients fetch the bank: http(s)://…")
 @click.option("--clients", default=2, show_default=True, help="Wait for this many clients.")
 @click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
@@ -76,6 +81,7 @@ def serve(context: click.Context, /, **values: Any) -> None:
     path, logs = values.pop("json_path", None), values.pop("log", ())
     own = {"listen", "clients", "certs", "insecure", "force_insecure", "grace"}
     own |= {"keepalive", "json_log", "metrics", "web", "web_token", "wait_for", "mqtt", "bank_url"}
+    own |= {"lorawan"}
     link = LinkOptions(**{name: values.pop(name) for name in own & values.keys()})
     report(path, lambda: run(Settings.from_mapping(values), link, open_logs(logs)))
 

@@ -19,6 +19,7 @@ from experiments.command.console import print_closing
 from experiments.command.link_log import address_of, check_insecure, set_up
 from experiments.command.link_view import LinkView
 from experiments.command.metrics import serve_metrics
+from experiments.command.serve_lorawan import airtime_line, serve_lorawan
 from experiments.engines.probe import probe_of
 from experiments.logs.callback import Callback
 from experiments.logs.watched import watched
@@ -63,6 +64,7 @@ class LinkOptions:
     Attributes:
         listen: ``HOST:PORT``.
         mqtt: URL of a broker, in place of ``listen``; ``None`` for none.
+        lorawan: URL of ChirpStack's broker, its path the application's id, in place of ``listen``.
         bank_url: where clients fetch the bank; ``None`` for from here, or from the broker.
         clients: to wait for.
         certs: folder of the certificates.
@@ -91,6 +93,7 @@ class LinkOptions:
     wait_for: Path | None = None
     mqtt: str | None = None
     bank_url: str | None = None
+    lorawan: str | None = None
 
     @property
     def transport(self) -> str:
@@ -142,6 +145,8 @@ def serve(
     """
     done = run_server(settings, options, callbacks)
     print_closing(done.report, done.result, settings.backbone)
+    if account := done.report.get("lorawan"):
+        print(airtime_line(account))
     return done.report
 
 
@@ -158,6 +163,8 @@ def run_server(
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
+    if options.lorawan is not None:
+        return _over_lorawan(settings, options, callbacks)
     folder = run_folder(settings)
     make_grid = _checked(settings, options, folder)
     set_up(as_json=options.json_log)
@@ -212,6 +219,23 @@ def _checked(settings: Settings, options: LinkOptions, folder: Path) -> Callable
     check_registry(registry_path(folder), settings.registry)
     load_backbone(settings.backbone)
     return opener
+
+
+def _over_lorawan(
+    settings: Settings, options: LinkOptions, callbacks: Sequence[Callback]
+) -> Finished:
+    beside = {"mqtt": options.mqtt, "web": options.web, "metrics": options.metrics}
+    if given := [name for name, value in beside.items() if value is not None]:
+        raise RecastError(f"--lorawan has no --{given[0]}: leave it out")
+    set_up(as_json=options.json_log)
+    return serve_lorawan(
+        settings,
+        str(options.lorawan),
+        options.certs,
+        options.clients,
+        callbacks,
+        forced=options.force_insecure,
+    )
 
 
 def _mqtt_grid(

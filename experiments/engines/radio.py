@@ -10,12 +10,10 @@ import difflib
 import math
 from dataclasses import dataclass
 
+from recast_core.airtime import LORAWAN_OVERHEAD, lora_seconds
 from recast_core.errors import RecastError
 
 DAY = 86_400.0
-# LoRaWAN 1.0.4, 4.1 to 4.4: MHDR 1, DevAddr 4, FCtrl 1, FCnt 2, FPort 1, MIC 4; no options.
-LORAWAN_OVERHEAD = 13
-PREAMBLE_SYMBOLS = 8
 # IPv4 and UDP headers without options.
 IP_OVERHEAD = 28
 
@@ -80,29 +78,6 @@ class Radio:
         if self.spreading:
             return lora_seconds(total, self.spreading, self.bandwidth)
         return 8 * total / self.rate
-
-
-def lora_seconds(
-    size: int, spreading: int, bandwidth: float = 125e3, *, coding: int = 1, crc: bool = True
-) -> float:
-    """Time on air of a LoRa packet with an explicit header and a preamble of 8 symbols.
-
-    The formula of Semtech's SX1276/77/78/79 datasheet, revision 7, section 4.1.1.7, and of its
-    application note AN1200.13, section 4. Low data rate optimisation is on where a symbol takes
-    over 16 ms, as the datasheet demands.
-
-    Args:
-        size: bytes of the PHY payload.
-        spreading: spreading factor, 7 to 12.
-        bandwidth: Hz.
-        coding: 1 to 4 for 4/5 to 4/8.
-        crc: whether the payload has one; in LoRaWAN uplinks have.
-    """
-    symbol = (1 << spreading) / bandwidth
-    slow = 1 if symbol > 16e-3 else 0
-    bits = 8 * size - 4 * spreading + 28 + 16 * crc
-    symbols = 8 + max(math.ceil(bits / (4 * (spreading - 2 * slow))) * (coding + 4), 0)
-    return (PREAMBLE_SYMBOLS + 4.25 + symbols) * symbol
 
 
 def _lorawan(rate: int, spreading: int, frame: int) -> Radio:

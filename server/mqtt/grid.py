@@ -48,7 +48,7 @@ class BrokerAccess:
     authority: bytes | None = None
     revoked: Path | None = None
 
-    def broker(self, will: Will, heard: Heard, lost: Lost) -> Broker:
+    def broker(self, will: Will | None, heard: Heard, lost: Lost) -> Broker:
         """A connection, not made yet."""
         user = self.name if self.password is not None or not self.certificate else None
         login = Login(
