@@ -60,6 +60,8 @@ SKIPPED: dict[str, str] = {
     "python -m experiments.studies.paper": "downloads: tests/experiments/studies/test_paper.py",
     "systemctl": "a service manager",
     "mosquitto ": "a service: tests/experiments/mqtt",
+    "recast serve --lorawan": "a broker: tests/experiments/lorawan",
+    "python -m experiments.studies.lorawan": "tests/experiments/lorawan",
     "recast serve --mqtt": "a broker: tests/experiments/measure/test_measure_mqtt.py",
     "recast join --mqtt": "a broker: tests/experiments/measure/test_measure_mqtt.py",
     "python -m experiments.studies.chaos_mqtt": "tests/experiments/studies/test_chaos_mqtt.py",

@@ -20,9 +20,13 @@ from experiments.session.simulation import Finished
 from protos.lorawan import MOST
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from recast_core.task_spec import parse_tasks
 from server.app import Conditions, run_federation, run_folder
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
+from server.record.opened import check_registry
+from server.record.place import registry_path
+from server.standing import check_folder
 
 logger = logging.getLogger("recast.link")
 
@@ -71,11 +75,16 @@ def serve_lorawan(
     Raises:
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
+    if devices < 1:
+        raise RecastError(f"{devices} clients: wait for at least 1")
     check_settings(settings)
+    parse_tasks(settings.tasks)
     access = server_access(url, certs, forced=forced)
     from server.lorawan import LoraGrid
 
     folder = run_folder(settings)
+    check_registry(registry_path(folder), settings.registry)
+    check_folder(settings, folder)
     with ExitStack() as stack:
         stack.enter_context(server_identity())
         grid = stack.enter_context(LoraGrid(access.url.base, partial(access.broker, None)))
