@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from experiments.studies.link_attacks import HEAD, Row, Times, measure
+from experiments.studies.link_costs import cost
 from experiments.studies.link_foes import FOES
 
 
@@ -27,3 +28,9 @@ def test_a_row_passes_where_every_limit_holds() -> None:
     assert not Row("x", 5.0, 0.6, (100, 110), 0, 1.0, (500, 520, 510), 400).passes
     assert not Row("x", 5.0, 0.9, (100, 110), 0, None, (500, 520, 510), 400).passes
     assert not Row("x", 5.0, 0.9, (100, 110), 0, 1.0, (500, 620, 610), 400).passes
+
+
+def test_what_a_rapid_reset_costs_a_server_is_little_of_what_it_costs_the_attacker() -> None:
+    theirs, ours = cost("rapid-reset", 4.0)
+    assert theirs > 0.1
+    assert ours < 0.6 * theirs
