@@ -110,6 +110,12 @@ def shares(
     return _shares(dataset, num_partitions, parse_scheme(scheme), seed)
 
 
+def forget_shares() -> None:
+    """Drop what was kept of earlier calls: of a million clients that is a gigabyte."""
+    _shares.cache_clear()
+    _split.cache_clear()
+
+
 def split(
     labels: npt.NDArray[np.int64], num_partitions: int, scheme: str, seed: int
 ) -> list[Indices]:

@@ -10,11 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.data import UNLABELLED, known_labels, load_dataset, parse_task, shares
+from client.data import (
+    UNLABELLED,
+    forget_shares,
+    known_labels,
+    load_dataset,
+    parse_task,
+    shares,
+)
 from client.data.class_ids import map_labels
 from recast_core.classes import Names
 from recast_core.folded import ImageStore
 from recast_core.settings import Settings
+
+# From so many nodes on their shares are kept in the table alone.
+MANY = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +204,9 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
     known = known_labels(dataset, settings.labels, settings.seed)
     rows, ends = _flat(learn)
     tests, judge_ends = _flat(judge)
+    if nodes >= MANY:
+        del learn, judge
+        forget_shares()
     labels = known[rows]
     division = Division(
         rows=rows,
