@@ -1,0 +1,175 @@
+"""What every simulator in ``peers`` is given: the same images, backbone and local work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client.data import load_dataset, parse_task
+from experiments.studies.scale import CLASSES, LIGHT, write_images
+from recast_core.backbones import load_backbone
+from recast_core.bank import TemplateBank
+from recast_core.errors import RecastError
+from recast_core.folded import split_model
+from recast_core.learner import BankLearner
+from recast_core.mimicry import mimic
+from recast_core.model import attach
+from recast_core.settings import Settings
+from recast_core.wire.codec import Vector
+
+_SHIFTED = "digits[50%:]+impulse:4"
+_SIZE = 16
+Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is simulated.
+
+    Attributes:
+        clients: how many, all in every round.
+        light: a perceptron and 4 images a client in place of the default backbone and 32.
+        rounds: the first one warms up, the last one is the warm one.
+        folder: where the images are.
+    """
+
+    clients: int
+    light: bool
+    rounds: int
+    folder: Path
+
+    @property
+    def images(self) -> int:
+        """Of each client."""
+        return 4 if self.light else 32
+
+    @property
+    def path(self) -> Path:
+        """The images."""
+        return self.folder / f"{'light' if self.light else 'real'}-{self.clients}.npz"
+
+    @property
+    def bank(self) -> Path:
+        """Of the network's own weights: 24 coefficients."""
+        return self.folder / "bank.safetensors"
+
+    def settings(self, run_dir: Path) -> Settings:
+        """As a run of ours.
+
+        The default backbone keeps its head, so that an accuracy means something: noise has come
+        over the digits that it knows.
+        """
+        common = Settings(
+            tasks=f"peers=npz:{self.path}", rounds=self.rounds, epochs=1 if self.light else 2,
+            partition="iid", device="cpu", decay="none", statistics="frozen", probe="none",
+            run_dir=str(run_dir),
+        )  # fmt: skip
+        if self.light:
+            return replace(common, backbone=LIGHT, target="layer[12]", head="local")
+        return replace(common, head="backbone", bank=str(self.bank))
+
+
+def write(case: Case) -> None:
+    """The images of a case, once."""
+    count = case.clients * case.images
+    if case.light:
+        write_images(case.path, count)
+        return
+    mimic(load_backbone(Settings.backbone).model, Settings().recast()).save(case.bank)
+    data = load_dataset(parse_task(_SHIFTED), _SIZE)
+    chosen = np.random.default_rng(0).integers(0, len(data.y_train), count)
+    np.savez(
+        case.path,
+        x_train=data.x_train[chosen], y_train=data.y_train[chosen],
+        x_test=data.x_test, y_test=data.y_test,
+        classes=np.array([str(name) for name in data.classes]),
+    )  # fmt: skip
+
+
+class Local:
+    """A client's work: ``own`` is recast's code for one client, ``plain`` what a user would write.
+
+    Attributes:
+        start: the vector that training starts from.
+        recipe: rate, batch and passes.
+    """
+
+    def __init__(self, case: Case) -> None:
+        settings = case.settings(case.folder / "unused")
+        loaded = load_backbone(settings.backbone)
+        light = mimic(loaded.model, settings.recast()) if case.light else None
+        bank = light or TemplateBank.load(case.bank)
+        self.net = attach(loaded.model, bank, loaded.head)
+        self.recipe = settings.hyperparameters()
+        self._preprocess = loaded.preprocess
+        split = split_model(self.net, loaded.preprocess.size)
+        self._learner = BankLearner(split, loaded.preprocess)
+        self.start: Vector = bank.initial_vector.numpy().copy()
+
+    def data(self, case: Case) -> dict[str, Tensor]:
+        """The images, uint8, and labels of a case."""
+        with np.load(case.path) as held:
+            names = ("x_train", "y_train", "x_test", "y_test")
+            return {name: torch.from_numpy(held[name]) for name in names}
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """As the backbone takes them, prepared once for all rounds."""
+        return self._preprocess(images)
+
+    def own(self, vector: Vector, images: Tensor, labels: Tensor, seed: int) -> Vector:
+        """What recast's own client would answer; ``vector`` where it would refuse."""
+        try:
+            return self._learner.fit(vector, images, labels, CLASSES, self.recipe, seed)[0]
+        except RecastError:  # a handful of images of one class
+            return vector
+
+    def plain(self, vector: Vector, batches: Batches) -> Vector:
+        """AdamW and cross-entropy on the coefficients; the head is the network's."""
+        net = self.net
+        net.coefficients.load(torch.from_numpy(vector))
+        optimizer = torch.optim.AdamW(
+            [net.coefficients.flat], lr=self.recipe.learning_rate, weight_decay=0.0
+        )
+        for _ in range(self.recipe.epochs):
+            for x, y in batches():
+                optimizer.zero_grad()
+                F.cross_entropy(self.logits(x), y).backward()
+                optimizer.step()
+        trained: Vector = net.coefficients.sent().numpy()
+        return trained
+
+    @torch.no_grad()
+    def accuracy(self, vector: Vector, images: Tensor, labels: Tensor) -> float:
+        """Of the common vector with the network's head."""
+        self.net.coefficients.load(torch.from_numpy(vector))
+        found = [self.logits(part).argmax(1) for part in self.pixels(images).split(256)]
+        return float((torch.cat(found) == labels).double().mean())
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Of prepared images, with the coefficients as they are."""
+        head: nn.Module = self.net.own_head
+        logits: Tensor = head(self.net.features(x))
+        return logits
+
+
+class Clock:
+    """Wall seconds of each round."""
+
+    def __init__(self) -> None:
+        self.rounds: list[float] = []
+        self._began = 0.0
+
+    def begin(self) -> None:
+        """A round begins."""
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        """It has ended."""
+        self.rounds.append(time.perf_counter() - self._began)
