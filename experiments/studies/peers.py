@@ -67,9 +67,11 @@ def run(name: str, case: Case, limit: float) -> Row:
     # Workers are processes and threads already; ours takes as many cores as there are.
     around["OMP_NUM_THREADS"] = "2" if system == "folded" else "1"
     try:
+        # A session of its own, as torchrun's workers have: Linux shares processors by sessions.
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit, check=False, env=around
-        )
+            command, capture_output=True, text=True, timeout=limit, check=False, env=around,
+            start_new_session=True,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"error": f"over {limit:g} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"rounds"')]

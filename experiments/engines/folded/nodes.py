@@ -12,6 +12,7 @@ from client.bank_cache import verified
 from client.data import parse_task
 from client.learners import attached_to, learner_with, preprocess_of
 from experiments.engines.folded.data import NodeRows, TaskImages, load_task
+from experiments.engines.folded.memory import keep_freed
 from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, FoldedOptions
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
@@ -52,6 +53,7 @@ class Held:
         self._options = options
         # One thread for each client, as on the other engines: its last bits depend on that.
         self._workers = torch.get_num_threads()
+        keep_freed()
         self._banks: dict[bytes, TemplateBank] = {}
         self._methods: dict[bytes, str] = {}
         self._received: tuple[bytes, bytes] | None = None
