@@ -77,8 +77,12 @@ def run(name: str, case: Case, limit: float) -> Row:
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"rounds"')]
     if not lines:
         return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1][:200]}
-    row: Row = json.loads(lines[-1])
-    return row
+    told: list[Row] = [json.loads(line) for line in lines]
+    right = [row["accuracy"] for row in told if row["accuracy"] is not None]
+    # Processor time is that of all workers; Ray's are not ours to ask.
+    spent = zip(*(r["cpu"] for r in told), strict=True)
+    cpu = None if system == "ray" else [sum(each) for each in spent]
+    return {"rounds": told[0]["rounds"], "cpu": cpu, "accuracy": right[0] if right else None}
 
 
 def compare(case: Case, names: Sequence[str], repeats: int, limit: float) -> list[Row]:
@@ -102,8 +106,9 @@ def compare(case: Case, names: Sequence[str], repeats: int, limit: float) -> lis
 def table(rows: Sequence[Row]) -> str:
     """Seconds, and ratios of neighbours to ours: their median over the repetitions."""
     lines = [
-        "| clients | system | s, warm round | times ours | first round | times ours | accuracy |",
-        "|--:|---|--:|--:|--:|--:|--:|",
+        "| clients | system | s, warm round | times ours | first round | times ours "
+        "| processor s, warm | times ours | accuracy |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for clients, light in dict.fromkeys((row["clients"], row["light"]) for row in rows):
         mine = [row for row in rows if (row["clients"], row["light"]) == (clients, light)]
@@ -112,21 +117,23 @@ def table(rows: Sequence[Row]) -> str:
             own = [row for row in mine if row["system"] == name]
             label = f"{clients:,}{' light' if light else ''}"
             if bad := [row["error"] for row in own if "error" in row]:
-                lines.append(f"| {label} | {SYSTEMS[name][0]} | {bad[0][:60]} | | | | |")
+                lines.append(f"| {label} | {SYSTEMS[name][0]} | {bad[0][:60]} | | | | | | |")
                 continue
-            parts = []
-            for at in (-1, 0):
-                ratios = [
-                    row["rounds"][at] / base[row["repeat"]]["rounds"][at]
-                    for row in own
-                    if "rounds" in base.get(row["repeat"], {})
-                ]
-                seconds = median(row["rounds"][at] for row in own)
-                parts += [f"{seconds:.2f}", f"{median(ratios):.2f}" if ratios else ""]
+            parts: list[str] = []
+            for what, at in (("rounds", -1), ("rounds", 0), ("cpu", -1)):
+                parts += _beside(own, base, what, at)
             right = own[0]["accuracy"]
             parts.append("" if right is None else f"{100 * right:.1f}")
             lines.append(f"| {label} | {SYSTEMS[name][0]} | {' | '.join(parts)} |")
     return "\n".join(lines)
+
+
+def _beside(own: Sequence[Row], base: dict[int, Row], what: str, at: int) -> tuple[str, str]:
+    """Seconds, and their ratio to ours of the same repetition: medians."""
+    pairs = [(row, base.get(row["repeat"], {})) for row in own if row[what]]
+    ratios = [row[what][at] / ours[what][at] for row, ours in pairs if ours.get(what)]
+    seconds = f"{median(row[what][at] for row, _ in pairs):.2f}" if pairs else ""
+    return seconds, f"{median(ratios):.2f}" if ratios else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

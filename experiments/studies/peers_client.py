@@ -160,16 +160,19 @@ class Local:
 
 
 class Clock:
-    """Wall seconds of each round."""
+    """Seconds of each round: of the wall's clock, and of this process on all processors."""
 
     def __init__(self) -> None:
         self.rounds: list[float] = []
-        self._began = 0.0
+        self.cpu: list[float] = []
+        self._began = (0.0, 0.0)
 
     def begin(self) -> None:
         """A round begins."""
-        self._began = time.perf_counter()
+        self._began = (time.perf_counter(), time.process_time())
 
-    def end(self) -> None:
-        """It has ended."""
-        self.rounds.append(time.perf_counter() - self._began)
+    def end(self, seconds: float | None = None) -> None:
+        """It has ended, and took ``seconds`` if somebody else has timed it."""
+        wall, cpu = self._began
+        self.rounds.append(time.perf_counter() - wall if seconds is None else seconds)
+        self.cpu.append(time.process_time() - cpu)

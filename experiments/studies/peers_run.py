@@ -1,6 +1,6 @@
 """One simulator in a process of its own: ``python -m experiments.studies.peers_run SYSTEM ...``.
 
-The last line of the output is the seconds of each round, and the accuracy at the end, as JSON.
+A line of the output is the seconds of each round, and the accuracy at the end, as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from experiments.studies.peers_client import Case, Clock, Local
 
-Found = tuple[list[float], float | None]
+Found = tuple[Clock, float | None]
 
 
 def ours(case: Case, engine: str) -> Found:
@@ -38,14 +38,18 @@ def ours(case: Case, engine: str) -> Found:
         """Keeps seconds and the accuracy."""
 
         def __init__(self) -> None:
-            self.seconds: list[float] = []
+            self.clock = Clock()
             self.accuracy: float | None = None
+
+        def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
+            """Start the clock."""
+            self.clock.begin()
 
         def round_finished(self, task: str, round_: int, updates: int, seconds: float) -> None:
             """Note how long it took, if all took part."""
             if updates < 0.99 * case.clients:
                 raise SystemExit(f"{case.clients - updates} clients had no part in round {round_}")
-            self.seconds.append(seconds)
+            self.clock.end(seconds)
 
         def evaluated(
             self, task: str, accuracy: float, without: float | None, clients: int
@@ -64,11 +68,11 @@ def ours(case: Case, engine: str) -> Found:
     else:
         with server_identity(), ExitStack() as stack:
             federation(stack.enter_context(FoldedGrid(case.clients, settings)))
-    return watch.seconds, None if case.light else watch.accuracy
+    return watch.clock, None if case.light else watch.accuracy
 
 
-def pfl(case: Case, kind: str) -> Found | None:
-    """Pfl's SimulatedBackend, in each of torchrun's workers; the first one answers."""
+def pfl(case: Case, kind: str) -> Found:
+    """Pfl's SimulatedBackend, in each of torchrun's workers, which answer each."""
     os.environ["PFL_PYTORCH_DEVICE"] = "cpu"
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.algorithm.base import NNAlgorithmParams
@@ -156,8 +160,8 @@ def pfl(case: Case, kind: str) -> Found | None:
         callbacks=[Rounds()],
     )  # fmt: skip
     if pytorch_ops.distributed.global_rank != 0:
-        return None
-    return clock.rounds, _accuracy(case, local, flat.detach().numpy().copy(), held)
+        return clock, None
+    return clock, _accuracy(case, local, flat.detach().numpy().copy(), held)
 
 
 def blazefl(case: Case, kind: str) -> Found:
@@ -203,7 +207,7 @@ def blazefl(case: Case, kind: str) -> Found:
         trainer.local_process(vector.copy(), list(range(case.clients)))
         vector = np.stack(trainer.uplink_package()).astype(np.float64).mean(0).astype(np.float32)
         clock.end()
-    return clock.rounds, _accuracy(case, first, vector, held)
+    return clock, _accuracy(case, first, vector, held)
 
 
 def _accuracy(case: Case, local: Local, vector: Any, held: dict[str, Tensor]) -> float | None:
@@ -228,8 +232,10 @@ def main() -> None:
             found = blazefl(case, given.kind)
         else:
             found = ours(case, given.system)
-    if found is not None:
-        print(json.dumps({"rounds": found[0], "accuracy": found[1]}), flush=True)
+    clock, accuracy = found
+    told = {"rounds": clock.rounds, "cpu": clock.cpu, "accuracy": accuracy}
+    # In one piece: workers share what they write to.
+    os.write(1, (json.dumps(told) + "\n").encode())
     os._exit(0)  # Ray and Flower leave threads that would keep the process waiting
 
 

@@ -24,7 +24,7 @@ def test_missing_peers_are_named_and_ours_is_measured_alone(
     assert [row["system"] for row in found["rows"]] == ["folded", "folded"]
     for row in found["rows"]:
         assert len(row["rounds"]) == 2
-        assert all(seconds > 0 for seconds in row["rounds"])
+        assert all(seconds > 0 for seconds in [*row["rounds"], *row["cpu"]])
     real, light = found["rows"]
     assert 0.5 < real["accuracy"] < 1
     assert light["accuracy"] is None
@@ -33,7 +33,7 @@ def test_missing_peers_are_named_and_ours_is_measured_alone(
 def test_ratios_are_of_neighbours_in_time_and_who_failed_says_why() -> None:
     def row(system: str, repeat: int, *rounds: float) -> dict[str, object]:
         here = {"system": system, "clients": 500, "light": False, "repeat": repeat}
-        return {**here, "rounds": rounds, "accuracy": 0.5}
+        return {**here, "rounds": rounds, "cpu": [2 * s for s in rounds], "accuracy": 0.5}
 
     rows = [
         row("folded", 0, 2, 1), row("pfl-plain", 0, 4, 2),
@@ -45,4 +45,4 @@ def test_ratios_are_of_neighbours_in_time_and_who_failed_says_why() -> None:
     assert (
         "| 500 | pfl, two workers, plain PyTorch loop | 2.50 | 2.50 | 4.00 | 1.00 | 50.0 |" in text
     )
-    assert "| 500 | Flower on Ray, same client code | no ray today | | | | |" in text
+    assert "| 500 | Flower on Ray, same client code | no ray today | | | | | | |" in text
