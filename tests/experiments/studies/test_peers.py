@@ -43,6 +43,7 @@ def test_ratios_are_of_neighbours_in_time_and_who_failed_says_why() -> None:
     ]  # fmt: skip
     text = peers.table(rows)
     assert (
-        "| 500 | pfl, two workers, plain PyTorch loop | 2.50 | 2.50 | 4.00 | 1.00 | 50.0 |" in text
+        "| 500 | pfl, two workers, plain PyTorch loop | 2.50 | 2.50 | 4.00 | 1.00 | 5.00 "
+        "| 2.50 | 50.0 |" in text
     )
     assert "| 500 | Flower on Ray, same client code | no ray today | | | | | | |" in text
