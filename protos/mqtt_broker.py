@@ -87,6 +87,7 @@ class Broker:
         self._most_aliases = 0
         self._names: dict[int, str] = {}
         self._lock = threading.Lock()
+        self._quiet = threading.Event()
         self._complaint = ""
         self._last: paho.MQTTMessageInfo | None = None
         client = self._client = paho.Client(
@@ -167,6 +168,16 @@ class Broker:
     def unsubscribe(self, topic: str) -> None:
         """Take that back."""
         self._client.unsubscribe(topic)
+
+    def hush(self, filters: Sequence[str], seconds: float) -> None:
+        """Hear no more; returns when the broker has confirmed it, or in time.
+
+        A connection that is closed while something comes may be reset on the way, and what was
+        said last with it: then the broker publishes the will.
+        """
+        self._client.on_unsubscribe = lambda *_: self._quiet.set()
+        self._client.unsubscribe(list(filters))
+        self._quiet.wait(seconds)
 
     def flush(self, seconds: float) -> None:
         """Return when the broker has confirmed what was published, or in time."""

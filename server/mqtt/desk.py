@@ -108,7 +108,7 @@ class Desk:
         """Say how it ended, and leave."""
         self._finished = finished
         self._queue.put(None)
-        self._thread.join(2 * FLUSH_SECONDS)
+        self._thread.join(3 * FLUSH_SECONDS)
 
     def _run(self) -> None:
         try:

@@ -111,6 +111,7 @@ class Line:
     def leave(self) -> None:
         """End the connection when all is said."""
         self.broker.flush(FLUSH_SECONDS)
+        self.broker.hush([self._topics.every_up, self._topics.everything], FLUSH_SECONDS)
         self.broker.close()
 
     def _presence(self, state: link.Serving.State) -> bytes:
