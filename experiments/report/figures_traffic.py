@@ -252,7 +252,7 @@ def _verticals(lines: list[dict[str, Any]], x: dict[str, Any]) -> list[dict[str,
     colour = {"condition": {"test": "datum.own", "value": "var(--c1)"}, "value": "var(--muted)"}
     dash = {"condition": {"test": "datum.own", "value": [1, 0]}, "value": [3, 3]}
     row = {"field": "row", "type": "quantitative", "scale": None, "axis": None}
-    text = {"type": "text", "align": "left", "baseline": "middle", "dx": 4, "fontSize": 11}
+    text = {"type": "text", "align": "left", "baseline": "middle", "dx": 4, "fontSize": 12}
     return [
         {
             "data": {"values": values},

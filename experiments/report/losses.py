@@ -71,7 +71,7 @@ def loss_figure(data: Mapping[str, Any]) -> Figure | None:
     ]
     return Figure(
         "loss",
-        make_spec({"layer": layers, "height": 220}, rows),
+        make_spec({"layer": layers, "height": 300}, rows),
         f"Lines of training loss against rounds, one for each task: {', '.join(colours)}.",
         tuple(LegendEntry(name, value) for name, value in colours.items()),
     )

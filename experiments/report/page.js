@@ -13,8 +13,8 @@
       gridColor: "var(--line)",
       domainColor: "var(--line)",
       tickColor: "var(--line)",
-      labelFontSize: 11.5,
-      titleFontSize: 11.5,
+      labelFontSize: 12.5,
+      titleFontSize: 12.5,
       titleFontWeight: 400,
       titlePadding: 8,
     },
@@ -149,9 +149,14 @@
       }));
       const counts = new Map();
       for (const client of state.clients) counts.set(client.state, (counts.get(client.state) || 0) + 1);
-      const parts = [...counts].map(([name, count]) => `${count} ${name}`);
-      document.getElementById("live-legend").textContent = state.note ||
-        [...parts, `${number(state.up)} B up, ${number(state.down)} B down so far`].join(" · ");
+      const keys = [...counts].map(([name, count]) => {
+        const key = document.createElement("span");
+        key.className = `key ${name}`;
+        key.textContent = `${count} ${name}`;
+        return key;
+      });
+      const bytes = `${number(state.up)} B up, ${number(state.down)} B down so far`;
+      document.getElementById("live-legend").replaceChildren(...keys, state.note || bytes);
     };
     let busy = false;
     let again = false;

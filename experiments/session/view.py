@@ -137,7 +137,8 @@ class NotebookView(Quiet):
         self._output.update(self)
 
     def __repr__(self) -> str:
-        share = f"{self._done}/{self._total} client rounds" if self._total else ""
+        done = min(self._done, self._total)  # tasks are also evaluated again at the end
+        share = f"{done}/{self._total} client rounds" if self._total else ""
         return "\n".join([*self._said, f"{self._now} {share}".strip()])
 
     def _repr_html_(self) -> str:

@@ -97,9 +97,9 @@ def test_the_page_of_a_finished_run_is_served_and_says_what_it_does_not_know(
     assert standing(folder / "registry.sqlite")["clients"] == []
     watching = start("watch", "runs", "watch", "run", "--web", "127.0.0.1:0")
     url = watching.says(r"at (http://127\.0\.0\.1:\d+/)")[1]
-    with urllib.request.urlopen(url, timeout=60) as page:
+    with urllib.request.urlopen(url, timeout=240) as page:
         assert "Training loss over rounds" in page.read().decode()
-    with urllib.request.urlopen(url + "events", timeout=60) as events:
+    with urllib.request.urlopen(url + "events", timeout=240) as events:
         ends = time.monotonic() + 60
         while not (line := events.readline().decode()).startswith('data: {"now"'):
             assert time.monotonic() < ends
