@@ -16,6 +16,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from protos.link import MAX_FRAME
 from protos.mqtt import BrokerUrl
 from protos.mqtt_faults import BrokerFaultError, alert, explained
 
@@ -116,6 +117,8 @@ class Broker:
             client.will_set(self._will.topic, self._will.payload, qos=1, retain=self._will.retain)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.TopicAliasMaximum = MOST_ALIASES
+        # A packet would be in memory before anybody could refuse it: the broker leaves it out.
+        properties.MaximumPacketSize = 4 * MAX_FRAME
         address = login.url.address
         try:
             client.connect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -32,8 +33,12 @@ def checked_url(text: str) -> str:
     Raises:
         ValueError: it is none; the text says what to write.
     """
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        good = False
+    if not good:
         raise ValueError(
             f"{shown(text)!r} is no address of a file: give http:// or https:// HOST/PATH; for a "
             "bucket of S3 its https address, signed if it is private"
@@ -43,7 +48,10 @@ def checked_url(text: str) -> str:
 
 def shown(url: str) -> str:
     """A URL as it may be logged: without names, passwords and signatures."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "what is given"
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else url[:80]
 
 
@@ -54,14 +62,15 @@ def pieces(url: str, offset: int, room: int) -> Iterator[bytes]:
         WebError: it cannot be had, or not now; what came before is good.
         ValueError: no HTTP(S) URL.
     """
-    request = urllib.request.Request(
-        checked_url(url), headers={"Range": f"bytes={offset}-", "Accept-Encoding": "identity"}
-    )
+    checked_url(url)
+    headers = {"Range": f"bytes={offset}-", "Accept-Encoding": "identity"}
     try:
+        request = urllib.request.Request(url, headers=headers)
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             # A server that knows no ranges begins at the beginning.
             skip = 0 if answer.status == 206 else offset
-            missing = int(answer.headers.get("Content-Length") or 0)
+            length = answer.headers.get("Content-Length") or ""
+            missing = int(length) if length.isdecimal() else 0
             while room > 0 and (piece := answer.read(PIECE)):
                 missing -= len(piece)
                 piece, skip = piece[skip:], max(0, skip - len(piece))
@@ -73,11 +82,24 @@ def pieces(url: str, offset: int, room: int) -> Iterator[bytes]:
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the file ends before; whoever asked sees that bytes are missing
             return
-        permanent = 400 <= error.code < 500 and error.code not in _PASSING
+        # A redirection that is left over goes in circles, or to what is not the web.
+        permanent = 300 <= error.code < 500 and error.code not in _PASSING
         raise WebError(
             f"{shown(url)} answers {error.code} {error.reason}: check the address, and that it is "
             "still valid",
             permanent=permanent,
+        ) from error
+    except (ValueError, http.client.InvalidURL) as error:
+        # Its own text may show what a URL keeps secret.
+        raise WebError(
+            f"{shown(url)} is no address that can be asked, or leads to none: write spaces and "
+            "letters with accents as %20 and the like, and check host and port",
+            permanent=True,
+        ) from error
+    except http.client.HTTPException as error:
+        raise WebError(
+            f"{shown(url)} does not speak HTTP, or broke off ({type(error).__name__}): check the "
+            "address and the network"
         ) from error
     except (urllib.error.URLError, OSError, EOFError) as error:
         reason = getattr(error, "reason", error)

@@ -16,11 +16,13 @@ class DeniedError(ValueError):
 
     Attributes:
         name: of the client that its certificate proves it to be, where there is one.
+        retry: whether it may ask again.
     """
 
-    def __init__(self, text: str, name: str | None = None) -> None:
+    def __init__(self, text: str, name: str | None = None, *, retry: bool = False) -> None:
         super().__init__(text)
         self.name = name
+        self.retry = retry
 
 
 def node_id(name: str) -> int:

@@ -255,7 +255,7 @@ class Desk:
     def _send_away(self, name: str, why: DeniedError | RefusedFrameError | link.Dismissal) -> None:
         """Tell a client, in any thread, that it may not join or go on."""
         if not isinstance(why, link.Dismissal):
-            later = getattr(why, "retry", False)
+            later = why.retry
             self._sessions.refuse(name, getattr(why, "reason", "denied"), str(why))
             reasons = link.Dismissal
             why = link.Dismissal(

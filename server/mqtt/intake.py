@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME, is_name
 from protos.mqtt import MAX_JOIN
+from server.exchange.hush import Bucket
 from server.link.admission import Admission
 from server.link.identity import DeniedError
+from server.link.limits import SECONDS_OF_PENANCE, joins
 from server.link.session import RefusedFrameError, Session, Stream
 from server.link.sessions import Sessions
 from server.mqtt.proof import Proofs
 
 logger = logging.getLogger("recast.link")
+KEPT_PENANCES = 1024
 
 
 @dataclass
@@ -33,6 +38,19 @@ class Talk:
     stream: Stream
     since: int
     welcome: bytes | None
+
+
+@dataclass
+class Penance:
+    """One that was refused.
+
+    Attributes:
+        words: what it may still be told of that.
+        until: monotonic seconds before which it is not listened to.
+    """
+
+    words: Bucket = field(default_factory=joins)
+    until: float = 0.0
 
 
 class Intake:
@@ -63,6 +81,7 @@ class Intake:
         """
         self._sessions, self._admission, self._proofs = sessions, admission, proofs
         self._own_name, self._due, self._send_away = own_name, due, send_away
+        self._penances: OrderedDict[str, Penance] = OrderedDict()
         self.talks: dict[str, Talk] = {}
 
     def take(self, name: str, payload: bytes) -> None:
@@ -90,6 +109,11 @@ class Intake:
         if size > MAX_JOIN:
             self._sessions.refuse(name, "oversize", f"a first frame of {size} bytes")
             return
+        penance = self._penances.get(name)
+        if penance is not None and time.monotonic() < penance.until:
+            # Looking at its certificate each time would have the broker's queue overflow.
+            self._sessions.refuse(name, "too-many-joins", "joining too often")
+            return
         try:
             serial = None
             if self._proofs is not None:
@@ -98,7 +122,7 @@ class Intake:
             with self._sessions.changed:
                 if self._is_replaced(name, join.instance):
                     reason = link.Dismissal.REASON_REPLACED
-                    self._send_away(name, link.Dismissal(reason=reason, instance=join.instance))
+                    self._put_off(name, link.Dismissal(reason=reason, instance=join.instance))
                     return
                 session, stream, welcome = self._sessions.join(
                     name, serial, join, lambda: self._due(name)
@@ -112,14 +136,29 @@ class Intake:
         except RefusedFrameError as error:
             # A Join that the broker delivers twice is no reason to send anybody away.
             if error.reason != "overtaken":
-                self._send_away(name, error)
+                self._put_off(name, error)
             return
         except DeniedError as error:
-            self._send_away(name, error)
+            self._put_off(name, error)
             return
         text = "client %s joined through the broker (node %d)"
         self._sessions.hush.log(logging.INFO, name, text, name, session.node)
         self._due(name)
+
+    def _put_off(self, name: str, why: DeniedError | RefusedFrameError | link.Dismissal) -> None:
+        """Say why somebody may not join; to one who asks without end, only now and then.
+
+        What is published for it waits in the same line as what is due to all others.
+        """
+        penance = self._penances.setdefault(name, Penance())
+        self._penances.move_to_end(name)
+        while len(self._penances) > KEPT_PENANCES:
+            self._penances.popitem(last=False)
+        if penance.words.take():
+            self._send_away(name, why)
+        else:
+            penance.until = time.monotonic() + SECONDS_OF_PENANCE
+            self._sessions.refuse(name, "too-many-joins", "joining too often")
 
     def _is_replaced(self, name: str, instance: int) -> bool:
         """Whether another process has joined since: two of one name would end each other for ever.

@@ -54,5 +54,9 @@ class Proofs:
             signed = signed_part(name, join, serving)
             key.verify(join.signature, signed, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature as error:
-            raise DeniedError(f"the join of {name} is not signed by its certificate") from error
+            # A join that crossed with a new server process was signed for the one before.
+            raise DeniedError(
+                f"the join of {name} is not signed by its certificate for this server process",
+                retry=True,
+            ) from error
         return certificate.serial_number
