@@ -108,20 +108,35 @@ class Chain:
         return scatter(values[self._result], clients)
 
 
-def chain_of(model: SplitModel, constants: Constants) -> Chain | None:
+def graph_of(model: SplitModel) -> fx.Graph | None:
+    """The operations of the suffix of ``model``; ``None`` where it cannot be traced."""
+    if isinstance(model.suffix, fx.GraphModule):
+        return model.suffix.graph
+    try:
+        return trace(model.net.backbone)
+    except Exception:  # whatever a stranger's forward makes of symbolic values
+        return None
+
+
+def chain_of(
+    model: SplitModel, constants: Constants, graph: fx.Graph | None = None
+) -> Chain | None:
     """The suffix of ``model`` as a chain; ``None`` where it is of another kind.
 
     Args:
         model: divided, on a CPU.
         constants: what its units compute once; may be shared with those of copies of the model.
+        graph: of its suffix, or of that of a model that it is a copy of; made where ``None``.
     """
+    suffix = model.suffix
+    owner = suffix if isinstance(suffix, fx.GraphModule) else model.net.backbone
+    graph = graph or graph_of(model)
     try:
-        suffix = model.suffix
-        graph = suffix.graph if isinstance(suffix, fx.GraphModule) else trace(model.net.backbone)
-        owner = suffix if isinstance(suffix, fx.GraphModule) else model.net.backbone
-        return _Builder(owner, constants, model.net.coefficients).build(graph)
-    except Exception:  # whatever a stranger's forward makes of symbolic values
-        return None
+        if graph is not None:
+            return _Builder(owner, constants, model.net.coefficients).build(graph)
+    except Exception:  # an operation of another kind
+        pass
+    return None
 
 
 class _Builder:

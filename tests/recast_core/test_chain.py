@@ -268,3 +268,15 @@ def test_a_unit_leaves_what_several_read_as_it_is() -> None:
     found = chain.features(inputs, batch_of(torch.ones(2, 2, dtype=torch.bool)))
     assert found is not None
     torch.testing.assert_close(found.flatten(0, 1), model.suffix(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_copies_are_fused_without_tracing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing patches every module, also under the feet of other threads that train."""
+    fold = BankFold(split_model(packaged(), 16))
+    assert fold.model.prefix is None  # the suffix is the network itself, and no graph
+
+    def refused(*_: object) -> None:
+        raise AssertionError("traced after the fold was made")
+
+    monkeypatch.setattr("recast_core.folded.chain.trace", refused)
+    assert fold.copy()._chain is not None
