@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recast_core.settings import Settings
 from server.prepare import kept_start
+from server.record.lock import refuse_held
 from server.record.place import is_there, registry_path
 from server.record.registry import Registry
 from server.record.resume import unfinished
@@ -15,8 +16,10 @@ def check_folder(settings: Settings, folder: Path) -> None:
     """Refuse a folder whose run cannot go on, before anybody is waited for.
 
     Raises:
-        RecastError: its registry or its bank is damaged, or of another run that is not finished.
+        RecastError: another server is at work in it, or its registry or its bank is damaged, or of
+            another run that is not finished.
     """
+    refuse_held(folder)
     path = registry_path(folder)
     if not (is_there(path) or path.exists() or path.is_symlink()):
         return

@@ -17,7 +17,7 @@ from experiments.report.repetition import settings_that_differ
 from recast_core.errors import RecastError
 from server.record.history import History
 from server.record.lock import is_held
-from server.record.place import POINTER, REGISTRY, is_there, registries
+from server.record.place import POINTER, REGISTRY, is_there, place_of, registries
 from server.record.registry import Registry
 from server.record.removing import forget
 
@@ -37,22 +37,12 @@ def list_runs(folder: Path) -> dict[str, Any]:
     """
     rows: list[dict[str, Any]] = []
     for path in _folders(folder):
-        with History(path / REGISTRY) as history:
-            for run in history.runs():
-                names = {task.number: task.name for task in history.tasks(run.id)}
-                found = {item.task: item.accuracy for item in history.accuracies(run.id)}
-                rows.append(
-                    {
-                        "folder": str(path),
-                        "run": run.id,
-                        "status": _status(run.status, path),
-                        "started": run.started,
-                        "tasks": [*names.values()],
-                        "rounds": sum(history.last_rounds(run.id).values()),
-                        "accuracy": fmean(found.values()) if found else None,
-                        "bytes": _size(path),
-                    }
-                )
+        try:
+            rows += _rows(path)
+        except RecastError as error:
+            if not place_of(path / REGISTRY).url:
+                raise
+            click.echo(f"{path}: {error}", err=True)  # a database is away, the others are here
     rows.sort(key=lambda row: str(row["started"]))
     table = Table(box=None, pad_edge=False)
     for name in ("folder", "run", "status", "started", "tasks", "rounds", "accuracy", "on disk"):
@@ -73,7 +63,8 @@ def show_run(run: Path, number: int | None) -> dict[str, Any]:
     """Print what a run learned, what it cost and which settings it changed; return the numbers."""
     data = _data(run, number)
     about, console = data["run"], stdout()
-    line = f"{about['name']}, run {about['id']} of {about['runs']}: {about['status']}"
+    status = _status(about["status"], run if run.is_dir() else run.parent)
+    line = f"{about['name']}, run {about['id']} ({about['runs']} there): {status}"
     started = _moment(about["started"])
     console.print(f"{line}, started {started}", highlight=False, markup=False)
     console.print(about["command"], highlight=False, markup=False, soft_wrap=True)
@@ -161,6 +152,27 @@ def _by_task(data: dict[str, Any]) -> dict[tuple[str, str], int]:
             key = (row["task"], row["direction"])
             sums[key] = sums.get(key, 0) + row["bytes"]
     return sums
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with History(path / REGISTRY) as history:
+        for run in history.runs():
+            names = {task.number: task.name for task in history.tasks(run.id)}
+            found = {item.task: item.accuracy for item in history.accuracies(run.id)}
+            rows.append(
+                {
+                    "folder": str(path),
+                    "run": run.id,
+                    "status": _status(run.status, path),
+                    "started": run.started,
+                    "tasks": [*names.values()],
+                    "rounds": sum(history.last_rounds(run.id).values()),
+                    "accuracy": fmean(found.values()) if found else None,
+                    "bytes": _size(path),
+                }
+            )
+    return rows
 
 
 def _data(run: Path, number: int | None) -> dict[str, Any]:

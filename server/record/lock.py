@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recast_core.errors import RecastError
+from recast_core.files import read_text
 from server.record.place import REGISTRY, place_of
 from server.record.registry import Registry
 
@@ -42,15 +43,30 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         if not _lock(descriptor):
             owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            raise RecastError(
-                f"another server (process {owner}) is running in {folder}: stop it, or name "
-                "another --run-dir"
-            )
+            raise RecastError(_occupied(folder, owner))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def refuse_held(folder: Path) -> None:
+    """Say at once what ``hold`` would say.
+
+    Raises:
+        RecastError: another server is at work in ``folder``.
+    """
+    if _is_locked(folder):
+        owner = read_text(folder / LOCK).strip()[:32] or "unknown"
+        raise RecastError(_occupied(folder, owner))
+
+
+def _occupied(folder: Path, owner: str) -> str:
+    return (
+        f"another server (process {owner}) is running in {folder}: stop it, or name another "
+        "--run-dir"
+    )
 
 
 def is_held(folder: Path) -> bool:

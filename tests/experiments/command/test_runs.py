@@ -40,6 +40,18 @@ def test_every_run_under_a_folder_is_listed_with_what_became_of_it(
     assert "interrupted" in capsys.readouterr().out
 
 
+def test_a_database_that_is_away_hides_no_run_that_is_here(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("psycopg")
+    (folders / "three").mkdir()
+    (folders / "three" / "registry.url").write_text(
+        "postgresql+psycopg://me@127.0.0.1:9/x\nthree\n"
+    )
+    assert len(runs.list_runs(folders)["runs"]) == 2
+    assert str(folders / "three") in capsys.readouterr().err
+
+
 def test_a_run_is_shown_with_the_settings_that_are_not_the_defaults(
     folders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,7 +59,9 @@ def test_a_run_is_shown_with_the_settings_that_are_not_the_defaults(
     assert data["settings"] == {
         "rounds": {"value": 9, "changed": True}, "seed": {"value": 0, "changed": False},
     }  # fmt: skip
-    assert "settings: rounds 9\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "settings: rounds 9\n" in said
+    assert "run 1 (1 there): interrupted" in said  # as the list has it
 
 
 def test_runs_compared_show_what_differs(folders: Path) -> None:

@@ -116,6 +116,9 @@ def test_a_server_looks_at_its_folder_before_it_waits_for_anybody(
     federation: Making, tmp_path: Path
 ) -> None:
     check_folder(Settings(), tmp_path)
+    with hold(tmp_path), pytest.raises(RecastError, match=f"process {os.getpid()}.* is running"):
+        check_folder(Settings(), tmp_path)
+    check_folder(Settings(), tmp_path)
     made = federation(rounds=1)
     made.go()
     made.registry.resume_run(made.run)
