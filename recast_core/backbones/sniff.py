@@ -79,7 +79,8 @@ def _zip(path: Path) -> str | None:
         return "is cut off or damaged: download it again"
     if any(name.endswith("/constants.pkl") for name in names):
         return "is a TorchScript archive: save the model's state_dict() instead"
-    if any("/data/weights/" in name or name.endswith("archive_format") for name in names):
+    exported = ("archive_format", "serialized_exported_program.json")  # the latter of torch 2.6
+    if any("/data/weights/" in name or name.endswith(exported) for name in names):
         return "is a torch.export archive: save the model's state_dict() instead"
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return None
