@@ -73,7 +73,8 @@ def test_folded_rows_are_the_images_and_labels_of_a_client_alone() -> None:
     settings = Settings(labels=60, partition="dirichlet:0.3", seed=2)
     task = load_task("digits+fog:2", 32, 5, settings)
     dataset = load_dataset(parse_task("digits+fog:2"), 32)
-    for number, rows in enumerate(task.nodes):
+    for number in range(5):
+        rows = task.node(number)
         alone = OwnData(partition(dataset, number, 5, scheme="dirichlet:0.3", seed=2, labels=60))
         assert task.images[rows.learn].equal(alone.images)
         assert rows.labels.equal(alone.labels)
@@ -87,7 +88,7 @@ def test_without_a_budget_all_images_are_labelled_and_none_is_copied() -> None:
     alone = OwnData(partition(DIGITS, 0, 3, seed=0))
     assert alone.images is alone.all_images
     assert bool(alone.labelled.all())
-    rows = load_task("digits", 32, 3, Settings()).nodes[0]
+    rows = load_task("digits", 32, 3, Settings()).node(0)
     assert rows.learn is rows.all_rows
 
 
