@@ -36,7 +36,6 @@ class Cluster:
     """A server on this machine."""
 
     def __init__(self, programs: Path) -> None:
-        self._programs = programs
         # PostgreSQL refuses to run as root.
         self._owner: dict[str, Any] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="recast-pg-"))
@@ -44,12 +43,14 @@ class Cluster:
             nobody = pwd.getpwnam("nobody")
             self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        self._programs = programs if self._may_run(programs) else self._copy_of(programs)
         secret = self.folder / "secret"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
         self._data = self.folder / "data"
-        self._do("initdb", "-D", str(self._data), "-U", USER, "-A", "scram-sha-256", "--no-sync",
-                 f"--pwfile={secret}", "-E", "UTF8", "--locale=C")  # fmt: skip
+        self._do(self._programs / "initdb", "-D", str(self._data), "-U", USER, "-A",
+                 "scram-sha-256", "--no-sync", f"--pwfile={secret}", "-E", "UTF8",
+                 "--locale=C")  # fmt: skip
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -115,8 +116,26 @@ class Cluster:
             return False
         return True
 
-    def _do(self, program: str, *arguments: str) -> None:
+    def _may_run(self, programs: Path) -> bool:
+        """Whether who owns the server gets to them: root's environments may be closed to others."""
+        try:
+            self._do(programs / "initdb", "--version")
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _copy_of(self, programs: Path) -> Path:
+        """The programs, and the package's libraries that they look for beside it."""
+        install, package = programs.parent, programs.parents[1]
+        copied = self.folder / "programs" / package.name / install.name
+        shutil.copytree(install, copied, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, copied.parents[1] / libraries.name, symlinks=True)
+        return copied / programs.name
+
+    def _do(self, program: Path, *arguments: str) -> None:
         subprocess.run(
-            [self._programs / program, *arguments], check=True, capture_output=True,
+            [program, *arguments], check=True, capture_output=True,
             cwd=self.folder, **self._owner,
         )  # fmt: skip
