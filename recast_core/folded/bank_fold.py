@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from recast_core.folded.chain import Chain, chain_of, graph_of
+from recast_core.folded.chain import Chain, chain_of
 from recast_core.folded.images import ImageStore
 from recast_core.folded.precision import bfloat16
 from recast_core.folded.split import SplitModel, copy_split
@@ -33,22 +33,12 @@ class BankFold:
         half: bfloat16 products. Coefficients, loss and optimizer stay in float32.
         compiled: ``torch.compile`` the model and the loss.
         constants: what the units of a chain compute once, shared with copies.
-        graph: of the suffix where it may be fused, shared with copies. It is made here and never
-            later: while one thread traces, every module of the process is patched, and another
-            thread that trains would be given symbols.
     """
 
     model: SplitModel
     half: bool = False
     compiled: bool = False
     constants: Constants = field(default_factory=dict, repr=False)
-    graph: fx.Graph | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        """Trace the suffix, unless that was done."""
-        fuses = self.device.type == "cpu" and not self.half and not self.compiled
-        if fuses and self.graph is None:
-            self.graph = graph_of(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -72,8 +62,7 @@ class BankFold:
 
     def copy(self) -> BankFold:
         """See ``Fold``."""
-        made = copy_split(self.model)
-        return BankFold(made, self.half, self.compiled, self.constants, self.graph)
+        return BankFold(copy_split(self.model), self.half, self.compiled, self.constants)
 
     @torch.no_grad()
     def spread(self, start: Tensor, clients: int) -> Tensor:
@@ -120,7 +109,9 @@ class BankFold:
     @cached_property
     def _chain(self) -> Chain | None:
         """The suffix fused; on a CPU, in float32."""
-        return None if self.graph is None else chain_of(self.model, self.constants, self.graph)
+        if self.device.type != "cpu" or self.half or self.compiled:
+            return None
+        return chain_of(self.model, self.constants)
 
     @cached_property
     def _compute(self) -> Callable[[nn.Module, Tensor, Batch, Objective], Tensor]:

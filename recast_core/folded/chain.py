@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from recast_core.coefficients import Coefficients
 from recast_core.folded.grouped import LAST, gather, scatter
-from recast_core.folded.split import SplitModel, trace
+from recast_core.folded.split import SplitModel
 from recast_core.folded.unit import Constants, UnfitError, Unit, check_norm, normalise
-from recast_core.layers import RecastBatchNorm2d, RecastConv2d
+from recast_core.layers import RecastBatchNorm2d, RecastConv2d, has_hooks
 from recast_core.objectives import Batch
 
 _RELUS = (F.relu, torch.relu, "relu", "relu_")
@@ -108,32 +108,17 @@ class Chain:
         return scatter(values[self._result], clients)
 
 
-def graph_of(model: SplitModel) -> fx.Graph | None:
-    """The operations of the suffix of ``model``; ``None`` where it cannot be traced."""
-    if isinstance(model.suffix, fx.GraphModule):
-        return model.suffix.graph
-    try:
-        return trace(model.net.backbone)
-    except Exception:  # whatever a stranger's forward makes of symbolic values
-        return None
-
-
-def chain_of(
-    model: SplitModel, constants: Constants, graph: fx.Graph | None = None
-) -> Chain | None:
+def chain_of(model: SplitModel, constants: Constants) -> Chain | None:
     """The suffix of ``model`` as a chain; ``None`` where it is of another kind.
 
     Args:
         model: divided, on a CPU.
         constants: what its units compute once; may be shared with those of copies of the model.
-        graph: of its suffix, or of that of a model that it is a copy of; made where ``None``.
     """
-    suffix = model.suffix
-    owner = suffix if isinstance(suffix, fx.GraphModule) else model.net.backbone
-    graph = graph or graph_of(model)
+    owner = model.suffix if isinstance(model.suffix, fx.GraphModule) else model.net.backbone
     try:
-        if graph is not None:
-            return _Builder(owner, constants, model.net.coefficients).build(graph)
+        if model.graph is not None:
+            return _Builder(owner, constants, model.net.coefficients).build(model.graph)
     except Exception:  # an operation of another kind
         pass
     return None
@@ -177,6 +162,8 @@ class _Builder:
     def _read(self, node: fx.Node) -> None:
         source = self._of(node.args[0])
         module = self._owner.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if module is not None and has_hooks(module):
+            raise UnfitError
         if type(module) in (nn.Identity, nn.Dropout) or _takes_all(node):
             self._names[node] = source
         elif source in self._pooled:

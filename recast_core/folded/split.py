@@ -25,11 +25,15 @@ class SplitModel:
         prefix: frozen layers whose output is the same for every client; ``None`` where the model
             could not be divided.
         suffix: the rest, with every target layer.
+        graph: the operations of the suffix; ``None`` where ``torch.fx`` cannot follow them. Made
+            with the model and never later: while one thread traces, every module of the process is
+            patched, and another thread that trains would be given symbols.
     """
 
     net: RecastModel
     prefix: nn.Module | None
     suffix: nn.Module
+    graph: fx.Graph | None
 
 
 class _Features(nn.Module):
@@ -63,18 +67,19 @@ def split_model(net: RecastModel, size: int, channels: int = 3) -> SplitModel:
     """
     shape = (2, channels, size, size)
     example = torch.linspace(-1, 1, 2 * channels * size * size, device=net.device).view(shape)
-    whole = SplitModel(net, None, _Features(net))
+    graph: fx.Graph | None = None
     try:
-        divided = _divide(net)
-        if divided is None or not _same(net, divided, example):
-            return whole
+        graph = trace(net.backbone)
+        divided = _divide(net, graph)
+        if divided is not None and _same(net, divided, example):
+            prefix, suffix = divided
+            return SplitModel(net, prefix, suffix, suffix.graph)
     except Exception:  # whatever a stranger's forward makes of symbolic values
-        return whole
-    return SplitModel(net, *divided)
+        pass
+    return SplitModel(net, None, _Features(net), graph)
 
 
-def _divide(net: RecastModel) -> tuple[nn.Module, nn.Module] | None:
-    graph = trace(net.backbone)
+def _divide(net: RecastModel, graph: fx.Graph) -> tuple[fx.GraphModule, fx.GraphModule] | None:
     nodes = list(graph.nodes)
     placeholder = next(node for node in nodes if node.op == "placeholder")
     output = next(node for node in nodes if node.op == "output")
@@ -154,7 +159,7 @@ def copy_split(model: SplitModel) -> SplitModel:
     shared: dict[int, object] = {id(t): t for t in held if id(t) not in own}
     shared |= {id(item): item for item in (net.bank, *net.templates)}
     copied, suffix = copy.deepcopy((net, model.suffix), shared)
-    return SplitModel(copied, model.prefix, suffix)
+    return SplitModel(copied, model.prefix, suffix, model.graph)
 
 
 def _modules(model: SplitModel) -> list[nn.Module]:

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recast_core.folded.grouped import Form, convolve, steady
-from recast_core.frozen import is_freezing
-from recast_core.layers import RecastBatchNorm2d, RecastConv2d, Slot, TargetLayer, Templates
+from recast_core.layers import (
+    RecastBatchNorm2d,
+    RecastConv2d,
+    Slot,
+    TargetLayer,
+    Templates,
+    has_hooks,
+)
 
 # By name of a convolution and whether its norm's scale is in it: weight and templates as they lie.
 Constants = MutableMapping[tuple[str, bool], tuple[Tensor | None, Templates | None]]
@@ -223,5 +229,4 @@ def _does_more(module: nn.Module) -> bool:
     """Whether calling the module does more than its kind does."""
     known = type(module) in (nn.Conv2d, nn.BatchNorm2d, RecastConv2d, RecastBatchNorm2d)
     adapted = isinstance(module, TargetLayer) and len(module.transforms) > 0
-    before = [hook for hook in module._forward_pre_hooks.values() if not is_freezing(hook)]
-    return not known or adapted or bool(before or module._forward_hooks or module._backward_hooks)
+    return not known or adapted or has_hooks(module)

@@ -7,7 +7,7 @@ from recast_core.layers.linear import RecastLinear
 from recast_core.layers.make import make_layer
 from recast_core.layers.multihead import RecastMultiheadAttention
 from recast_core.layers.norm import RecastBatchNorm2d, RecastLayerNorm
-from recast_core.layers.replaceable import check_replaceable, why_not
+from recast_core.layers.replaceable import check_replaceable, has_hooks, why_not
 
 __all__ = [
     "ReadWhileTracedError",
@@ -20,6 +20,7 @@ __all__ = [
     "TargetLayer",
     "Templates",
     "check_replaceable",
+    "has_hooks",
     "make_layer",
     "traced",
     "why_not",

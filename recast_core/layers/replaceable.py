@@ -40,6 +40,12 @@ def check_replaceable(model: nn.Module, name: str, tensor: str) -> None:
         raise RecastError(f"module {name!r} ({type(module).__name__}) {why}")
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling ``module`` runs more than its forward; not counting hooks of ``frozen``."""
+    hooks = [hook for held in _HOOKS for hook in getattr(module, held).values()]
+    return not all(map(is_freezing, hooks))
+
+
 def why_not(module: nn.Module, tensor: str) -> str | None:
     """Why no target layer can stand for ``module``, with a remedy; ``None`` where one can."""
     kind = layer_kind(module)
@@ -54,8 +60,7 @@ def why_not(module: nn.Module, tensor: str) -> str | None:
             f"has a forward of its own, which a {kind.__name__} that takes its place would not "
             f"run: {_LEAVE_OUT}, or build the model with plain {kind.__name__}"
         )
-    hooks = [hook for held in _HOOKS for hook in getattr(module, held).values()]
-    if not all(map(is_freezing, hooks)):
+    if has_hooks(module):
         return (
             f"has a hook, which would not run once it is replaced: remove it (handle.remove()), or "
             f"{_LEAVE_OUT}"

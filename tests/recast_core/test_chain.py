@@ -239,6 +239,12 @@ def test_what_no_unit_computes_is_left_to_the_layers(
     assert chain_of(split_model(net, 8), {}) is None
 
 
+def test_a_hook_of_any_module_is_run() -> None:
+    net = torchvision()
+    net.get_submodule("backbone.layer4.0.relu").register_forward_hook(lambda *given: None)
+    assert chain_of(split_model(net, 32), {}) is None
+
+
 def test_a_unit_leaves_what_several_read_as_it_is() -> None:
     class Shared(nn.Module):
         """A convolution that a norm and a sum read: the norm cannot be part of its weight."""
@@ -276,7 +282,7 @@ def test_copies_are_fused_without_tracing_again(monkeypatch: pytest.MonkeyPatch)
     assert fold.model.prefix is None  # the suffix is the network itself, and no graph
 
     def refused(*_: object) -> None:
-        raise AssertionError("traced after the fold was made")
+        raise AssertionError("traced after the model was divided")
 
-    monkeypatch.setattr("recast_core.folded.chain.trace", refused)
+    monkeypatch.setattr("torch.fx.Tracer.trace", refused)
     assert fold.copy()._chain is not None
