@@ -23,8 +23,6 @@ USUAL = 0.4
 VOTERS = 64
 # Fewer have no median that says anything.
 FEWEST = 3
-# Heads whose statistics are understood; those of a plugin's head are its own to judge.
-JUDGED = ("means", "ridge", "shared")
 # Columns of sums of squares, of all clients, that are compared at once.
 _AT_ONCE = 1 << 12
 
@@ -45,8 +43,6 @@ def trusted_statistics(kind: str, statistics: Sequence[Statistics]) -> dict[int,
     Returns:
         By the place among those given.
     """
-    if kind not in JUDGED:
-        return dict(enumerate(statistics))
     exact = [dict(head_kind(kind).exact(one)) for one in statistics]
     keep = agreeing_clients([_directions(kind, one) for one in exact])
     found = {place: one for place, one in enumerate(exact) if keep[place]}
@@ -132,7 +128,7 @@ def _rows_of_classes(kind: str, found: Sequence[dict[str, Tensor]]) -> None:
                 if factor < 1:
                     all_rows[place][row] = centre + factor * (mine - centre)
         for one, rows in zip(found, all_rows, strict=True):
-            one[name] = torch.from_numpy(rows.reshape(one[name].shape))
+            one[name] = torch.from_numpy(rows).view_as(one[name]).to(one[name].dtype)
 
 
 def _sums_of_squares(kind: str, found: Sequence[dict[str, Tensor]]) -> list[bool]:
@@ -151,7 +147,7 @@ def _sums_of_squares(kind: str, found: Sequence[dict[str, Tensor]]) -> list[bool
         for one, row, factor, total in zip(found, rows, factors, totals[:, 0], strict=True):
             if factor < 1:
                 mine = total * (centre + factor * (row / total - centre))
-                one[name] = torch.from_numpy(mine.reshape(one[name].shape))
+                one[name] = torch.from_numpy(mine).view_as(one[name]).to(one[name].dtype)
         far = [out or factor < REACH / TOO_FAR for out, factor in zip(far, factors, strict=True)]
     return far
 
