@@ -12,7 +12,6 @@ import binascii
 import json
 import logging
 import queue
-import random
 import re
 import threading
 from collections.abc import Callable
@@ -21,10 +20,11 @@ from dataclasses import dataclass
 from protos.lorawan import PORT
 from protos.mqtt_broker import Broker, Heard, Lost
 from protos.mqtt_faults import BrokerFaultError
+from recast_core.backoff import Backoff
 from recast_core.errors import RecastError
+from server.mqtt.line import WAITS
 
 logger = logging.getLogger("recast.lorawan")
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 _EUI = re.compile(r"[0-9a-f]{16}")
 MakeBroker = Callable[[Heard, Lost], Broker]
 
@@ -96,7 +96,7 @@ class Chirpstack:
         return True
 
     def _run(self) -> None:
-        failures = 0
+        backoff = Backoff(*WAITS)
         while not self._closing.is_set():
             broker = self._make(self._heard, self._faults.put)
             try:
@@ -106,12 +106,11 @@ class Chirpstack:
                     self.fault = RecastError(str(fault))
                     self._opened.set()
                     return
-                span = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 20))
-                failures += 1
                 logger.warning("no broker: %s; trying again", fault)
-                self._closing.wait(span * random.uniform(0.5, 1.0))
+                self._closing.wait(backoff.next())
                 continue
-            failures, self._broker = 0, broker
+            backoff.reset()
+            self._broker = broker
             self._opened.set()
             lost = self._faults.get()
             self._broker = None

@@ -11,19 +11,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Self
 
 from flwr.app import Error, Message
+from google.protobuf.message import DecodeError
 
 from protos import lorawan as wire
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core.airtime import Duty, frame_seconds
-from recast_core.wire.codec import Encoded, Vector, decode
-from server.flower import OwnGrid, number
+from server.flower import ServedGrid, number
 from server.link.identity import node_id
 from server.lorawan.account import Account
+from server.lorawan.answers import answer_to, greeting, offsets
 from server.lorawan.chirpstack import Chirpstack, MakeBroker, Uplink
 from server.lorawan.states import Ask, DeviceState
 from server.record.rows import Refusal
@@ -35,7 +34,7 @@ GATEWAY_DUTY = 0.1
 LOST_AFTER = 86_400.0
 
 
-class LoraGrid(OwnGrid):
+class LoraGrid(ServedGrid):
     """A grid whose nodes are devices of one application of ChirpStack.
 
     Attributes:
@@ -80,17 +79,6 @@ class LoraGrid(OwnGrid):
         self._uplinks = 0
         self._chirpstack = Chirpstack(application, make, self._heard, self._sent)
         self._chirpstack.open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end(finished=error is None)
 
     def end(self, *, finished: bool) -> None:
         """Leave the broker; devices hear no more, and ask on."""
@@ -172,7 +160,7 @@ class LoraGrid(OwnGrid):
         if device is None:
             self._fail(key, "this device has never been heard")
         elif which == "hello":
-            self._answer(key, pb.ToServer(hello=_greeting(device, body.hello)))
+            self._answer(key, pb.ToServer(hello=greeting(device, body.hello)))
         elif which == "train":
             self._ask(key, device, wire.Down.TRAIN, body.train)
         elif which == "evaluate":
@@ -196,7 +184,7 @@ class LoraGrid(OwnGrid):
         except wire.FrameError as error:
             self._fail(key, f"the settings do not fit a frame: {error}")
             return
-        vector = _offsets(sent)
+        vector = offsets(sent)
         if device.ask is not None:
             self._fail(device.ask.key, "another question took its place")
         device.ask = Ask(key, kind, sent.task, sent.round, vector, DOWN_BITS, sent.head_kind)
@@ -276,35 +264,15 @@ class LoraGrid(OwnGrid):
     def _take(self, device: DeviceState, frame: wire.Said) -> None:
         """An answer; a second one to the same question changes nothing."""
         ask = device.ask
-        expected = {wire.Down.TRAIN: wire.Up.UPDATE, wire.Down.EVALUATE: wire.Up.EVALUATION}
         if ask is None or (ask.task, ask.round) != (frame.task, frame.round):
             return
-        bank = device.announced[frame.task].bank
-        if frame.kind == wire.Up.REFUSAL:
-            reason = frame.body[0] if frame.body else pb.Refusal.REASON_FAILED
-            refusal = pb.Refusal(reason=reason, task=frame.task, round=frame.round)  # type: ignore[arg-type]
-            body = pb.ToServer(refusal=refusal)
-        elif frame.kind != expected[ask.kind]:
+        try:
+            body = answer_to(ask, frame, device.announced[frame.task].bank)
+        except DecodeError as error:
+            self._refuse(device.device, "malformed", str(error))
             return
-        elif frame.kind == wire.Up.UPDATE:
-            body = pb.ToServer(
-                update=pb.Update(
-                    bank=bank,
-                    task=frame.task,
-                    round=frame.round,
-                    examples=frame.examples,
-                    scale=frame.scale,
-                    coefficients=frame.body,
-                )
-            )
-        else:
-            try:
-                evaluation = pb.Evaluation.FromString(frame.body)
-            except ValueError as error:
-                self._refuse(device.device, "malformed", str(error))
-                return
-            evaluation.bank, evaluation.task, evaluation.round = bank, frame.task, frame.round
-            body = pb.ToServer(evaluation=evaluation)
+        if body is None:
+            return
         device.ask = None
         self._answer(ask.key, body)
 
@@ -327,37 +295,3 @@ class LoraGrid(OwnGrid):
             self._refusals.append(
                 Refusal(str(node_id(device)), None, 0, reason, f"{device}: {detail}")
             )
-
-
-def _greeting(device: DeviceState, request: pb.HelloRequest) -> pb.Hello:
-    """What a device announced, as an answer to a greeting."""
-    prefix = int.from_bytes(request.bank.sha256[:4], "big")
-    said = list(device.announced.values())
-    hello = pb.Hello(holds_bank=all(a.bank == prefix for a in said), client=said[0].client)
-    for task in request.tasks:
-        found = device.announced.get(task.id)
-        if found is None:
-            hello.lacks.add(task=task.id, reason=pb.Refusal.REASON_NO_DATA)
-        elif task.wants_classes:
-            detail = "class names do not go over LoRaWAN: have the task's data on the server too"
-            hello.lacks.add(task=task.id, reason=pb.Refusal.REASON_CLASSES, detail=detail)
-        elif task.classes and task.class_hash != found.class_hash:
-            reason = pb.Refusal.REASON_CLASSES
-            hello.lacks.add(task=task.id, reason=reason, detail="its classes are in another order")
-        else:
-            hello.tasks.add(
-                task=task.id,
-                train_examples=found.train,
-                test_examples=found.test,
-                classes=found.classes,
-                local_classes=found.local_classes,
-                class_hash=found.class_hash,
-            )
-    return hello
-
-
-def _offsets(sent: pb.Broadcast) -> Vector:
-    """The offsets of a broadcast ``[D]``; none where it is the bank's start."""
-    bits = sent.bits or 16
-    count = 8 * len(sent.coefficients) // bits
-    return decode(Encoded(sent.coefficients, sent.scale), count, bits)

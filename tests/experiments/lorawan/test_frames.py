@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from client.lorawan import Device
 from protos import lorawan as wire
 from protos import recast_v1_pb2 as pb
+from protos.content import from_content, to_content
 from recast_core.airtime import Duty, frame_seconds
 from recast_core.errors import RecastError
 from recast_core.wire.codec import Vector, encode
+from server.flower import server_identity
+from server.link.identity import node_id
+from server.lorawan.chirpstack import Uplink
+from server.lorawan.grid import LoraGrid
 from server.lorawan.states import Ask, DeviceState
 
 BANK = bytes(range(32))
@@ -127,3 +134,31 @@ def test_the_state_is_the_servers_to_the_bit_and_nears_what_it_wants_whatever_is
         if round_ > 1:
             np.testing.assert_array_equal(app.trained[-1], kept)
     assert float(np.abs(kept - wanted).max()) < 1e-3 * float(np.abs(wanted).max())
+
+
+class Quiet:
+    """A broker that takes everything."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given: None
+
+
+def test_an_evaluation_that_is_none_is_refused_and_the_next_one_counts() -> None:
+    device, prefix = "00" * 8, int.from_bytes(BANK[:4], "big")
+
+    def says(frame: wire.Announce | wire.Said) -> None:
+        grid._heard(Uplink(device, 0, wire.pack_up(frame)))
+
+    with server_identity(), LoraGrid("app", lambda heard, lost: Quiet()) as grid:  # type: ignore[arg-type,return-value]
+        says(wire.Announce(0, 0, 1, prefix, 9, 60, 30, 10, 10, 7))
+        asked = pb.ToClient(evaluate=pb.Broadcast(bank=prefix, task=1, round=1))
+        message = Message(to_content(asked.SerializeToString()), node_id(device), "evaluate")
+        (key,) = grid.push_messages([message])
+        says(wire.Said(wire.Up.EVALUATION, 0, 0, 1, 1, body=b"\xff\xff\xff"))
+        assert [one.reason for one in grid.take_refusals()] == ["malformed"]
+        assert list(grid.pull_messages([key])) == []
+        found = pb.Evaluation(examples=30, correct=20).SerializeToString()
+        says(wire.Said(wire.Up.EVALUATION, 0, 0, 1, 1, body=found))
+        (reply,) = grid.pull_messages([key])
+        answer = pb.ToServer.FromString(from_content(reply) or b"")
+        assert (answer.evaluation.examples, answer.evaluation.correct) == (30, 20)
