@@ -28,17 +28,14 @@ def server_access(text: str, certs: Path, *, forced: bool) -> BrokerAccess:
     url, password = _url(text, forced=forced), os.environ.get(PASSWORD)
     with needed("--mqtt", "paho-mqtt", "mqtt"):
         from server.mqtt.grid import BrokerAccess
+    from server.link.revocations import check_list
 
     name = url.user or SERVER
     if not url.secure or password is not None:
         return BrokerAccess(url, name, password, _tls(url, certs, None))
     keys = ClientKeys.load(certs, name)
     revoked = certs / "revoked.txt"
-    if not revoked.exists():
-        raise RecastError(
-            f"no {revoked}, the list of revoked certificates: copy it from where they are revoked; "
-            "where none ever was, make an empty file"
-        )
+    check_list(revoked)
     tls = _tls(url, certs, name)
     return BrokerAccess(url, name, None, tls, f"{name}.pem", keys.authority, revoked)
 

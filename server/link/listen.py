@@ -15,10 +15,10 @@ import grpc.aio
 
 from protos.link import CHANNEL_OPTIONS, MAX_FRAME, out_of_date
 from recast_core.errors import RecastError
-from recast_core.files import read_bytes, read_text
+from recast_core.files import read_bytes
 from server.link.doorkeeper import RESERVED_FILES, raise_file_limit
 from server.link.limits import SECONDS_TO_JOIN
-from server.link.revocations import parse_revocations
+from server.link.revocations import check_list
 
 T = TypeVar("T")
 MESSAGE_LIMIT = "grpc.max_receive_message_length"
@@ -68,17 +68,7 @@ class ServerKeys:
             doubt = f"no certificate ({error}): make it again with `recast certs init`"
         if doubt is not None:
             raise RecastError(f"{folder}: {doubt}")
-        try:
-            parse_revocations(read_text(keys.revoked).splitlines())
-        except FileNotFoundError as error:
-            raise RecastError(
-                f"no {keys.revoked}, the list of revoked certificates: copy it from where they are "
-                "revoked; where none ever was, make an empty file"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise RecastError(
-                f"{keys.revoked}: {error}; mend it, or nobody can be let in"
-            ) from error
+        check_list(keys.revoked)
         return keys
 
     def credentials(self) -> grpc.ServerCredentials:

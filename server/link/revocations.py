@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from recast_core.errors import RecastError
 from recast_core.files import read_text
 
 logger = logging.getLogger("recast.link")
@@ -16,6 +17,23 @@ _SERIAL = re.compile(r"[0-9A-Fa-f]+(:[0-9A-Fa-f]+)*")
 
 class UnreadableListError(ValueError):
     """Nobody can be told apart from a revoked client; the text is for a peer."""
+
+
+def check_list(path: Path) -> None:
+    """See that the list is there and can be read, before anybody is waited for.
+
+    Raises:
+        RecastError: nobody could be let in.
+    """
+    try:
+        parse_revocations(read_text(path).splitlines())
+    except FileNotFoundError as error:
+        raise RecastError(
+            f"no {path}, the list of revoked certificates: copy it from where they are revoked; "
+            "where none ever was, make an empty file"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RecastError(f"{path}: {error}; mend it, or nobody can be let in") from error
 
 
 class Revocations:

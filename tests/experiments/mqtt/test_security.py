@@ -296,3 +296,14 @@ def test_a_url_that_no_client_can_fetch_from_is_one_line(site: Callable[..., Sit
     for url in ("file:///etc/passwd", "s3://bucket/bank", "bank.safetensors"):
         with pytest.raises(RecastError, match="give http:// or https://"):
             here.serve(url)
+
+
+def test_a_list_of_revoked_certificates_that_nobody_can_read_is_said_at_the_start(
+    tmp_path: Path,
+) -> None:
+    certs.init(tmp_path / "certs", ["localhost"], ["serve"], force=False)
+    revoked = tmp_path / "certs" / "revoked.txt"
+    for content, said in (("no number\n", "mend it"), (None, "the list of revoked certificates")):
+        revoked.unlink() if content is None else revoked.write_text(content)
+        with pytest.raises(RecastError, match=said):
+            server_access("mqtts://localhost:1", tmp_path / "certs", forced=False)
