@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -62,3 +65,22 @@ class OwnGrid(Grid):
     ) -> Message:
         """A message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+class ServedGrid(OwnGrid):
+    """A grid of our own whose nodes are elsewhere, for as long as a ``with`` block lasts."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(finished=error is None)
+
+    @abstractmethod
+    def end(self, *, finished: bool) -> None:
+        """Stop serving; clients of a finished run are told so where the grid can."""

@@ -11,13 +11,13 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from client.link.application import LocalApp
-from client.link.backoff import Backoff
 from client.link.channel import Endpoint
 from client.link.complaints import Complaints
 from client.link.conversation import Conversation
 from client.link.fetch import GoneError, InterruptedFetchError, PartFile, fetch
 from protos import link_v1_pb2 as link
 from protos.link import SERVICE, TALK
+from recast_core.backoff import Backoff
 from recast_core.text import plain
 
 logger = logging.getLogger("recast.link")

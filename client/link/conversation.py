@@ -19,7 +19,6 @@ from google.protobuf.message import DecodeError
 
 from client.link.application import Application, LocalApp
 from client.link.aside import aside
-from client.link.backoff import Backoff
 from client.link.fetch import (
     GoneError,
     InterruptedFetchError,
@@ -31,6 +30,7 @@ from client.link.memory import LinkMemory
 from protos import link_v1_pb2 as link
 from protos import recast_v1_pb2 as pb
 from protos.link import unpack
+from recast_core.backoff import Backoff
 from recast_core.errors import RecastError
 from recast_core.files import remedy
 

@@ -11,7 +11,6 @@ from google.protobuf.message import DecodeError
 
 from client.link.application import LocalApp
 from client.link.aside import aside
-from client.link.backoff import Backoff
 from client.link.conversation import Conversation
 from client.link.fetch import PartFile
 from client.mqtt.access import ClientAccess
@@ -20,6 +19,7 @@ from protos import link_v1_pb2 as link
 from protos.mqtt import BODY_CHUNK, Topics
 from protos.mqtt_broker import Broker, Will
 from protos.mqtt_faults import BrokerFaultError
+from recast_core.backoff import Backoff
 from recast_core.errors import RecastError
 from recast_core.text import plain
 

@@ -12,6 +12,7 @@ from experiments.report.plots import (
     accuracy_axis,
     colour_of,
     colour_scale,
+    dotted_lines,
     make_spec,
     rounds_axis,
     tip,
@@ -51,13 +52,7 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
     when = {"round": "after this round", "learned": "after its last round", "again": "again later"}
     values = [dict(row) | {"when": when[row["kind"]]} for row in rows]
     learned = [row for row in values if row.get(lower) is not None and row["kind"] == "learned"]
-    layers: list[dict[str, Any]] = [
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": where},
-        {
-            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
-            "encoding": where | {"tooltip": tooltip},
-        },
-    ]
+    layers = dotted_lines(where, tooltip, size=70)
     if learned:
         hollow = where | {"y": accuracy_axis(lower), "tooltip": tooltip}
         layers.append(

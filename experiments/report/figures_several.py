@@ -13,6 +13,7 @@ from experiments.report.plots import (
     accuracy_axis,
     colour_of,
     colour_scale,
+    dotted_lines,
     make_spec,
     rounds_axis,
     tip,
@@ -87,16 +88,9 @@ def curves_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
         tip("run_round", "rounds so far", type="quantitative"),
         tip("accuracy", "accuracy", type="quantitative", **PERCENT),
     ]
-    layers = [
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": where},
-        {
-            "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
-            "encoding": where | {"tooltip": tooltip},
-        },
-    ]
     return Figure(
         "curves",
-        make_spec({"layer": layers, "height": 300}, rows),
+        make_spec({"layer": dotted_lines(where, tooltip), "height": 300}, rows),
         f"Lines of accuracy against rounds, in a colour for each run: {', '.join(labels)}.",
         tuple(LegendEntry(label, colour) for label, colour in colours.items()),
     )

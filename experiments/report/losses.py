@@ -10,6 +10,7 @@ from experiments.report.plots import (
     LegendEntry,
     colour_of,
     colour_scale,
+    dotted_lines,
     make_spec,
     rounds_axis,
     tip,
@@ -62,16 +63,9 @@ def loss_figure(data: Mapping[str, Any]) -> Figure | None:
         tip("round", "round of the task", type="quantitative"),
         tip("loss", "training loss", type="quantitative", format=".4~g"),
     ]
-    layers = [
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": where},
-        {
-            "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
-            "encoding": where | {"tooltip": tooltip},
-        },
-    ]
     return Figure(
         "loss",
-        make_spec({"layer": layers, "height": 300}, rows),
+        make_spec({"layer": dotted_lines(where, tooltip), "height": 300}, rows),
         f"Lines of training loss against rounds, one for each task: {', '.join(colours)}.",
         tuple(LegendEntry(name, value) for name, value in colours.items()),
     )

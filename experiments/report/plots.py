@@ -83,6 +83,19 @@ def tip(field: str, title: str, **more: Any) -> dict[str, Any]:
     return {"field": field, "title": title, "type": "nominal"} | more
 
 
+def dotted_lines(
+    where: Mapping[str, Any], tooltip: Sequence[Mapping[str, Any]], size: int = 55
+) -> list[dict[str, Any]]:
+    """The layers of lines with a point, which tells its values, at each of theirs."""
+    return [
+        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": where},
+        {
+            "mark": {"type": "point", "filled": True, "size": size, "opacity": 1},
+            "encoding": {**where, "tooltip": tooltip},
+        },
+    ]
+
+
 def make_spec(body: dict[str, Any], values: list[dict[str, Any]]) -> dict[str, Any]:
     """A specification as wide as its place on the page."""
     return {

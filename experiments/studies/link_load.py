@@ -3,7 +3,7 @@
 The clients are stubs on asyncio in processes of their own. They speak the link as `recast join`
 does, also when they lose it, and answer each message with as many bytes as an update has. Prints
 the server's memory for each client, the seconds of rounds, and how soon all are back after the
-server was away: they all lose it at once, and come back by the waits of `client.link.backoff`. All
+server was away: they all lose it at once, and come back by the waits of `recast_core.backoff`. All
 come from one address, of which the server takes 128 joins at once and puts off the rest.
 """
 
@@ -27,13 +27,13 @@ from statistics import median
 import grpc.aio
 from flwr.app import Message
 
-from client.link.backoff import Backoff
 from client.link.channel import ClientKeys, Endpoint
 from experiments.command import certs
 from experiments.command.program import environment
 from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import SERVICE, TALK
+from recast_core.backoff import Backoff
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 

@@ -7,8 +7,6 @@ import logging
 import secrets
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from flwr.app import Error, Message
 
@@ -17,7 +15,7 @@ from protos.content import from_content, to_content
 from protos.link import MAX_REPLY, MAX_STREAM_BODY, pack, refer
 from recast_core.setting_values import Value
 from server.exchange.carried import Carried
-from server.flower import OwnGrid, number
+from server.flower import ServedGrid, number
 from server.link.admission import Admission
 from server.link.bodies import Bodies
 from server.link.identity import node_id
@@ -31,7 +29,7 @@ logger = logging.getLogger("recast.link")
 BANK = "query.bank"
 
 
-class SessionGrid(OwnGrid):
+class SessionGrid(ServedGrid):
     """A grid whose nodes are clients with a session each.
 
     A message to a client that is away waits for it. Such a client counts as present for ``grace``
@@ -70,17 +68,6 @@ class SessionGrid(OwnGrid):
         self.sessions = Sessions(secrets.randbelow(2**32 - 1) + 1, json.dumps(dict(settings)))
         self._admission = Admission(self.sessions, revocations)
         self._bodies = Bodies()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end(finished=error is None)
 
     @abstractmethod
     def end(self, *, finished: bool) -> None:

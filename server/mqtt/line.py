@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +13,11 @@ from protos import link_v1_pb2 as link
 from protos.mqtt import Topics
 from protos.mqtt_broker import Broker, Heard, Lost, Will
 from protos.mqtt_faults import BrokerFaultError
+from recast_core.backoff import Backoff
 
 logger = logging.getLogger("recast.link")
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+# The first and the longest wait of a server for its broker.
+WAITS = 0.5, 60.0
 # For what a broker keeps to arrive.
 SECONDS_TO_LOOK = 0.25
 FLUSH_SECONDS = 5.0
@@ -71,7 +72,7 @@ class Line:
             BrokerFaultError: that does not help.
         """
         will = Will(self._topics.serving, self._presence(link.Serving.STATE_AWAY), retain=True)
-        failures = 0
+        backoff = Backoff(*WAITS)
         while True:
             self._looked.clear()
             broker = self._make(will, self._heard, self._lost)
@@ -81,10 +82,8 @@ class Line:
             except BrokerFaultError as fault:
                 if fault.permanent and not self._worked:
                     raise
-                span = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 20))
-                failures += 1
                 logger.warning("no broker: %s; trying again", fault)
-                if not pause(span * random.uniform(0.5, 1.0)):
+                if not pause(backoff.next()):
                     return False
         self._broker = broker
         if self._worked:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -37,25 +35,25 @@ class Spread(Engine[FoldedModel, NodeRows]):
         self, lessons: Sequence[Lesson[FoldedModel, NodeRows]]
     ) -> Iterable[Learned | RecastError]:
         """See ``Engine``."""
-        with self._timed("training"):
+        with self._spent.timed("training"):
             begin("training", lessons[0].hyper.epochs * sum(len(one.data.learn) for one in lessons))
             return self._divided(lessons, tensors=False, finished=self._finished)
 
     def features(self, looks: Sequence[Look[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
         """See ``Engine``."""
-        with self._timed("evaluating"):
+        with self._spent.timed("evaluating"):
             begin("looking", sum(len(one.data.learn) for one in looks))
             return self._divided(looks, tensors=True)
 
     def examine(self, exams: Sequence[Exam[FoldedModel, NodeRows]]) -> Iterable[int]:
         """See ``Engine``."""
-        with self._timed("evaluating"):
+        with self._spent.timed("evaluating"):
             begin("evaluating", sum(len(one.data.judge) for one in exams))
             return self._divided(exams, tensors=False)
 
     def guess(self, guesses: Sequence[Guess[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
         """See ``Engine``."""
-        with self._timed("evaluating"):
+        with self._spent.timed("evaluating"):
             begin("comparing", sum(len(one.wanted) for one in guesses))
             return self._divided(guesses, tensors=True)
 
@@ -87,14 +85,6 @@ class Spread(Engine[FoldedModel, NodeRows]):
             for place, one in zip(part, unpack_results(content, tensors=tensors), strict=True):
                 found[place] = one
         return found
-
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            setattr(self._spent, what, getattr(self._spent, what) + time.monotonic() - began)
 
 
 def even(weights: Sequence[int], count: int) -> list[list[int]]:

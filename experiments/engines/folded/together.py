@@ -39,6 +39,15 @@ class TimeSplit:
     grid: float = 0.0
     clients: int = 0
 
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the time until its end to the attribute ``what``."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, what, getattr(self, what) + time.monotonic() - began)
+
 
 class Together(Engine[FoldedModel, NodeRows]):
     """Does what clients want that answer the same message, and keeps the time.
@@ -57,7 +66,7 @@ class Together(Engine[FoldedModel, NodeRows]):
         first = lessons[0]
         classes = max(one.data.classes for one in lessons)
         clients = [_client(one) for one in lessons]
-        with self._timed("training"):
+        with self._spent.timed("training"):
             begin("training", first.hyper.epochs * sum(len(one.labels) for one in clients))
             head = first.kept.classifier(first.model.head) if first.kept.head else None
             return first.model.train(
@@ -66,7 +75,7 @@ class Together(Engine[FoldedModel, NodeRows]):
 
     def features(self, looks: Sequence[Look[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
         """See ``Engine``."""
-        with self._timed("evaluating"):
+        with self._spent.timed("evaluating"):
             begin("looking", sum(len(one.data.learn) for one in looks))
             if looks[0].local:
                 return [
@@ -86,7 +95,7 @@ class Together(Engine[FoldedModel, NodeRows]):
 
     def examine(self, exams: Sequence[Exam[FoldedModel, NodeRows]]) -> Iterable[int]:
         """See ``Engine``."""
-        with self._timed("evaluating"):
+        with self._spent.timed("evaluating"):
             begin("evaluating", sum(len(one.data.judge) for one in exams))
             if exams[0].local:
                 return [_by_own_images(one) for one in exams]
@@ -111,17 +120,9 @@ class Together(Engine[FoldedModel, NodeRows]):
 
     def guess(self, guesses: Sequence[Guess[FoldedModel, NodeRows]]) -> Iterable[Tensor]:
         """See ``Engine``."""
-        with self._timed("evaluating"):
+        with self._spent.timed("evaluating"):
             begin("comparing", sum(len(one.wanted) for one in guesses))
             return [_guess(one) for one in guesses]
-
-    @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            setattr(self._spent, what, getattr(self._spent, what) + time.monotonic() - began)
 
 
 def _client(lesson: Lesson[FoldedModel, NodeRows]) -> FoldedClient:
