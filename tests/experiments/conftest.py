@@ -25,6 +25,7 @@ from server.app import run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.registry import Registry
+from tests.experiments.ends import patiently
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -46,6 +47,11 @@ def run(*args: str, timeout: float = 300, folder: Path | None = None) -> Any:
         cwd=folder,
         check=False,
     )
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    return patiently
 
 
 @pytest.fixture(scope="session")

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Context, Message
 
 from client.app import app
-from client.link import ClientKeys, Endpoint, LinkClient, LocalApp
-from client.link.backoff import Backoff
+from client.link import ClientKeys, Endpoint, LinkClient
 from experiments.command import certs
-from protos.content import from_content, to_content
 from recast_core.closing import Closing
 from recast_core.setting_values import Value
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
-from server.link.identity import node_id
+from tests.experiments.ends import App, Client, Handle, answers, settled
 
 
 class Relay(Closing):
@@ -59,15 +54,10 @@ class Relay(Closing):
                     end.shutdown(socket.SHUT_RDWR)
                 end.close()
 
-    def settled(self, seconds: float = 0.3, longest: float = 10) -> tuple[int, int]:
+    def settled(self, seconds: float = 0.3) -> tuple[int, int]:
         """The counts once nothing has passed for a while."""
-        end = time.monotonic() + longest
-        while time.monotonic() < end:
-            before = self.up, self.down
-            time.sleep(seconds)
-            if before == (self.up, self.down):
-                return before
-        raise AssertionError("the link does not fall silent")
+        found: tuple[int, int] = settled(lambda: (self.up, self.down), seconds)
+        return found
 
     def _accept(self) -> None:
         while self.open:
@@ -109,81 +99,6 @@ class Relay(Closing):
                 end.shutdown(socket.SHUT_RDWR)
 
 
-def patiently(condition: Callable[[], Any], seconds: float = 20) -> None:
-    """Return as soon as ``condition()`` holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.01)
-
-
-class Client:
-    """A LinkClient on an event loop in a thread, with an application that is a function."""
-
-    def __init__(
-        self,
-        port: int,
-        name: str,
-        cache: Path,
-        keys: ClientKeys | None,
-        handle: Callable[[str, bytes], bytes] = lambda type_, body: body,
-        keepalive: float = 240,
-        *,
-        app: Callable[[Message, Context], Message] | None = None,
-        config: dict[str, Value] | None = None,
-    ) -> None:
-        self.asked: list[tuple[str, bytes]] = []
-        self.events: list[str] = []
-        self.ended: BaseException | str | None = None
-        self._ready = threading.Event()
-        endpoint = Endpoint(f"localhost:{port}", keys, keepalive)
-
-        def own(message: Message, context: Context) -> Message:
-            body = from_content(message)
-            assert body is not None
-            self.asked.append((message.metadata.message_type, body))
-            self.settings = dict(context.run_config)
-            return Message(
-                to_content(handle(message.metadata.message_type, body)), reply_to=message
-            )
-
-        self.link = LinkClient(
-            endpoint,
-            name,
-            LocalApp(app or own, config or {}, cache),
-            backoff=Backoff(0.05, 0.2),
-            heard=self.events.append,
-        )
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._ready.wait()
-
-    def _run(self) -> None:
-        async def go() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._task = asyncio.ensure_future(self.link.run())
-            self._ready.set()
-            try:
-                await self._task
-                self.ended = "finished"
-            except asyncio.CancelledError:
-                self.ended = "stopped"
-            except Exception as error:
-                self.ended = error
-
-        asyncio.run(go())
-
-    def stop(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-    def wait(self) -> BaseException | str | None:
-        self._thread.join(20)
-        return self.ended
-
-
 class Federation:
     """A grid, its certificates, and whatever joined it; everything ends with the test."""
 
@@ -220,43 +135,36 @@ class Federation:
     def join(
         self,
         name: str = "one",
-        handle: Callable[[str, bytes], bytes] = lambda type_, body: body[::-1],
+        handle: Handle = lambda type_, body: body[::-1],
         port: int | None = None,
         *,
         keys: ClientKeys | None = None,
         cache: Path | None = None,
-        **options: float,
+        keepalive: float = 240,
+        app: App | None = None,
+        config: dict[str, Value] | None = None,
     ) -> Client:
         if keys is None and self.tls:
             keys = ClientKeys.load(self.certs, name)
+        endpoint = Endpoint(f"localhost:{port or self.port}", keys, keepalive)
         cache = cache or self.folder / name
-        client = Client(port or self.port, name, cache, keys, handle, **options)
+        client = Client(LinkClient, endpoint, name, cache, handle, app=app, config=config)
         self._stack.callback(client.stop)
         return client
 
     def take_part(self, name: str, data: Path, number: int, port: int | None = None) -> Client:
         """Join with the product's own ClientApp and a folder of data."""
-        keys = ClientKeys.load(self.certs, name) if self.tls else None
-        cache = self.folder / name
-        config = {"data-dir": str(data), "cache-dir": str(cache), "client-number": number}
-        client = Client(port or self.port, name, cache, keys, app=app, config=config)
-        self._stack.callback(client.stop)
-        return client
+        config: dict[str, Value] = {
+            "data-dir": str(data), "cache-dir": str(self.folder / name), "client-number": number,
+        }  # fmt: skip
+        return self.join(name, port=port, app=app, config=config)
 
     def relay(self) -> Relay:
         return self._stack.enter_context(Relay(self.port))
 
     def ask(self, body: bytes, *names: str, type_: str = "train", timeout: float = 20) -> list[Any]:
         """The answers of these clients, in the order of their names."""
-        messages = [Message(to_content(body), node_id(name), type_) for name in names or ("one",)]
-        replies = self.grid.send_and_receive(messages, timeout=timeout)
-        found = {
-            reply.metadata.src_node_id: reply.error.reason
-            if reply.has_error()
-            else from_content(reply)
-            for reply in replies
-        }
-        return [found.get(node_id(name)) for name in names or ("one",)]
+        return answers(self.grid, body, names or ("one",), type_, timeout)
 
     def close(self) -> None:
         self._stack.close()
@@ -274,8 +182,3 @@ def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
     yield make
     for one in made:
         one.close()
-
-
-@pytest.fixture
-def wait_until() -> Callable[..., None]:
-    return patiently

@@ -6,44 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from protos import recast_v1_pb2 as pb
-from recast_core.wire.codec import encode
+from tests.experiments.ends import broadcast, update
 
 if TYPE_CHECKING:
     from conftest import Federation
 
 ROUNDS = 10
-
-
-def broadcast(round_: int) -> bytes:
-    hyper = pb.Hyperparameters(epochs=2, batch=32, learning_rate=0.02, bits=8, seed=7)
-    offsets = np.linspace(-1, 1, 24, dtype=np.float32)
-    coefficients = encode(offsets, 16).data
-    return pb.ToClient(
-        train=pb.Broadcast(
-            bank=0xDEADBEEF,
-            task=1,
-            round=round_,
-            coefficients=coefficients,
-            hyperparameters=hyper,
-        )
-    ).SerializeToString()
-
-
-def update(round_: int) -> bytes:
-    encoded = encode(np.linspace(-1, 1, 24, dtype=np.float32), 8)
-    return pb.ToServer(
-        update=pb.Update(
-            bank=0xDEADBEEF,
-            task=1,
-            round=round_,
-            examples=200,
-            scale=encoded.scale,
-            coefficients=encoded.data,
-        )
-    ).SerializeToString()
 
 
 def test_a_round_of_24_coefficients_over_tls_costs_at_most_260_bytes(

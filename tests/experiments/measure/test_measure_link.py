@@ -22,19 +22,11 @@ from server.record.registry import Registry
 ROUNDS = 2
 
 
-def coefficients(folder: Path) -> list[bytes]:
-    """The bytes of every round's coefficients."""
-    with Registry(folder / "registry.sqlite") as registry:
-        assert [run.status for run in registry.runs()] == ["finished"]
-        return [
-            entry.coefficients
-            for task in registry.tasks(1)
-            for entry in registry.rounds(1, task.number)
-        ]
-
-
 def test_a_measured_run_over_tls_ends_in_the_bytes_of_the_engines(
-    tiny: Callable[..., Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Callable[..., Settings],
+    coefficients: Callable[[Path], list[bytes]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def settings(folder: str) -> Settings:
         return tiny(rounds=ROUNDS, run_dir=str(tmp_path / folder))
@@ -65,7 +57,7 @@ def test_a_measured_run_over_tls_ends_in_the_bytes_of_the_engines(
 
 
 def test_a_client_that_is_cut_off_comes_back_before_the_run_begins(
-    tiny: Callable[..., Settings], tmp_path: Path
+    tiny: Callable[..., Settings], coefficients: Callable[[Path], list[bytes]], tmp_path: Path
 ) -> None:
     with Relays() as relays:
         deployment = LinkDeployment(tmp_path / "link", relays, 1)

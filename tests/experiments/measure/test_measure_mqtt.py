@@ -21,19 +21,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def coefficients(folder: Path) -> list[bytes]:
-    """The bytes of every round's coefficients."""
-    with Registry(folder / "registry.sqlite") as registry:
-        assert [run.status for run in registry.runs()] == ["finished"]
-        return [
-            entry.coefficients
-            for task in registry.tasks(1)
-            for entry in registry.rounds(1, task.number)
-        ]
-
-
 def test_a_run_over_mqtt_with_tls_ends_in_the_bytes_of_the_folded_engine(
-    tiny: Callable[..., Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Callable[..., Settings],
+    coefficients: Callable[[Path], list[bytes]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def settings(folder: str) -> Settings:
         return tiny(rounds=2, run_dir=str(tmp_path / folder))

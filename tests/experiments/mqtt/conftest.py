@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from flwr.app import Context, Message
 from paho.mqtt.enums import CallbackAPIVersion
 
-from client.link import ClientKeys, LocalApp
-from client.link.backoff import Backoff
+from client.link import ClientKeys
 from client.mqtt import ClientAccess, MqttClient
 from experiments.command import certs
 from experiments.command.broker import client_access, server_access
@@ -25,94 +20,13 @@ from experiments.measure import mosquitto
 from experiments.measure.mosquitto import Mosquitto
 from experiments.measure.processes import Processes
 from experiments.measure.relay import Relay, Relays, free_port
-from protos.content import from_content, to_content
 from recast_core.setting_values import Value
 from server.flower import server_identity
-from server.link.identity import node_id
 from server.link.web_bank import WebBank
 from server.mqtt import MqttGrid
+from tests.experiments.ends import App, Client, Handle, answers, patiently, settled
 
-Handle = Callable[[str, bytes], bytes]
 REASON = "no mosquitto on this machine: `apt-get install mosquitto`"
-
-
-def patiently(condition: Callable[[], Any], seconds: float = 20) -> None:
-    """Return as soon as ``condition()`` holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.01)
-
-
-def settled(relay: Relay, seconds: float = 0.4) -> tuple[int, int]:
-    """Up and down once nothing has passed for a while."""
-    for _ in range(50):
-        before = relay.counted()
-        time.sleep(seconds)
-        if relay.counted() == before:
-            return before.up, before.down
-    raise AssertionError("the link does not fall silent")
-
-
-class Client:
-    """An MqttClient on an event loop in a thread, with an application that is a function."""
-
-    def __init__(
-        self,
-        access: ClientAccess,
-        name: str,
-        cache: Path,
-        handle: Handle,
-        app: Callable[[Message, Context], Message] | None,
-        config: dict[str, Value],
-    ) -> None:
-        self.asked: list[tuple[str, bytes]] = []
-        self.events: list[str] = []
-        self.ended: BaseException | str | None = None
-        self._ready = threading.Event()
-
-        def own(message: Message, context: Context) -> Message:
-            body = from_content(message)
-            assert body is not None
-            self.asked.append((message.metadata.message_type, body))
-            answer = to_content(handle(message.metadata.message_type, body))
-            return Message(answer, reply_to=message)
-
-        self.link = MqttClient(
-            access,
-            name,
-            LocalApp(app or own, config, cache),
-            backoff=Backoff(0.05, 0.2),
-            heard=self.events.append,
-        )
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._ready.wait()
-
-    def _run(self) -> None:
-        async def go() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._task = asyncio.ensure_future(self.link.run())
-            self._ready.set()
-            try:
-                await self._task
-                self.ended = "finished"
-            except asyncio.CancelledError:
-                self.ended = "stopped"
-            except Exception as error:
-                self.ended = error
-
-        asyncio.run(go())
-
-    def stop(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-    def wait(self) -> BaseException | str | None:
-        self._thread.join(20)
-        return self.ended
 
 
 class Site:
@@ -156,25 +70,18 @@ class Site:
         *,
         cache: Path | None = None,
         keepalive: float = 240,
-        app: Callable[[Message, Context], Message] | None = None,
+        app: App | None = None,
         config: dict[str, Value] | None = None,
     ) -> Client:
         access = client_access(self.url(port), self.certs, name, keepalive=keepalive, forced=False)
-        client = Client(access, name, cache or self.folder / name, handle, app, config or {})
+        cache = cache or self.folder / name
+        client = Client(MqttClient, access, name, cache, handle, app=app, config=config)
         self._stack.callback(client.stop)
         return client
 
     def ask(self, body: bytes, *names: str, type_: str = "train", timeout: float = 20) -> list[Any]:
         """The answers of these clients, in the order of their names."""
-        messages = [Message(to_content(body), node_id(name), type_) for name in names or ("one",)]
-        replies = self.grid.send_and_receive(messages, timeout=timeout)
-        found = {
-            reply.metadata.src_node_id: reply.error.reason
-            if reply.has_error()
-            else from_content(reply)
-            for reply in replies
-        }
-        return [found.get(node_id(name)) for name in names or ("one",)]
+        return answers(self.grid, body, names or ("one",), type_, timeout)
 
     def raw(self, name: str) -> Raw:
         """Somebody at the broker who does as he likes, with the certificate of ``name``."""
@@ -244,10 +151,9 @@ def site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
 
 
 @pytest.fixture
-def wait_until() -> Callable[..., None]:
-    return patiently
-
-
-@pytest.fixture
 def quiet() -> Callable[[Relay], tuple[int, int]]:
-    return settled
+    def counts(relay: Relay) -> tuple[int, int]:
+        found = settled(relay.counted, 0.4)
+        return found.up, found.down
+
+    return counts

@@ -6,38 +6,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from protos import recast_v1_pb2 as pb
-from recast_core.wire.codec import encode
+from tests.experiments.ends import broadcast, update
 
 if TYPE_CHECKING:
     from conftest import Site
 
 ROUNDS = 10
 DEFAULT_KEEPALIVE = 240
-
-
-def broadcast(round_: int) -> bytes:
-    hyper = pb.Hyperparameters(epochs=2, batch=32, learning_rate=0.02, bits=8, seed=7)
-    offsets = encode(np.linspace(-1, 1, 24, dtype=np.float32), 16).data
-    train = pb.Broadcast(
-        bank=0xDEADBEEF, task=1, round=round_, coefficients=offsets, hyperparameters=hyper
-    )
-    return pb.ToClient(train=train).SerializeToString()
-
-
-def update(round_: int) -> bytes:
-    encoded = encode(np.linspace(-1, 1, 24, dtype=np.float32), 8)
-    made = pb.Update(
-        bank=0xDEADBEEF,
-        task=1,
-        round=round_,
-        examples=200,
-        scale=encoded.scale,
-        coefficients=encoded.data,
-    )
-    return pb.ToServer(update=made).SerializeToString()
 
 
 def test_a_round_of_24_coefficients_over_tls_costs_a_client_at_most_260_bytes(
