@@ -45,7 +45,7 @@ class Unit:
             raise UnfitError
         if plain.groups != 1 or plain.padding_mode != "zeros" or isinstance(plain.padding, str):
             raise UnfitError
-        self._name, self._conv, self._plain, self._layer = name, conv, plain, layer
+        self._name, self._plain, self._layer = name, plain, layer
         self._norm: nn.Module | None = None
         self._form = Form(_pair(plain.stride), _pair(plain.padding), _pair(plain.dilation))
         self._constants = constants
