@@ -59,6 +59,8 @@ class Address:
             )
         else:
             host, _, port = text.partition(":")
+        if not bracketed and re.fullmatch(r"[0-9]{1,5}", text):
+            raise ValueError(f"{text!r} is a port without a host: give HOST:PORT, 127.0.0.1:{text}")
         if not bracketed and not _HOST.fullmatch(host):
             raise ValueError(f"{text!r}: {host!r} is no host; give HOST:PORT")
         if not port:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,6 +111,7 @@ class Conditions:
             machines; by the run's seed, which clients know, where a run is to be repeated.
         probe_of: the images by which the server judges for itself, if there are any.
         resumed: is told of a run that goes on, before its clients are greeted.
+        held: whether the caller has the folder already: ``server.standing.reserved``.
     """
 
     patience: float = 30.0
@@ -118,6 +119,7 @@ class Conditions:
     secret_sampling: bool = False
     probe_of: ProbeOf | None = None
     resumed: Resumed | None = None
+    held: bool = False
 
 
 def run_federation(
@@ -153,7 +155,7 @@ def run_federation(
     path = registry_path(folder)
     check_registry(path, settings.registry)
     fresh = None if path.exists() or is_there(path) else make_start(settings)
-    with hold(folder), interrupt_on_terminate():
+    with nullcontext() if around.held else hold(folder), interrupt_on_terminate():
         if fresh is not None:
             keep_bank(fresh, folder)
         with Registry(path, url=settings.registry) as registry:

@@ -45,7 +45,7 @@ from server.link.web_bank import WebBank
 from server.record.farewell import farewell_given
 from server.record.opened import check_registry
 from server.record.place import registry_path
-from server.standing import check_folder
+from server.standing import reserved
 
 if TYPE_CHECKING:
     from server.mqtt.grid import BrokerAccess
@@ -172,9 +172,9 @@ def run_server(
         logger.warning("labels is for simulated clients: these have the labels that their data has")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
-    check_folder(settings, folder)
-    ended = ended_untold(settings, folder)
     with ExitStack() as stack:
+        stack.enter_context(reserved(settings, folder))
+        ended = ended_untold(settings, folder)
         stack.enter_context(server_identity())
         grid = stack.enter_context(make_grid())
         if options.metrics is not None:
@@ -203,6 +203,7 @@ def run_server(
                 classes_of=known_classes,
                 secret_sampling=True,
                 probe_of=partial(probe_of, own=False),
+                held=True,
             ),
         )
         report = summarise(result, options.transport, settings.seed, time.monotonic() - began)

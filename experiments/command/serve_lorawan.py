@@ -26,7 +26,7 @@ from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.opened import check_registry
 from server.record.place import registry_path
-from server.standing import check_folder
+from server.standing import reserved
 
 logger = logging.getLogger("recast.link")
 
@@ -84,8 +84,8 @@ def serve_lorawan(
 
     folder = run_folder(settings)
     check_registry(registry_path(folder), settings.registry)
-    check_folder(settings, folder)
     with ExitStack() as stack:
+        stack.enter_context(reserved(settings, folder))
         stack.enter_context(server_identity())
         grid = stack.enter_context(LoraGrid(access.url.base, partial(access.broker, None)))
         logger.info("at %s, waiting for %d devices", access.url, devices)
@@ -96,6 +96,7 @@ def serve_lorawan(
             classes_of=known_classes,
             secret_sampling=True,
             probe_of=partial(probe_of, own=False),
+            held=True,
         )
         result = run_federation(grid, settings, folder, watch.observer, conditions=conditions)
         report = summarise(result, "lorawan", settings.seed, time.monotonic() - began)

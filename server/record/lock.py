@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recast_core.errors import RecastError
@@ -26,9 +26,40 @@ LOCK = "server.lock"
 def hold(folder: Path) -> Iterator[None]:
     """Keep every other server out of ``folder``, which is made if it is missing.
 
+    A folder that was made, and in which nothing came to be, goes again.
+
     Raises:
         RecastError: another server is in it, or it cannot be written.
     """
+    made = not folder.exists()
+    descriptor = _taken(folder)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        if made:
+            _clear(folder)
+        os.close(descriptor)
+
+
+def _taken(folder: Path) -> int:
+    """The open lock of ``folder``, which is this process's now."""
+    while True:
+        descriptor = _opened(folder)
+        try:
+            if not _lock(descriptor):
+                owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise RecastError(_occupied(folder, owner))
+            if os.fstat(descriptor).st_nlink:  # else its folder went between opening and locking
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _opened(folder: Path) -> int:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,15 +71,15 @@ def hold(folder: Path) -> Iterator[None]:
         raise RecastError(
             f"cannot write {path} ({error.strerror}): choose a folder that can be written"
         ) from error
-    try:
-        if not _lock(descriptor):
-            owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            raise RecastError(_occupied(folder, owner))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
+    return descriptor
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder in which nothing is but the lock, which this process has."""
+    with suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
 
 
 def refuse_held(folder: Path) -> None:

@@ -48,6 +48,7 @@ def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int, loopba
         ("[::1]", "has no port"),
         ("[fl.example]:1", "'fl.example' is no IPv6 address"),
         ("[127.0.0.1]:1", "'127.0.0.1' is no IPv6 address"),
+        ("8080", "'8080' is a port without a host: give HOST:PORT, 127.0.0.1:8080"),
         (":9441", "'' is no host"),
         ("", "'' is no host"),
         ("user@host:1", "'user@host' is no host"),

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from experiments.command import certs
+from experiments.command.serve import LinkOptions, run_server
 from experiments.measure.relay import free_port
+from recast_core.errors import RecastError
 from server.link.identity import node_id
 from server.record.ledger import Ledger
 from server.record.registry import Registry
@@ -97,3 +99,15 @@ def test_clocks_that_are_years_apart_change_nothing_where_no_certificate_has_a_d
     edge = site.join(0, port, before=("faketime", "-f", "-3000d"))
     assert [process.ends() for process in (server, edge)] == [0, 0]
     site.equals_alone(settings, 1)
+
+
+def test_a_second_server_in_the_folder_of_one_that_waits_is_refused_before_it_listens(
+    site: Site,
+) -> None:
+    settings = site.settings(1, rounds=1)
+    first, port = site.serve(settings, 1)
+    options = LinkOptions("127.0.0.1:0", 1, Path(), True, False, 1.0, 240.0, False)
+    with pytest.raises(RecastError, match=f"process {first.process.pid}\\) is running in"):
+        run_server(settings, options)
+    edge = site.join(0, port)
+    assert [process.ends() for process in (first, edge)] == [0, 0]

@@ -16,7 +16,7 @@ from recast_core.settings import Settings
 from server.record.control import close
 from server.record.ledger import Ledger
 from server.record.lock import hold
-from server.standing import check_folder
+from server.standing import check_folder, reserved
 
 Making = Callable[..., Any]
 
@@ -138,6 +138,18 @@ def test_a_server_looks_at_its_folder_before_it_waits_for_anybody(
         with pytest.raises(RecastError) as caught:
             check_folder(Settings(), folder)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_that_a_server_waited_in_for_nothing_is_gone_again(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "new"
+    with reserved(Settings(), folder), pytest.raises(RecastError, match="is running in"):
+        check_folder(Settings(), folder)
+    assert not folder.exists()
+    with reserved(Settings(), folder):
+        (folder / "bank").touch()
+    with reserved(Settings(), folder):
+        (folder / "bank").unlink()
+    assert folder.exists(), "it was there before"
 
 
 @pytest.mark.parametrize("spoil", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
