@@ -58,6 +58,9 @@ class Cluster:
         self.start()
 
     def start(self) -> None:
+        """Start it, if it does not run."""
+        if self._process is not None:
+            return
         options = {
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
             "fsync": "off", "shared_buffers": "16MB", "max_connections": 40,
@@ -90,7 +93,8 @@ class Cluster:
         shutil.rmtree(self.folder)
 
     def create(self, name: str) -> str:
-        """Make a database; its URL."""
+        """Make a database, also where a test that failed has left the server dead; its URL."""
+        self.start()
         self.sql(f'CREATE DATABASE "{name}"')
         return self.url(name)
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sqlalchemy import BigInteger, cast, func, select
+from sqlalchemy import BigInteger, Select, cast, func, select
 
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from server.record.history import History
+from server.record.opened import insistently
 from server.record.rows import Direction, Kind, LedgerRow, Refusal
 from server.record.soundness import Kinds, sound
 from server.record.sums import Sums, summed
@@ -92,10 +93,8 @@ class Ledger:
             raise ValueError(f"totals by {tuple(by)}: name 'layer' and others of {get_args(Key)}")
         columns = [getattr(LedgerEntry, name) for name in by]
         query = select(*columns, self._sum(LedgerEntry.bytes)).where(LedgerEntry.run == run)
-        with self._registry.reading() as session:
-            kinds = [*(_KINDS[name] for name in by), int]
-            rows = session.execute(query.group_by(*columns).order_by(*columns))
-            found = [sound("ledger", row, kinds) for row in rows]
+        kinds = [*(_KINDS[name] for name in by), int]
+        found = _found(self._registry, query.group_by(*columns).order_by(*columns), kinds)
         return {row[:-1]: row[-1] for row in found}
 
     def _sum(self, column: Any) -> Any:
@@ -120,9 +119,7 @@ class Ledger:
             .where(LedgerEntry.kind == kind, LedgerEntry.direction == direction)
             .group_by(LedgerEntry.task)
         )
-        with self._registry.reading() as session:
-            kinds = _KINDS["task"], int
-            return dict(sound("ledger", row, kinds) for row in session.execute(query))
+        return dict(_found(self._registry, query, (_KINDS["task"], int)))
 
     def deliveries(self, run: int) -> dict[str, int]:
         """How many bytes of the bank each client was sent; those that were sent none are absent."""
@@ -137,9 +134,8 @@ class Ledger:
         """How many recorded refusals of a run had each reason."""
         count = self._sum(RefusalEntry.times)
         query = select(RefusalEntry.reason, count).where(RefusalEntry.run == run)
-        with self._registry.reading() as session:
-            rows = session.execute(query.group_by(RefusalEntry.reason))
-            return dict(sound("refusals", row, (str, int)) for row in rows)
+        query = query.group_by(RefusalEntry.reason)
+        return dict(_found(self._registry, query, (str, int), table="refusals"))
 
     def export_csv(self, path: Path, run: int | None = None) -> None:
         """Write the recorded rows, of every run where ``None``, as CSV; no task is an empty field.
@@ -185,9 +181,7 @@ class Ledger:
             .where(LedgerEntry.layer == "message")
             .group_by(LedgerEntry.direction)
         )
-        with self._registry.reading() as session:
-            rows = session.execute(query)
-            found: dict[str, int] = dict(sound("ledger", row, (str, int)) for row in rows)
+        found: dict[str, int] = dict(_found(self._registry, query, (str, int)))
         return found.get("up", 0), found.get("down", 0)
 
     def rows(self, run: int | None = None) -> list[tuple[str | int | None, ...]]:
@@ -195,6 +189,13 @@ class Ledger:
         query = select(*(getattr(LedgerEntry, name) for name in COLUMNS)).order_by(LedgerEntry.id)
         if run is not None:
             query = query.where(LedgerEntry.run == run)
-        with self._registry.reading() as session:
-            kinds = [_KINDS[name] for name in COLUMNS]
-            return [sound("ledger", row, kinds) for row in session.execute(query)]
+        return _found(self._registry, query, [_KINDS[name] for name in COLUMNS])
+
+
+@insistently
+def _found(
+    registry: History, query: Select[Any], kinds: Sequence[Kinds], *, table: str = "ledger"
+) -> list[Any]:
+    """The rows that a query finds, each of its kinds."""
+    with registry.reading() as session:
+        return [sound(table, row, kinds) for row in session.execute(query)]

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from server.record.history import History
 from server.record.loss_table import LossEntry
+from server.record.opened import insistently
 from server.record.rows import FinishedRound
 from server.record.tables import Base
 
@@ -33,6 +34,7 @@ def forget_losses(session: Session, run: int, task: int, round: int) -> None:
     session.execute(delete(LossEntry).where(*where))
 
 
+@insistently
 def round_losses(history: History, run: int) -> dict[tuple[int, int], float]:
     """The mean over all images, by the task's number and the round; unknown ones are absent."""
     mean = func.sum(LossEntry.loss * LossEntry.examples) / func.sum(LossEntry.examples)
@@ -42,6 +44,7 @@ def round_losses(history: History, run: int) -> dict[tuple[int, int], float]:
     return {(task, round_): float(loss) for task, round_, loss in rows}
 
 
+@insistently
 def client_losses(history: History, run: int, task: int, round: int) -> dict[str, float]:
     """Each client's loss in a round, by node id; unknown ones are absent."""
     where = LossEntry.run == run, LossEntry.task == task, LossEntry.round == round
@@ -49,6 +52,7 @@ def client_losses(history: History, run: int, task: int, round: int) -> dict[str
         return {row.client: row.loss for row in session.scalars(select(LossEntry).where(*where))}
 
 
+@insistently
 def latest_losses(history: History, run: int) -> dict[str, float]:
     """Each client's loss in the last of its rounds that is known, by node id."""
     query = select(LossEntry).where(LossEntry.run == run)

@@ -187,22 +187,24 @@ def check_registry(path: Path, url: str) -> None:
         open_database(place).dispose()
 
 
-def insistent(kind: Kind) -> Kind:
-    """Let a registry's methods begin again where a database goes away in the middle of one.
+def insistently(work: Callable[..., Found]) -> Callable[..., Found]:
+    """Let what works on a registry begin again where its database goes away in the middle.
 
     A transaction that was cut off has changed nothing.
     """
 
-    def again(method: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(method)
-        def wrapped(self: Opened, *args: Any, **kwargs: Any) -> Any:
-            if not self.patience or not self.place.url:
-                return method(self, *args, **kwargs)
-            return self.insist(lambda: method(self, *args, **kwargs))
+    @wraps(work)
+    def wrapped(registry: Opened, *args: Any, **kwargs: Any) -> Found:
+        if not registry.patience or not registry.place.url:
+            return work(registry, *args, **kwargs)
+        return registry.insist(lambda: work(registry, *args, **kwargs))
 
-        return wrapped
+    return wrapped
 
+
+def insistent(kind: Kind) -> Kind:
+    """Make all methods of a kind of registry ``insistently`` what they are."""
     for name, method in list(vars(kind).items()):
         if callable(method) and not name.startswith("_") and name not in _OWN:
-            setattr(kind, name, again(method))
+            setattr(kind, name, insistently(method))
     return kind

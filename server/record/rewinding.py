@@ -7,12 +7,14 @@ from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
 from server.record.losses import forget_losses
+from server.record.opened import insistently
 from server.record.registry import Registry
 from server.record.runs import now
 from server.record.tables import Accuracy, HeldBack, Median, Round
 from server.record.tables_beside import Rewind, RewoundAccuracy, RewoundRound
 
 
+@insistently
 def ask_rewind(registry: Registry, run: int, name: str, round_: int) -> int:
     """Ask for a task to go back to what it was after a round, 0 for its start; the request's id.
 
@@ -35,6 +37,7 @@ def ask_rewind(registry: Registry, run: int, name: str, round_: int) -> int:
     return entry.id
 
 
+@insistently
 def rewind_asked(registry: Registry, run: int) -> list[int]:
     """Do all rewinds of a run that were asked for; the numbers of the tasks that went back."""
     query = select(Rewind).where(Rewind.run == run, Rewind.done.is_(None)).order_by(Rewind.id)
@@ -49,6 +52,7 @@ def rewind_asked(registry: Registry, run: int) -> list[int]:
     return tasks
 
 
+@insistently
 def reopen(registry: Registry, run: int) -> None:
     """Let a run that was finished go on when its command is given again."""
     with registry.writing(f"run {run}") as session:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
@@ -16,10 +18,11 @@ from server.record import opened as opened_module
 from server.record.database import AwayError
 from server.record.ledger import Ledger
 from server.record.lock import is_held
+from server.record.losses import client_losses, latest_losses, round_losses
 from server.record.registry import Registry, Task
 from server.record.removing import forget
 from server.record.rewinding import ask_rewind, rewind_asked
-from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal
+from server.record.rows import FinishedRound, LedgerRow, Loss, Measured, Refusal
 from tests.postgres import Cluster
 
 
@@ -180,6 +183,47 @@ def test_a_connection_lost_around_a_commit_records_once(
         assert registry.latest(run) == (1, 1)
         assert Ledger(registry).totals(run) == {("a", "up", "message"): 3003}
         assert Ledger(registry).refusals(run) == {"stale": 1}
+
+
+READS: dict[str, Callable[[Registry, int], object]] = {
+    "bytes of a round": lambda registry, run: Ledger(registry).of_round(run, "a", 1),
+    "totals": lambda registry, run: Ledger(registry).totals(run),
+    "longest": lambda registry, run: Ledger(registry).longest_updates(run),
+    "refusals": lambda registry, run: Ledger(registry).refusals(run),
+    "rows": lambda registry, run: Ledger(registry).rows(run),
+    "losses": round_losses,
+    "losses of a round": lambda registry, run: client_losses(registry, run, 1, 1),
+    "latest losses": latest_losses,
+    "rewinds": rewind_asked,
+    "the last round": lambda registry, run: registry.latest(run),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_connection_lost_in_the_middle_of_reading_is_read_again(
+    read: Callable[[Registry, int], object], database: str, tmp_path: Path, postgres: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(opened_module, "PAUSE", 0.05)
+    cuts: list[str] = []
+
+    def cut(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not cuts and "\nFROM " in statement:
+            cuts.append(statement)
+            cut_off(postgres, database)
+
+    with opened(tmp_path, database) as registry:
+        run = start(registry)
+        known = replace(round_(1), losses={"9": Loss(0.5, 10)})
+        registry.record_rounds(run, [known], rows(1), [Refusal("9", "a", 1, "stale", "late")])
+        registry.claim()
+        whole = read(registry, run)
+        event.listen(Engine, "before_cursor_execute", cut)
+        try:
+            assert read(registry, run) == whole
+        finally:
+            event.remove(Engine, "before_cursor_execute", cut)
+    assert len(cuts) == 1
 
 
 def test_a_database_that_stays_away_is_one_line(
