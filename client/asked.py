@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
 
 from protos import recast_v1_pb2 as pb
@@ -24,6 +25,7 @@ class Asked:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._read: tuple[Start, Vector] | None = None
+        self._by_lists: dict[tuple[tuple[int, int], ...], Mapping[int, pb.Task]] = {}
 
     @cached_property
     def request(self) -> pb.ToClient:
@@ -38,6 +40,25 @@ class Asked:
     def tasks(self) -> dict[int, pb.Task]:
         """The tasks of a hello, by number."""
         return {task.id: task for task in self.request.hello.tasks}
+
+    def tasks_in(self, lists: Mapping[int, int]) -> Mapping[int, pb.Task]:
+        """The tasks of a hello as one remembers them whose class ids count in other lists.
+
+        The same object for all clients that have the same lists.
+
+        Args:
+            lists: hashes of lists of class names, by the task's number.
+        """
+        if all(self.tasks[number].class_hash == own for number, own in lists.items()):
+            return self.tasks
+        key = tuple(lists.items())
+        if key not in self._by_lists:
+            made = {number: pb.Task() for number in self.tasks}
+            for number, task in made.items():
+                task.CopyFrom(self.tasks[number])
+                task.class_hash = lists.get(number, task.class_hash)
+            self._by_lists[key] = made
+        return self._by_lists[key]
 
     @cached_property
     def broadcast(self) -> pb.Broadcast | None:

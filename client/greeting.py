@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sized
+from collections.abc import Sized
 
 from client.asked import Asked, UnpreparedError
 from client.discreet import hide_counts, is_discreet
@@ -48,21 +48,8 @@ def greet(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToSe
         )
         if is_discreet(me):
             hide_counts(reply.tasks[-1])
-    me.remember(_with_hashes(asked.tasks, reply))
+    me.remember(asked.tasks_in({told.task: told.class_hash for told in reply.tasks}))
     return pb.ToServer(hello=reply)
-
-
-def _with_hashes(tasks: Mapping[int, pb.Task], reply: pb.Hello) -> Mapping[int, pb.Task]:
-    """The tasks to remember, each with the hash of the list that this client's ids count in."""
-    own = {told.task: told.class_hash for told in reply.tasks}
-    if all(tasks[number].class_hash == found for number, found in own.items()):
-        return tasks  # shared by all clients that were told the same
-    made = {}
-    for number, task in tasks.items():
-        made[number] = pb.Task()
-        made[number].CopyFrom(task)
-        made[number].class_hash = own.get(number, task.class_hash)
-    return made
 
 
 def _has_bank(request: pb.HelloRequest, me: Holdings[M, D]) -> bool:

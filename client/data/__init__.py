@@ -11,7 +11,7 @@ from client.data.partitioning import (
     split,
     split_test,
 )
-from client.data.sources import default_root, known_classes, load_dataset
+from client.data.sources import default_root, forget_datasets, known_classes, load_dataset
 from client.data.transforms import TRANSFORMS
 from recast_core.task_spec import TaskSpec, check_task_name, parse_task, parse_tasks
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_task_name",
     "default_root",
     "folder_task_data",
+    "forget_datasets",
     "forget_shares",
     "known_classes",
     "known_labels",

@@ -80,6 +80,11 @@ def load_dataset(
     )
 
 
+def forget_datasets() -> None:
+    """Drop what was loaded: whoever has copied what it needs would hold all images twice."""
+    load_dataset.cache_clear()
+
+
 def known_classes(source: str) -> tuple[str, ...] | None:
     """The class names of a task whose data lie on this machine, without reading an image.
 

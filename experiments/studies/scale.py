@@ -73,9 +73,7 @@ def write_images(path: Path, count: int, seed: int = 0) -> None:
     np.savez(path, **arrays)
 
 
-def run_once(
-    engine: str, clients: int, images: int, rounds: int, epochs: int, device: str, light: bool
-) -> dict[str, Any]:
+def run_once(engine: str, given: argparse.Namespace) -> dict[str, Any]:
     """One federation in this process: seconds of its last round, and where they went."""
     from flwr.serverapp import Grid
 
@@ -87,17 +85,19 @@ def run_once(
     from server.app import run_federation
     from server.flower import server_identity
 
+    clients = given.clients[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder / "images.npz", clients * images)
+        write_images(folder / "images.npz", clients * given.images)
         settings = Settings(
-            backbone=LIGHT if light else Settings.backbone,
-            target="layer[12]" if light else Settings.target,
+            backbone=LIGHT if given.light else Settings.backbone,
+            target="layer[12]" if given.light else Settings.target,
             tasks=f"scale=npz:{folder / 'images.npz'}",
-            rounds=rounds,
-            epochs=epochs,
+            rounds=given.rounds,
+            epochs=given.epochs,
             partition="iid",
-            device=device,
+            device=given.device,
+            ledger=given.ledger,
             run_dir=str(folder / "run"),
         )
         watch = _Watch()
@@ -127,7 +127,7 @@ def run_once(
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     if engine == "folded":
-        training = watch.training[-1] - (watch.training[-2] if rounds > 1 else 0.0)
+        training = watch.training[-1] - (watch.training[-2] if given.rounds > 1 else 0.0)
         found |= {
             "training_ms_per_client": 1e3 * training / clients,
             "rest_ms_per_client": 1e3 * (seconds - training) / clients,
@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument(
         "--light", action="store_true", help="a backbone that costs next to nothing"
     )
+    parser.add_argument("--ledger", choices=("full", "summary"), default="full")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for one run")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -257,15 +258,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         with contextlib.redirect_stdout(sys.stderr):
-            row = run_once(
-                given.one, given.clients[0], given.images, given.rounds, given.epochs,
-                given.device, given.light,
-            )  # fmt: skip
+            row = run_once(given.one, given)
         print(json.dumps(row), flush=True)
         os._exit(0)  # Ray and Flower leave threads that would keep the process waiting
     options = [
         "--images", str(given.images), "--rounds", str(given.rounds),
-        "--epochs", str(given.epochs), "--device", given.device,
+        "--epochs", str(given.epochs), "--device", given.device, "--ledger", given.ledger,
         *(["--light"] if given.light else []),
     ]  # fmt: skip
     rows = measure(given.engines, given.clients, given.limit, options)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 
-from sqlalchemy import insert
+from sqlalchemy import Insert, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -22,29 +23,32 @@ _SHARES = Base.metadata.tables[ShareEntry.__tablename__]
 _REFUSALS = insert(Base.metadata.tables[RefusalEntry.__tablename__])
 
 
-def enter_shares(session: Session, rows: Sequence[Mapping[str, object]]) -> None:
+def enter(session: Session, statement: Insert, rows: Iterable[Mapping[str, object]]) -> None:
+    """Enter rows, ``ROWS_AT_ONCE`` of them after another: they need not all be there at once."""
+    left = iter(rows)
+    while some := list(islice(left, ROWS_AT_ONCE)):
+        session.execute(statement, some)
+
+
+def enter_shares(session: Session, rows: Iterable[Mapping[str, object]]) -> None:
     """Enter what clients announced; where one has announced the task before, in place of that."""
     postgres = session.get_bind().dialect.name == "postgresql"
     entering = (postgresql if postgres else sqlite).insert(_SHARES)
     counts = {name: entering.excluded[name] for name in ("train_examples", "test_examples")}
     key = [*_SHARES.primary_key]
     statement = entering.on_conflict_do_update(index_elements=key, set_=counts)
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        session.execute(statement, rows[first : first + ROWS_AT_ONCE])
+    enter(session, statement, rows)
 
 
 def add_traffic(
     session: Session, run: int, rows: Sequence[LedgerRow], refusals: Sequence[Refusal]
 ) -> None:
     """Enter rows of the ledger, and refusals."""
-    if rows:
-        # Not asdict: it copies deeply, and rows come in tens of thousands.
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            values = [
-                {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__}
-                for row in rows[first : first + ROWS_AT_ONCE]
-            ]
-            session.execute(_LEDGER, values)
+    # Not asdict: it copies deeply, and rows come in tens of thousands.
+    values_of = (
+        {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__} for row in rows
+    )
+    enter(session, _LEDGER, values_of)
     if refusals:
         values = [
             asdict(refusal) | {"run": run, "detail": _one_line(refusal.detail)}

@@ -91,7 +91,7 @@ class Registry(Runs):
             task = session.get_one(Task, (run, number))
             task.classes, task.clients = classes, len(shares)
             task.examples = sum(train for train, _ in shares.values())
-            rows = [
+            rows = (
                 {
                     "run": run,
                     "task": number,
@@ -100,7 +100,7 @@ class Registry(Runs):
                     "test_examples": test,
                 }
                 for client, (train, test) in shares.items()
-            ]
+            )
             enter_shares(session, rows)
 
     def name_classes(self, run: int, number: int, names: Sequence[str]) -> None:

@@ -124,3 +124,14 @@ def test_a_message_that_asks_for_no_work_never_reaches_the_engine(ready: Caller)
     assert kinds(together(ready, pb.ToClient(hello=hello), engine)) == ["hello"] * NODES
     assert take([], engine) == []
     assert engine.sizes == []
+
+
+def test_clients_with_the_same_lists_remember_the_same_tasks(ready: Caller) -> None:
+    told = [pb.Task(id=1, name="a"), pb.Task(id=2, name="b", class_hash=7)]
+    asked = Asked(pb.ToClient(hello=pb.HelloRequest(tasks=told)).SerializeToString())
+    ours = asked.tasks_in({1: 5, 2: 7})
+    assert {number: task.class_hash for number, task in ours.items()} == {1: 5, 2: 7}
+    assert asked.tasks_in({1: 5, 2: 7}) is ours, "of a million clients a gigabyte"
+    assert asked.tasks_in({2: 7}) is asked.tasks
+    assert not asked.tasks[1].class_hash
+    assert asked.tasks_in({1: 6})[1].class_hash == 6

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from client.data import (
     UNLABELLED,
+    forget_datasets,
     forget_shares,
     known_labels,
     load_dataset,
@@ -23,7 +24,7 @@ from recast_core.classes import Names
 from recast_core.folded import ImageStore
 from recast_core.settings import Settings
 
-# From so many nodes on their shares are kept in the table alone.
+# From so many nodes on their shares are kept in the table alone, and their images once.
 MANY = 50_000
 
 
@@ -218,6 +219,8 @@ def load_task(source: str, size: int, nodes: int, settings: Settings) -> TaskIma
         local_classes=_classes_of_each(labels, ends),
     )
     images = torch.from_numpy(np.concatenate([dataset.x_train, dataset.x_test]))
+    if nodes >= MANY:
+        forget_datasets()
     return TaskImages(images, dataset.classes, division, source=source)
 
 

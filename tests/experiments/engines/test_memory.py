@@ -5,7 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from client.data import load_dataset
+from experiments.engines.folded import data
+from recast_core.settings import Settings
 
 # What a worker's activations are like: megabytes of several sizes, freed and taken again.
 _PROBE = """
@@ -32,3 +37,15 @@ def test_what_a_worker_frees_is_not_faulted_in_again() -> None:
     )
     # Without, a hundred thousand.
     assert int(done.stdout) < 2000
+
+
+def test_images_of_very_many_nodes_are_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_dataset.cache_clear()
+    few = data.load_task("digits", 16, 5, Settings())
+    assert load_dataset.cache_info().currsize == 1
+    monkeypatch.setattr(data, "MANY", 5)
+    many = data.load_task("digits", 16, 5, Settings())
+    assert load_dataset.cache_info().currsize == 0
+    assert bool((few.images == many.images).all())
+    pairs = zip(few.division.arrays().values(), many.division.arrays().values(), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
