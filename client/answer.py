@@ -11,7 +11,7 @@ from torch import Tensor
 
 from client import kept
 from client.asked import Asked, UnpreparedError, refusal
-from client.discreet import check_promise, is_discreet, own_noise
+from client.discreet import check_promise, is_discreet, own_noise, own_uniform
 from client.greeting import greet, store_bank
 from client.holdings import D, Holdings, M
 from client.kept_heads import keep_head, kept_head
@@ -111,12 +111,10 @@ def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M
 def _train(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
     """Fit the vector of the broadcast's task on this client's images."""
     hyper = asked.hyper
-    check_promise(me, hyper)
+    check_promise(me, broadcast, hyper)
     without_labels = hyper.objective == "label-free"
     enough = {"split-ridge": 2, "cross-entropy": 1, "label-free": 0}[hyper.objective]
     model, data = _ready(broadcast, me, enough)
-    if me.settings.secure_aggregation and not broadcast.HasField("secure"):
-        raise RosterError("roster", "an update was asked for openly, and this run hides them")
     start, local, task = asked.vector(model.start), False, me.tasks[broadcast.task]
     stays, began = DEPLOYED, 0
     if hyper.objective != "split-ridge":
@@ -166,7 +164,9 @@ def _hidden(offsets: Vector, asked: Asked, me: Holdings[M, D], data: D) -> pb.Up
     seed = client_seed(hyper.seed, broadcast.task, broadcast.round, me.number)
     said = decode(round_update(offsets, None, broadcast, hyper, seed), len(offsets), hyper.bits)
     examples = len(data.labelled if hyper.objective == "label-free" else data.labels)
-    salt, shares = _hiding(me).seal(said, examples, broadcast)
+    if is_discreet(me):
+        examples = 1
+    salt, shares = _hiding(me).seal(said, examples, broadcast, own_uniform(me, seed))
     return pb.Update(salt=salt, shares=shares, examples=examples, **_about(broadcast))
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from client.holdings import D, Holdings, M
+from client.secure import RosterError
 from protos import recast_v1_pb2 as pb
-from recast_core.privacy.noise import Noise, seeded_noise
+from recast_core.privacy.noise import Noise, Uniform, seeded_noise, seeded_uniform
 from recast_core.wire.gaussian import has_noise
 from recast_core.wire.messages import Hyperparameters, RefusedError
 
 
 def is_private(me: Holdings[M, D]) -> bool:
     """Whether the run's settings promise that this client's own noise hides it."""
-    return bool(me.settings.dp_epsilon) and me.settings.dp == "local"
+    return bool(me.settings.dp_epsilon) and me.settings.dp in ("local", "distributed")
 
 
 def is_discreet(me: Holdings[M, D]) -> bool:
@@ -30,13 +31,30 @@ def own_noise(me: Holdings[M, D], seed: int) -> Noise | None:
     return seeded_noise(seed) if me.simulated else None
 
 
-def check_promise(me: Holdings[M, D], hyper: Hyperparameters) -> None:
-    """Refuse to answer without the noise that the run's settings promise, or beside it.
+def own_uniform(me: Holdings[M, D], seed: int) -> Uniform | None:
+    """The same for noise that is added to integers."""
+    return seeded_uniform(seed) if me.simulated else None
+
+
+def check_promise(me: Holdings[M, D], broadcast: pb.Broadcast, hyper: Hyperparameters) -> None:
+    """Refuse to answer without what the run's settings promise, or beside it.
 
     Raises:
-        RefusedError: ``malformed``.
+        RosterError: an update is asked for openly, where this run hides them.
+        RefusedError: ``malformed``, an update that is not clipped or has no noise.
     """
-    if is_private(me) and not has_noise(hyper.transforms):
-        raise RefusedError("malformed", "a round without the noise that --dp local promises")
+    settings, told = me.settings, broadcast.secure
+    if settings.secure_aggregation and not broadcast.HasField("secure"):
+        raise RosterError("roster", "an update was asked for openly, and this run hides them")
+    if settings.secure_aggregation and (
+        (settings.dp_epsilon and not (told.clips and told.alike))
+        or (settings.clip != "auto" and not told.clips)
+    ):
+        raise RefusedError("malformed", "a hidden update without the clip that --clip promises")
+    noisy = told.deviation > 0 if settings.dp == "distributed" else has_noise(hyper.transforms)
+    if is_private(me) and not noisy:
+        raise RefusedError(
+            "malformed", f"a round without the noise that --dp {settings.dp} promises"
+        )
     if hyper.report_loss and me.settings.dp_epsilon:
         raise RefusedError("malformed", "a loss, which --dp-epsilon has no noise for")

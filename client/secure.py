@@ -17,6 +17,7 @@ import numpy as np
 
 from client.residuals import Store
 from protos import recast_v1_pb2 as pb
+from recast_core.privacy.noise import Uniform, secure_uniform
 from recast_core.secure.channel import (
     KEY_BYTES,
     SALT_BYTES,
@@ -26,7 +27,7 @@ from recast_core.secure.channel import (
     unseal,
 )
 from recast_core.secure.field import WIDTHS, Field
-from recast_core.secure.levels import HEAVIEST, Levels
+from recast_core.secure.levels import Levels, levels_of
 from recast_core.secure.members import (
     MOST,
     DistrustError,
@@ -87,8 +88,17 @@ class Hiding:
         self.store.write(self._named(request.roster), request.SerializeToString())
         return pb.KeyReply(roster=request.roster)
 
-    def seal(self, offsets: Vector, examples: int, broadcast: pb.Broadcast) -> tuple[bytes, bytes]:
+    def seal(
+        self,
+        offsets: Vector,
+        examples: int,
+        broadcast: pb.Broadcast,
+        uniform: Uniform | None = None,
+    ) -> tuple[bytes, bytes]:
         """Salt and shares of offsets ``[D]`` from the broadcast, weighted by ``examples``.
+
+        With this client's part of the noise that the broadcast names, if any, from ``uniform`` or
+        else from what nobody can repeat.
 
         Raises:
             RefusedError: the request cannot be believed, or contradicts what was opened.
@@ -99,7 +109,13 @@ class Hiding:
         levels = _levels(told, len(members))
         if told.nonce <= self._opened(broadcast.task)[0]:
             raise ContradictionError("contradicts", "a sum that was opened takes no more updates")
-        secret = levels.field.wrap(levels.count(offsets) * levels.weight(examples))
+        term = levels.term(offsets, examples)
+        if levels.deviation:
+            try:
+                term = term + levels.noise(uniform or secure_uniform(), len(members), len(term))
+            except ValueError as error:
+                raise RefusedError("malformed", str(error)) from error
+        secret = levels.field.wrap(term)
         shares = share(levels.field, secret, len(members), threshold(len(members)))
         private, salt = self._private, secrets.token_bytes(SALT_BYTES)
         context = _context(members, broadcast, told.nonce)
@@ -198,9 +214,11 @@ def _levels(told: pb.SecureRound, members: int) -> Levels:
     sane = told.width in WIDTHS and all(
         0 < number < math.inf for number in (told.levels, told.step, told.unit)
     )
-    if not sane or 2 * told.levels * HEAVIEST >= Field(told.width).prime or members > MOST:
+    sane = sane and 0 <= told.deviation < math.inf
+    levels = levels_of(told)
+    if not sane or 2 * told.levels * levels.heaviest >= Field(told.width).prime or members > MOST:
         raise RefusedError("malformed", "numbers in which a hidden sum cannot be counted")
-    return Levels(told.width, told.levels, told.step, told.unit)
+    return levels
 
 
 def _records(request: pb.Opening, count: int) -> tuple[Field, list[tuple[bytes, bytes]]]:

@@ -184,20 +184,28 @@ class Broadcast(_message.Message):
     def __init__(self, bank: _Optional[int] = ..., task: _Optional[int] = ..., round: _Optional[int] = ..., scale: _Optional[float] = ..., coefficients: _Optional[bytes] = ..., hyperparameters: _Optional[_Union[Hyperparameters, _Mapping]] = ..., bits: _Optional[int] = ..., head_kind: _Optional[_Union[HeadKind, str]] = ..., head: _Optional[bytes] = ..., start_head: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., kept: _Optional[_Union[KeptHead, _Mapping]] = ..., mix: _Optional[bytes] = ..., wants_mix: bool = ..., counted: _Optional[int] = ..., secure: _Optional[_Union[SecureRound, _Mapping]] = ...) -> None: ...
 
 class SecureRound(_message.Message):
-    __slots__ = ("roster", "nonce", "width", "levels", "step", "unit")
+    __slots__ = ("roster", "nonce", "width", "levels", "step", "unit", "clips", "alike", "within", "deviation")
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
+    CLIPS_FIELD_NUMBER: _ClassVar[int]
+    ALIKE_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    DEVIATION_FIELD_NUMBER: _ClassVar[int]
     roster: int
     nonce: int
     width: int
     levels: int
     step: float
     unit: float
-    def __init__(self, roster: _Optional[int] = ..., nonce: _Optional[int] = ..., width: _Optional[int] = ..., levels: _Optional[int] = ..., step: _Optional[float] = ..., unit: _Optional[float] = ...) -> None: ...
+    clips: bool
+    alike: bool
+    within: bool
+    deviation: float
+    def __init__(self, roster: _Optional[int] = ..., nonce: _Optional[int] = ..., width: _Optional[int] = ..., levels: _Optional[int] = ..., step: _Optional[float] = ..., unit: _Optional[float] = ..., clips: bool = ..., alike: bool = ..., within: bool = ..., deviation: _Optional[float] = ...) -> None: ...
 
 class SecureMember(_message.Message):
     __slots__ = ("public", "certificate", "signature")

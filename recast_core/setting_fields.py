@@ -138,8 +138,9 @@ class Privacy:
     dp_delta: float = setting(1e-5, "How probable it may be that --dp-epsilon does not hold.")
     dp: str = setting(
         "central",
-        "central (the server clips each update and adds noise to their sum) or local (each client "
-        "adds noise to its own), where there is a --dp-epsilon.",
+        "central (the server clips each update and adds noise to their sum), local (each client "
+        "adds noise to its own) or distributed (with --secure-aggregation: each adds a part of it "
+        "to its own), where there is a --dp-epsilon.",
     )
     dp_sampling: str = setting(
         "fixed",
@@ -148,8 +149,9 @@ class Privacy:
     )
     clip: str = setting(
         "auto",
-        "Length that a client's update may have with --dp-epsilon; auto follows the learning rate "
-        "and, with --dp central, the clients' median.",
+        "Length that a client's update may have with --dp-epsilon or --secure-aggregation; auto "
+        "follows the learning rate and, with --dp central, the clients' median, and is no limit "
+        "without --dp-epsilon.",
     )
     secure_aggregation: bool = setting(
         False,

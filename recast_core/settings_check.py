@@ -24,7 +24,7 @@ CHOICES = {
     "decay": ("auto", "none", "cosine"),
     "begin": ("nearest", "bank"),
     "rounding": ("nearest", "stochastic"),
-    "dp": ("central", "local"),
+    "dp": ("central", "local", "distributed"),
     "ledger": ("full", "summary"),
     "dp_sampling": ("fixed", "poisson"),
 }

@@ -49,7 +49,7 @@ def privacy(registry: Registry, run: int) -> dict[str, Any] | None:
 def privacy_line(found: dict[str, Any]) -> str:
     """The account in one line for a person."""
     tasks = ", ".join(f"{name} {epsilon:.3g}" for name, epsilon in found["tasks"].items())
-    beside = UNTOLD if found["kind"] == "local" and not found["seeded"] else UNCOVERED
+    beside = UNCOVERED if found["kind"] == "central" or found["seeded"] else UNTOLD
     noise = SIMULATED if found["seeded"] else "noise from the system's randomness"
     return (
         f"privacy of a client ({found['kind']}): epsilon {found['epsilon']:.4g} of "

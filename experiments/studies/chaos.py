@@ -232,11 +232,12 @@ def chaos(site: Site, kills: int, seconds: float, dice: random.Random) -> dict[s
 
 def accounted(site: Site) -> float | None:
     """What all noise that was ever told of costs together, counted anew; ``None`` without any."""
-    rows = site.read("chaos", "SELECT noise, rate, sampling, delta FROM privacy")
+    rows = site.read("chaos", "SELECT noise, rate, sampling, delta, kind FROM privacy")
     if not rows:
         return None
-    told = [Mechanism(float(str(n)), float(str(r)), str(s)) for n, r, s, _ in rows]  # type: ignore[arg-type]
-    return Accountant(float(str(rows[0][3]))).epsilon(told)
+    told = [Mechanism(float(str(n)), float(str(r)), str(s)) for n, r, s, *_ in rows]  # type: ignore[arg-type]
+    *_, delta, kind = rows[0]
+    return Accountant(float(str(delta)), discrete=kind == "distributed").epsilon(told)
 
 
 def compared(site: Site) -> dict[str, object]:

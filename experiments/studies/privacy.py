@@ -53,6 +53,7 @@ class Scale:
         methods: that learn it.
         known: clients whose images an attacker has.
         victims: clients that are attacked.
+        kind: who adds the noise; ``distributed`` in hidden sums.
     """
 
     clients: int = 1000
@@ -63,6 +64,7 @@ class Scale:
     methods: tuple[str, ...] = ("recast", "lora:1", "norm-affine")
     known: int = 240
     victims: int = 40
+    kind: str = "central"
 
 
 QUICK = Scale(
@@ -109,6 +111,8 @@ def settings_of(path: Path, method: str, scale: Scale, seed: int, epsilon: float
         partition="dirichlet:1.0",
         seed=seed,
         dp_epsilon=epsilon,
+        dp=scale.kind if epsilon else "central",
+        secure_aggregation=scale.kind == "distributed",
     )
 
 
@@ -172,9 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epsilons", type=float, nargs="*", default=[0.0, 1.0], help="0 is none")
     parser.add_argument("--methods", nargs="*", help="in place of the usual ones")
     parser.add_argument("--clients", type=int, help="in place of the usual number")
+    parser.add_argument("--dp", choices=("central", "local", "distributed"), default="central")
     parser.add_argument("--only", choices=("utility", "attacks"))
     options = parser.parse_args(arguments)
     scale = QUICK if options.quick else Scale()
+    scale = replace(scale, kind=options.dp)
     if options.methods:
         scale = replace(scale, methods=tuple(options.methods))
     if options.clients:

@@ -42,11 +42,18 @@ def check_privacy(settings: Settings) -> None:
         raise RecastError(f"dp_delta is {settings.dp_delta}: give a small part of 1, such as 1e-5")
     clip_length(settings)
     if not settings.dp_epsilon:
-        for name in ("dp", "dp_delta", "dp_sampling", "clip"):
+        # Without noise a clip still bounds what a hidden update can do.
+        beside = () if settings.secure_aggregation else ("clip",)
+        for name in ("dp", "dp_delta", "dp_sampling", *beside):
             if getattr(settings, name) != getattr(Privacy, name):
                 option = name.replace("_", "-")
                 raise RecastError(f"--{option} protects nobody without --dp-epsilon: give both")
         return
+    if settings.dp == "distributed" and not settings.secure_aggregation:
+        raise RecastError(
+            "--dp distributed: a client's part of the noise hides it in a sum alone; give "
+            "--secure-aggregation too, or use --dp local"
+        )
     if settings.error_feedback:
         raise RecastError(
             "--error-feedback and --dp-epsilon: what an update left out would be said by a later "

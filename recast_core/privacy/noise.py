@@ -20,22 +20,38 @@ from recast_core.extras import needed
 Double = NDArray[np.float64]
 # So many independent standard Gaussian numbers: float64 ``[count]``.
 Noise = Callable[[int], Double]
+# So many independent numbers between 0 and 1, of 53 bits and never one of the two.
+Uniform = Callable[[int], Double]
 
 _DRAWS = 4
-# Keeps these streams apart from others that hang on the same seeds.
-_PURPOSE = 0x6470
+# Keeps these streams apart from others that hang on the same seeds, and from each other.
+_PURPOSE, _EVEN = 0x6470, 0x6471
 
 
-def secure_noise() -> Noise:
-    """Noise that nobody can repeat: a ChaCha20 stream under a key of the operating system."""
+def _between(words: NDArray[np.uint64]) -> Double:
+    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def secure_uniform() -> Uniform:
+    """Numbers that nobody can repeat: a ChaCha20 stream under a key of the operating system."""
     # The key is used once, so that the nonce may be zero.
     stream = Cipher(ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
 
     def uniform(count: int) -> Double:
-        words = np.frombuffer(stream.update(bytes(8 * count)), "<u8")
-        # 53 bits, and never 0 or 1.
-        return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return _between(np.frombuffer(stream.update(bytes(8 * count)), "<u8"))
 
+    return uniform
+
+
+def seeded_uniform(*seeds: int) -> Uniform:
+    """Numbers that ``seeds`` alone decide: for simulations."""
+    generator = np.random.Philox(np.random.SeedSequence([_EVEN, *seeds]))
+    return lambda count: _between(generator.random_raw(count))
+
+
+def secure_noise() -> Noise:
+    """Noise that nobody can repeat; see ``secure_uniform``."""
+    uniform = secure_uniform()
     with needed("noise", "scipy", "privacy"):
         from scipy.special import ndtri
 

@@ -41,10 +41,15 @@ def check_secure(settings: Settings) -> None:
             f"--aggregation {settings.aggregation} and --secure-aggregation: the rule compares "
             "single updates, which are hidden; use mean"
         )
-    if settings.dp_epsilon:
+    if settings.dp_epsilon and settings.dp == "local":
         raise RecastError(
-            "--dp-epsilon and --secure-aggregation: the account counts on single updates that "
-            "are clipped, which hidden ones cannot be seen to be; leave one out"
+            "--dp local and --secure-aggregation: noise that hides each update by itself is more "
+            "than their sum needs; use --dp distributed"
+        )
+    if settings.dp_epsilon and settings.dp_sampling == "poisson":
+        raise RecastError(
+            "--dp-sampling poisson and --secure-aggregation: fewer clients may be drawn than hide "
+            "each other, and those of a sum know of each other; leave --dp-sampling out"
         )
     if 0 < settings.clients_per_round < FEWEST:
         raise RecastError(

@@ -82,8 +82,8 @@ def own_identity(key: Path, certificate: Path, authority: Path) -> Identity:
 
 
 def longest_hidden(numbers: int) -> int:
-    """Bytes that the message of a hidden update of so many numbers may have."""
-    return MOST * (numbers * max(WIDTHS) + TAG_BYTES) + 128
+    """Bytes that the message of a hidden update of so many numbers, and one beside, may have."""
+    return MOST * ((numbers + 1) * max(WIDTHS) + TAG_BYTES) + 128
 
 
 def announced(public: bytes, identity: Identity | None) -> pb.SecureMember:

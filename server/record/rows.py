@@ -15,7 +15,7 @@ Status = Literal["running", "finished", "interrupted", "failed"]
 Direction = Literal["up", "down"]
 Kind = Literal["bank", "coefficients", "head", "metrics", "control", "keys", "shares"]
 Layer = Literal["payload", "message", "wire"]
-Privacy = Literal["central", "local"]
+Privacy = Literal["central", "local", "distributed"]
 Sampling = Literal["all", "fixed", "poisson"]
 
 # In place of a client's id, where a row is of several.
@@ -113,7 +113,7 @@ class Spending:
     Attributes:
         task: its number.
         round: from 1; a round that was asked for again has several.
-        kind: ``central`` or ``local``.
+        kind: ``central``, ``local`` or ``distributed``.
         noise: standard deviation over what one client can move the noisy sum by.
         rate: the share of clients that were drawn.
         sampling: ``all``, ``fixed`` or ``poisson``.

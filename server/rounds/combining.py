@@ -109,10 +109,32 @@ class Combining:
         kept = self._without(state, kept, harmful, "harmful")
         found = self._together(state, kept) if kept else None
         if found is not None and score(found.vector) < least:
-            text = "round %d of task %s made the probe wildly worse: the coefficients stay"
-            logger.warning(text, state.round + 1, state.name)
-            return replace(found, vector=state.vector.copy(), held_back=dict.fromkeys(kept, 0.0))
+            return self._unmoved(state, found)
         return found
+
+    def judged(self, state: TaskState, found: Combined) -> Combined:
+        """What a round of hidden or private updates comes to: where it was, if that is far better.
+
+        Only the result is looked at. A probe whose images are clients' own judges no private one.
+
+        Args:
+            state: of the task.
+            found: what the round would come to.
+        """
+        plan = self._federation.plan
+        probe = plan.probe
+        if probe is None or (plan.privacy is not None and not probe.each):
+            return found
+        score = probe.of(state)
+        if score is None or score(found.vector) >= score(state.vector) - WORSE:
+            return found
+        return self._unmoved(state, found)
+
+    def _unmoved(self, state: TaskState, found: Combined) -> Combined:
+        text = "round %d of task %s made the probe wildly worse: the coefficients stay"
+        logger.warning(text, state.round + 1, state.name)
+        held = dict.fromkeys(found.counted, 0.0)
+        return replace(found, vector=state.vector.copy(), held_back=held)
 
     def _alone(
         self, state: TaskState, told: Mapping[int, Contribution], score: Score

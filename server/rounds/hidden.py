@@ -1,4 +1,4 @@
-"""What hidden updates contribute to a round: each node of a sum its mean."""
+"""The sums of a round's hidden updates, as they are found in its replies."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from flwr.serverapp import Grid
 from protos import recast_v1_pb2 as pb
 from server.exchange.share import Share
 from server.rounds.accepted import accepted
-from server.rounds.aggregation import Contribution
 from server.rounds.federation import Federation
 from server.rounds.secure import SecureSums
 from server.rounds.state import TaskState
+from server.rounds.summed import Summed
 
 
-def hidden_contributions(
+def hidden_sums(
     federation: Federation,
     sums: SecureSums,
     grid: Grid,
     states: Sequence[TaskState],
     replies: Iterable[Message],
     asked: Mapping[tuple[int, int], int],
-) -> dict[int, dict[int, Contribution]]:
-    """What each node contributes to each task, by the task's number: the mean of its sum.
-
-    Their mean, weighted by what each counted for, is that of all updates.
+) -> dict[int, list[Summed]]:
+    """What the groups of each task tell, by the task's number.
 
     Args:
         federation: the run.
@@ -42,11 +40,4 @@ def hidden_contributions(
         return update
 
     sent = accepted(federation, states, replies, asked, checked)
-    found: dict[int, dict[int, Contribution]] = {}
-    for state in states:
-        found[state.number] = {
-            node: Contribution(summed.mean, max(1, round(weight * summed.unit)))
-            for summed in sums.open(grid, state, sent[state.number])
-            for node, weight in summed.weights.items()
-        }
-    return found
+    return {state.number: sums.open(grid, state, sent[state.number]) for state in states}

@@ -14,6 +14,7 @@ from recast_core.start import Start
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError, to_broadcast
 from server.rounds.aggregation import Contribution
+from server.rounds.federation import Federation
 from server.rounds.state import TaskState
 
 # The latest so many; each costs a broadcast's coefficients.
@@ -36,6 +37,33 @@ def candidates(start: Start, states: Sequence[TaskState], bits: int) -> list[pb.
                 pb.Candidate(task=state.number, scale=told.scale, coefficients=told.coefficients)
             )
     return found
+
+
+def offer(
+    federation: Federation, learned: Sequence[TaskState], body: pb.ToClient, state: TaskState
+) -> dict[int, Vector]:
+    """Put into a first round's broadcast where else the task may start; by the tasks' numbers.
+
+    Args:
+        federation: the run.
+        learned: its other tasks.
+        body: the broadcast.
+        state: of the task that begins.
+    """
+    heads = federation.heads
+    if state.round or not federation.plan.nearest or not heads.stays(state.number):
+        return {}
+    if body.train.hyperparameters.objective == pb.OBJECTIVE_LABEL_FREE:
+        # Sure predictions are what training without labels makes, right or wrong.
+        return {}
+    others = learned
+    if heads.earlier is not None:
+        # The task whose head is kept is where the task starts as it is.
+        others = [one for one in learned if one.number != heads.earlier.number]
+    found = candidates(federation.start, others, heads.bits)
+    body.train.candidates.extend(found)
+    vectors = {one.number: one.vector for one in learned}
+    return {candidate.task: vectors[candidate.task] for candidate in found}
 
 
 def origin(update: pb.Update, state: TaskState, offered: Mapping[int, Vector]) -> Vector:

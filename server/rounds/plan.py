@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from recast_core.privacy.check import clip_length
 from recast_core.setting_values import parse_quorum
 from recast_core.settings import Settings
 from recast_core.start import Start
@@ -41,6 +42,7 @@ class RoundPlan:
         secret: decides who is drawn, where clients may not know; ``None`` for the run's seed.
         privacy: what the run may tell of any one client; ``None`` for no promise.
         secure: clients hide their updates, and only sums are told.
+        clip: length that a hidden update may have, where there is no privacy; ``None`` for any.
     """
 
     rounds: int
@@ -64,6 +66,7 @@ class RoundPlan:
     secret: int | None = None
     privacy: PrivacyPlan | None = None
     secure: bool = False
+    clip: float | None = None
 
     def hidden(self, secret: int | None) -> RoundPlan:
         """The plan where clients may know neither who is drawn nor the noise."""
@@ -114,6 +117,7 @@ class RoundPlan:
             nearest=settings.begin == "nearest" and settings.keeps and not settings.dp_epsilon,
             privacy=PrivacyPlan.of(settings),
             secure=settings.secure_aggregation,
+            clip=clip_length(settings) if settings.secure_aggregation else None,
             evaluate_every=settings.evaluate_every,
             summary=settings.ledger == "summary",
         )

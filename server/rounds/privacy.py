@@ -13,7 +13,7 @@ import numpy as np
 
 from recast_core.privacy.accountant import Accountant, Mechanism, Sampling
 from recast_core.privacy.check import clip_length
-from recast_core.privacy.clipping import bounded, length
+from recast_core.privacy.clipping import Double, bounded, length
 from recast_core.privacy.noise import Noise, secure_noise, seeded_noise
 from recast_core.settings import Settings
 from recast_core.wire.codec import Vector
@@ -34,6 +34,12 @@ _USED = 0.97
 Shape = tuple[float, Sampling]
 
 
+def kind_of(dp: str) -> Kind:
+    """Who adds the noise, by the setting ``dp``."""
+    kinds: dict[str, Kind] = {"local": "local", "distributed": "distributed"}
+    return kinds.get(dp, "central")
+
+
 @dataclass(frozen=True)
 class PrivacyPlan:
     """What the settings promise.
@@ -45,6 +51,7 @@ class PrivacyPlan:
         clip: length of an update; ``None`` for one that follows the clients.
         poisson: clients are drawn each by itself.
         seed: of the noise, in an experiment; ``None`` for noise that nobody can repeat.
+        hidden: updates are hidden in sums, whose clients know that each other were drawn.
     """
 
     kind: Kind
@@ -53,6 +60,7 @@ class PrivacyPlan:
     clip: float | None
     poisson: bool
     seed: int | None
+    hidden: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> PrivacyPlan | None:
@@ -65,12 +73,13 @@ class PrivacyPlan:
             return None
         Accountant(settings.dp_delta)
         return cls(
-            kind="local" if settings.dp == "local" else "central",
+            kind=kind_of(settings.dp),
             epsilon=settings.dp_epsilon,
             delta=settings.dp_delta,
             clip=clip_length(settings),
             poisson=settings.dp_sampling == "poisson",
             seed=settings.seed,
+            hidden=settings.secure_aggregation,
         )
 
 
@@ -81,14 +90,29 @@ class Turn:
     Attributes:
         noise: over what one client can move the sum by.
         clip: length of an update.
-        clients: that are drawn, or as many on average: what the sum is divided by.
+        clients: that are drawn, or as many on average: what a sum without noise is divided by.
         mechanism: for the account.
     """
 
     noise: float
     clip: float
-    clients: float
+    clients: int
     mechanism: Mechanism
+
+
+@dataclass(frozen=True, eq=False)
+class Clipped:
+    """A sum of clipped offsets.
+
+    Attributes:
+        total: float64 ``[D]``, or a 0 where there are none.
+        within: how many were no longer than the clip before.
+        clients: how many there are.
+    """
+
+    total: Double
+    within: float
+    clients: int
 
 
 class Privacy:
@@ -105,7 +129,7 @@ class Privacy:
             unit: the length that an update may be expected to have in a round, from what is public.
         """
         self._plan, self._unit = plan, unit
-        self._accountant = Accountant(plan.delta)
+        self._accountant = Accountant(plan.delta, discrete=plan.kind == "distributed")
         self._spent = [(row.task, _mechanism(row)) for row in spent]
         self._noise = spent[-1].noise if spent else None
         self._threshold = spent[-1].threshold if spent else 1.0
@@ -114,23 +138,28 @@ class Privacy:
         self._due: list[tuple[int, Mechanism]] = []
 
     @property
-    def is_local(self) -> bool:
-        """Whether clients add the noise."""
-        return self._plan.kind == "local"
+    def kind(self) -> Kind:
+        """Who adds the noise."""
+        return self._plan.kind
+
+    @property
+    def counts_within(self) -> bool:
+        """Whether the clip follows a count of the updates that are no longer."""
+        return self._plan.clip is None and self.kind == "central"
 
     def shape(self, able: int, drawn: int) -> Shape:
         """Rate and sampling of a round that asks ``drawn`` of ``able`` clients; 0 for all."""
-        if self.is_local or not drawn or drawn >= able:
+        if self.kind != "central" or self._plan.hidden or not drawn or drawn >= able:
             return 1.0, "all"
         return drawn / able, "poisson" if self._plan.poisson else "fixed"
 
-    def begin(self, task: int, round_: int, able: int, shapes: Sequence[Shape]) -> Turn:
+    def begin(self, task: int, round_: int, clients: int, shapes: Sequence[Shape]) -> Turn:
         """Take what a round needs out of the budget's plan.
 
         Args:
             task: its number.
             round_: from 1.
-            able: clients that could be drawn.
+            clients: that are drawn, or as many on average.
             shapes: of this round and of all that are planned after it, of every task.
 
         Raises:
@@ -139,7 +168,7 @@ class Privacy:
         rate, sampling = shapes[0]
         noise = self._noise_for(shapes)
         clip = self._plan.clip or self._threshold * self._unit(round_)
-        made = Turn(noise, clip, rate * able, Mechanism(noise, rate, sampling))
+        made = Turn(noise, clip, clients, Mechanism(noise, rate, sampling))
         self._turns[task], self._noise = made, noise
         return made
 
@@ -152,6 +181,10 @@ class Privacy:
                 return self._noise
         return self._accountant.noise_for(budget, spent, shapes)
 
+    def turn(self, task: int) -> Turn:
+        """What the round of a task that has begun may use."""
+        return self._turns[task]
+
     def transform(self, task: int) -> str:
         """The noise of a client, where it adds its own.
 
@@ -160,31 +193,36 @@ class Privacy:
         turn = self._turns[task]
         return gaussian(turn.clip, 2 * turn.clip * turn.noise)
 
-    def mean(
-        self, task: int, round_: int, start: Vector, contributions: Sequence[Contribution]
-    ) -> tuple[Vector, Spending]:
-        """``start [D]`` moved by the noisy mean of the clipped offsets, and what that costs.
+    def clipped(self, task: int, contributions: Sequence[Contribution]) -> Clipped:
+        """The sum of offsets ``[D]`` that are clipped here.
 
-        All count alike, whatever their examples; who was drawn and has not answered counts as
-        nothing, so that the divisor says nothing of anybody.
+        All count alike, whatever their examples.
+        """
+        clip, total = self._turns[task].clip, np.zeros(())
+        for one in sorted(contributions, key=lambda one: one.offsets.tobytes()):
+            total = total + bounded(one.offsets, clip)
+        within = sum(length(one.offsets) <= clip for one in contributions)
+        return Clipped(total, within, len(contributions))
+
+    def mean(self, task: int, round_: int, start: Vector, told: Clipped) -> tuple[Vector, Spending]:
+        """``start [D]`` moved by the noisy mean of what is clipped, and what that costs.
+
+        Who was drawn and has not answered counts as nothing, so that the divisor says nothing of
+        anybody.
         """
         turn, noise = self._turns[task], self._source(task, round_)
-        ordered = sorted(contributions, key=lambda one: one.offsets.tobytes())
         spread, within = turn.noise, None
-        if self._plan.clip is None:
+        if self.counts_within:
             count = max(_COUNT_NOISE * turn.clients, turn.noise / (2 * math.sqrt(_COUNT_SHARE)))
             spread = (turn.noise**-2 - (2 * count) ** -2) ** -0.5
-            inside = sum(0.5 if length(one.offsets) <= turn.clip else -0.5 for one in ordered)
+            inside = told.within - told.clients / 2
             within = 0.5 + (inside + count * float(noise(1)[0])) / turn.clients
-        total = np.zeros(len(start))
-        for one in ordered:
-            total += bounded(one.offsets, turn.clip)
-        total += spread * turn.clip * noise(len(start))
+        total = told.total + spread * turn.clip * noise(len(start))
         moved = np.asarray(start + total / turn.clients, np.float32)
         return moved, self._entry(task, round_, within)
 
     def own(self, task: int, round_: int) -> Spending:
-        """What a round costs whose clients add the noise: as soon as they are asked."""
+        """What a round costs whose clients add the noise: before they are asked."""
         return self._entry(task, round_, None)
 
     def record(self, spendings: Sequence[Spending]) -> None:

@@ -15,8 +15,9 @@ from server.rounds.aggregation import Contribution
 from server.rounds.drawing import Able, Drawing
 from server.rounds.federation import Federation, sample
 from server.rounds.plan import RoundPlan
-from server.rounds.privacy import Privacy, Shape
+from server.rounds.privacy import Clipped, Privacy, Shape
 from server.rounds.state import TaskState
+from server.rounds.summed import Summed, clipped_in, moved_by
 
 
 def privacy_of(plan: RoundPlan, numbers: int, spent: Sequence[Spending]) -> Privacy | None:
@@ -95,26 +96,42 @@ class PrivateRounds:
         federation, privacy, round_ = self._federation, self._privacy, state.round + 1
         able = len(self._able(state))
         # Once for the round that begins, then for all that are to come.
+        wanted = federation.plan.clients_per_round
+        clients = min(wanted, able) if wanted else able
         shapes = [self._shape(state, able)]
         for one in every:
             left = 0 if one.given_up else federation.plan.rounds - one.round
             shapes += [self._shape(one, able)] * (left - (one is state))
-        privacy.begin(state.number, round_, able, shapes)
-        if privacy.is_local:
-            # What clients answer is seen whatever becomes of the round.
-            spent = [privacy.own(state.number, round_)]
-            federation.registry.record_spendings(federation.run, spent)
-            privacy.record(spent)
+        privacy.begin(state.number, round_, clients, shapes)
+        if privacy.kind == "local":
             hyper = body.train.hyperparameters
             hyper.transforms = f"{hyper.transforms} {privacy.transform(state.number)}".strip()
 
+    def charge(self, state: TaskState) -> None:
+        """Pay for a round whose clients add the noise, before they are asked.
+
+        What they answer is seen whatever becomes of the round.
+        """
+        federation, privacy = self._federation, self._privacy
+        if privacy.kind != "central":
+            spent = [privacy.own(state.number, state.round + 1)]
+            federation.registry.record_spendings(federation.run, spent)
+            privacy.record(spent)
+
     def move(self, state: TaskState, contributions: Sequence[Contribution]) -> Vector:
-        """The next vector of a task: ``[D]``."""
-        if self._privacy.is_local:
+        """The next vector of a task, of updates that the server may read: ``[D]``."""
+        if self._privacy.kind == "local":
             return self._federation.plan.aggregate(state.vector, contributions)
-        moved, spent = self._privacy.mean(
-            state.number, state.round + 1, state.vector, contributions
-        )
+        return self._noisy(state, self._privacy.clipped(state.number, contributions))
+
+    def move_by(self, state: TaskState, sums: Sequence[Summed]) -> Vector:
+        """The next vector of a task, of hidden updates: ``[D]``."""
+        if self._privacy.kind == "distributed":
+            return moved_by(state.vector, sums)
+        return self._noisy(state, clipped_in(sums))
+
+    def _noisy(self, state: TaskState, told: Clipped) -> Vector:
+        moved, spent = self._privacy.mean(state.number, state.round + 1, state.vector, told)
         self._due.append(spent)
         return moved
 

@@ -7,22 +7,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
 from recast_core.secure.channel import SALT_BYTES, TAG_BYTES
 from recast_core.secure.field import Numbers
-from recast_core.secure.levels import Levels, plan
+from recast_core.secure.levels import Integers, Levels, told
 from recast_core.secure.members import FEWEST, as_bits
 from recast_core.secure.shamir import InconsistentError, combine, liars, threshold
-from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError
 from server.exchange.share import Share
 from server.exchange.traffic import Topic, is_answer
 from server.rounds.federation import Federation
 from server.rounds.rosters import Group, Roster, Rosters
 from server.rounds.state import TaskState
+from server.rounds.summed import Summed, counting
 
 logger = logging.getLogger("recast.server")
 
@@ -34,21 +33,6 @@ class Hidden:
     roster: Roster
     told: pb.SecureRound
     levels: Levels
-
-
-@dataclass(frozen=True, eq=False)
-class Summed:
-    """What one group's sum tells.
-
-    Attributes:
-        mean: of the offsets from the broadcast, weighted, float32 ``[D]``.
-        weights: of the nodes whose updates are in it.
-        unit: examples that a unit of weight stands for.
-    """
-
-    mean: Vector
-    weights: Mapping[int, int]
-    unit: float
 
 
 class SecureSums:
@@ -82,24 +66,14 @@ class SecureSums:
         if roster is None:
             return [], pb.SecureRound()
         asked = [node for group in roster.groups for node in group]
-        hyper = federation.plan.hyper_of(topic.round)
-        levels = plan(
-            [shares[node].train_examples for node in asked],
-            max(map(len, roster.groups)),
-            hyper.learning_rate,
-            hyper.bits,
-        )
+        examples = [shares[node].train_examples for node in asked]
+        largest = max(map(len, roster.groups))
+        levels = counting(federation, state.number, topic.round, examples, largest)
         self._nonce = max(self._nonce + 1, self._clock())
-        told = pb.SecureRound(
-            roster=roster.number,
-            nonce=self._nonce,
-            width=levels.width,
-            levels=levels.levels,
-            step=levels.step,
-            unit=levels.unit,
-        )
-        self._hidden[state.number] = Hidden(roster, told, levels)
-        return sorted(roster.kept), told
+        body = told(levels)
+        body.roster, body.nonce = roster.number, self._nonce
+        self._hidden[state.number] = Hidden(roster, body, levels)
+        return sorted(roster.kept), body
 
     @property
     def longest(self) -> int:
@@ -161,23 +135,27 @@ class SecureSums:
                 )
             else:
                 groups.append((group, found))
-        told = self._ask(grid, hidden, state, groups, updates)
+        opened = self._ask(grid, hidden, state, groups, updates)
         summed = []
         for group, found in groups:
-            total = self._combine(hidden, state, group, found, told)
+            total = self._combine(hidden, state, group, found, opened)
             if total is None:
                 continue
-            weights = {node: hidden.levels.weight(updates[node].examples) for node in found}
-            if not hidden.levels.is_plausible(total, sum(weights.values())):
+            examples = {node: updates[node].examples for node in found}
+            one = Summed(total, hidden.levels, examples)
+            if not hidden.levels.is_plausible(total, one.weight):
                 self._spoiled(state, group, "the sum is larger than its terms can be")
                 continue
             self._clear(state, group)
-            mean = hidden.levels.mean(total, sum(weights.values()))
-            summed.append(Summed(mean, weights, hidden.levels.unit))
+            summed.append(one)
         return summed
 
+    def _numbers(self, levels: Levels) -> int:
+        """How many are added: a client's offsets, and what is counted beside them."""
+        return self._federation.start.sent + levels.beside
+
     def _sealed(self, levels: Levels) -> int:
-        return self._federation.start.sent * levels.width + TAG_BYTES
+        return self._numbers(levels) * levels.width + TAG_BYTES
 
     def _ask(
         self,
@@ -224,15 +202,15 @@ class SecureSums:
         state: TaskState,
         group: Group,
         found: Sequence[int],
-        told: Mapping[int, pb.Opened],
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
-        """The sum of a group's integers ``[D]``, ``None`` where it cannot be told."""
+        answers: Mapping[int, pb.Opened],
+    ) -> Integers | None:
+        """The sum of a group's integers, ``None`` where it cannot be told."""
         traffic, topic = self._federation.traffic, Topic(state.name, state.round + 1)
         field, needed = hidden.levels.field, threshold(len(group))
         shares: dict[int, Numbers] = {}
         forged: dict[int, int] = dict.fromkeys(range(len(group)), 0)
         for node in found:
-            opened = told.get(node)
+            opened = answers.get(node)
             if opened is None:
                 continue
             if opened.forged:
@@ -241,7 +219,7 @@ class SecureSums:
                     forged[place] += bits >> place & 1
                 continue
             try:
-                own = field.unpack(opened.share, self._federation.start.sent)
+                own = field.unpack(opened.share, self._numbers(hidden.levels))
             except ValueError as error:
                 traffic.refuse(node, topic, "malformed", str(error))
             else:

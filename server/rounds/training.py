@@ -20,14 +20,14 @@ from server.rounds.contribution import Contribution
 from server.rounds.drawing import Drawing
 from server.rounds.failure import Failure
 from server.rounds.federation import Federation
-from server.rounds.hidden import hidden_contributions
+from server.rounds.hidden import hidden_sums
 from server.rounds.losses import mean_loss, with_heard
-from server.rounds.nearest import candidates
+from server.rounds.nearest import offer
 from server.rounds.opened import open_contributions
 from server.rounds.private import PrivateDrawing, PrivateRounds
-from server.rounds.rules.mean import average
 from server.rounds.secure import SecureSums
 from server.rounds.state import TaskState
+from server.rounds.summed import Summed, contributions_of, moved_by
 
 logger = logging.getLogger("recast.server")
 
@@ -85,11 +85,13 @@ class Training:
             body = federation.broadcast(state, round_, train=True)
             if not self._affords(state, every, body):
                 continue
-            self._offered[state.number] = self._offer(body, state)
+            self._offered[state.number] = offer(federation, self._learned, body, state)
             if self._secure is not None:
                 shares = dict(federation.shares(state.number))
                 nodes, told = self._secure.prepare(grid, state, {n: shares[n] for n in nodes})
                 body.train.secure.CopyFrom(told)
+            if self._private is not None and nodes:
+                self._private.charge(state)
             federation.observer.round_started(
                 state.name, round_, federation.plan.rounds, len(nodes)
             )
@@ -127,24 +129,6 @@ class Training:
             return False
         return True
 
-    def _offer(self, body: pb.ToClient, state: TaskState) -> dict[int, Vector]:
-        """Put into a first round's broadcast where else the task may start."""
-        federation = self._federation
-        heads = federation.heads
-        if state.round or not federation.plan.nearest or not heads.stays(state.number):
-            return {}
-        if body.train.hyperparameters.objective == pb.OBJECTIVE_LABEL_FREE:
-            # Sure predictions are what training without labels makes, right or wrong.
-            return {}
-        others = self._learned
-        if heads.earlier is not None:
-            # The task whose head is kept is where the task starts as it is.
-            others = [learned for learned in others if learned.number != heads.earlier.number]
-        found = candidates(federation.start, others, heads.bits)
-        body.train.candidates.extend(found)
-        vectors = {learned.number: learned.vector for learned in self._learned}
-        return {candidate.task: vectors[candidate.task] for candidate in found}
-
     def nodes(self, state: TaskState) -> list[int]:
         """The nodes that train a task in its next round; none where only a head is learned."""
         federation = self._federation
@@ -173,14 +157,14 @@ class Training:
             RecastError: a task diverged, or nobody has sent an update of it that can be used.
         """
         federation = self._federation
+        sums: Mapping[int, Sequence[Summed]] = {}
         if self._secure is None:
             found = open_contributions(federation, states, replies, self._asked, self._offered)
             if self._private is None:
                 found = with_heard(grid, found, {one.number: one.round + 1 for one in states})
         else:
-            found = hidden_contributions(
-                federation, self._secure, grid, states, replies, self._asked
-            )
+            sums = hidden_sums(federation, self._secure, grid, states, replies, self._asked)
+            found = {task: contributions_of(told) for task, told in sums.items()}
         for state in states:
             federation.answered(state.number, self._nodes_asked(state.number), found[state.number])
         rounds = []
@@ -189,7 +173,7 @@ class Training:
             if state.given_up:
                 continue
             try:
-                combined = self._combine(state, found[state.number])
+                combined = self._combine(state, found[state.number], sums.get(state.number, ()))
             except RefusedError as refused:
                 lost.append((state, f"{refused}; lower the learning rate"))
                 continue
@@ -209,7 +193,9 @@ class Training:
             state.given_up = True
         return sum(row.examples for row in rounds)
 
-    def _combine(self, state: TaskState, told: Mapping[int, Contribution]) -> Combined | None:
+    def _combine(
+        self, state: TaskState, told: Mapping[int, Contribution], sums: Sequence[Summed]
+    ) -> Combined | None:
         """The task's next coefficients, ``None`` where nobody has sent what can be used."""
         federation = self._federation
         if not told and federation.start.sent and not self._nobody_drawn(state):
@@ -218,8 +204,9 @@ class Training:
             combined = self._combining.combine(state, told)
         else:
             # Comparing updates would cost a budget that nobody counts, or see what is hidden.
-            moved = self._moved(state, list(told.values()))
-            combined = Combined(snap(federation.start, moved, federation.heads.bits), told)
+            moved = self._moved(state, list(told.values()), sums)
+            vector = snap(federation.start, moved, federation.heads.bits)
+            combined = self._combining.judged(state, Combined(vector, told))
         if combined is None:
             return None
         if federation.plan.hyper.error_feedback:
@@ -240,18 +227,21 @@ class Training:
             )
         return combined
 
-    def _moved(self, state: TaskState, contributions: Sequence[Contribution]) -> Vector:
+    def _moved(
+        self, state: TaskState, told: Sequence[Contribution], sums: Sequence[Summed]
+    ) -> Vector:
         """A task's next vector, where updates are hidden or have a budget."""
         if self._private is not None and self._federation.start.sent:
-            return self._private.move(state, contributions)
-        if self._secure is not None:
-            return average(state.vector, contributions)
-        return self._federation.plan.aggregate(state.vector, contributions)
+            return self._private.move_by(state, sums) if sums else self._private.move(state, told)
+        if sums:
+            return moved_by(state.vector, sums)
+        return self._federation.plan.aggregate(state.vector, told)
 
     def _nobody_drawn(self, state: TaskState) -> bool:
         """Whether the round is one of noise alone, since the lot fell on nobody."""
         drawn = any(task == state.number for _, task in self._asked)
-        return self._private is not None and bool(self._able(state)) and not drawn
+        noisy = self._private is not None and self._secure is None
+        return noisy and bool(self._able(state)) and not drawn
 
     def _record(self, states: Sequence[TaskState], rounds: Sequence[FinishedRound]) -> None:
         """Commit the rounds, then let the tasks go on from them."""

@@ -51,6 +51,29 @@ def test_a_round_without_the_promised_noise_is_refused(private: Caller) -> None:
     assert "without the noise that --dp local promises" in reply.refusal.detail
 
 
+@pytest.mark.parametrize("kind", ["central", "distributed"])
+def test_a_hidden_update_is_not_sent_without_the_promised_clip_and_noise(
+    ready: Caller, kind: str
+) -> None:
+    ready.settings = replace(ready.settings, dp_epsilon=1.0, dp=kind, secure_aggregation=True)
+    question = asked(ready, "")
+    assert "asked for openly" in ready.train(question).refusal.detail
+    question.secure.CopyFrom(pb.SecureRound(roster=1, nonce=1, levels=9, alike=True))
+    assert "without the clip" in ready.train(question).refusal.detail
+    question.secure.clips = True
+    without = "without the noise that --dp distributed promises"
+    assert (without in ready.train(question).refusal.detail) == (kind == "distributed")
+    question.secure.deviation = 9.0
+    assert "roster 1 is not here" in ready.train(question).refusal.detail
+
+
+def test_a_hidden_update_is_not_sent_without_the_clip_of_the_settings(ready: Caller) -> None:
+    ready.settings = replace(ready.settings, secure_aggregation=True, clip="0.5")
+    question = asked(ready, "")
+    question.secure.CopyFrom(pb.SecureRound(roster=1, nonce=1, levels=9))
+    assert "without the clip" in ready.train(question).refusal.detail
+
+
 def test_a_loss_is_not_told_whoever_asks_for_it(private: Caller) -> None:
     question = asked(private, gaussian(0.01, 3.0))
     question.hyperparameters.report_loss = True

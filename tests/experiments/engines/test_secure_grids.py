@@ -13,6 +13,7 @@ from experiments.engines.folded import FoldedGrid
 from experiments.engines.local import LocalGrid
 from experiments.engines.sequential import SequentialGrid
 from experiments.report.data import report_data
+from experiments.report.privacy import privacy_line
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.app import run_federation
@@ -57,13 +58,41 @@ def test_every_engine_opens_the_same_sums_at_the_same_bytes_and_the_mean_is_the_
     np.testing.assert_allclose(one, plain, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["central", "distributed"])
+def test_every_engine_spends_the_same_budget_on_the_same_noisy_sums(
+    tiny: Make, tmp_path: Path, kind: str
+) -> None:
+    settings = tiny(
+        rounds=ROUNDS, batch=8, secure_aggregation=True, dp_epsilon=20.0, dp=kind, clip="auto"
+    )
+    with server_identity():
+        alone = SequentialGrid(CLIENTS, app, settings, tmp_path / "caches")
+        folded = FoldedGrid(CLIENTS, settings)
+    one, bytes_of_one = learned(alone, settings, tmp_path / "alone")
+    other, bytes_of_other = learned(folded, settings, tmp_path / "folded")
+    assert one.tobytes() == other.tobytes()
+    assert bytes_of_one == bytes_of_other
+    told = report_data(tmp_path / "folded" / "registry.sqlite")["privacy"]
+    assert told == report_data(tmp_path / "alone" / "registry.sqlite")["privacy"]
+    assert told["kind"] == kind
+    assert 0.97 * 20 < told["epsilon"] <= 20
+    assert len(told["rounds"]) == 2 * ROUNDS
+    assert f"privacy of a client ({kind})" in privacy_line(told)
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
         ({"error_feedback": True}, "error-feedback"),
         ({"head": "ridge"}, "would travel openly"),
         ({"clients_per_round": 2}, "at least 3"),
-        ({"dp_epsilon": 1.0}, "leave one out"),
+        ({"dp_epsilon": 1.0, "dp": "local"}, "use --dp distributed"),
+        ({"dp_epsilon": 1.0, "dp_sampling": "poisson"}, "leave --dp-sampling out"),
+        *(
+            ({"aggregation": rule, **budget}, "use mean|only of a mean")
+            for rule in ("median", "trimmed", "geometric-median", "krum", "multi-krum")
+            for budget in ({}, {"dp_epsilon": 1.0}, {"dp_epsilon": 1.0, "dp": "distributed"})
+        ),
     ],
 )
 def test_what_needs_single_updates_is_refused_in_one_line(

@@ -24,6 +24,9 @@ from recast_core.settings import Settings
         ({"dp_epsilon": 1.0, "head": "means"}, "has no noise"),
         ({"dp_epsilon": 1.0, "head": "shared"}, "has no noise"),
         ({"dp_epsilon": 1.0, "dp": "local", "transforms": "round"}, "leave round and gaussian out"),
+        ({"dp_epsilon": 1.0, "dp": "distributed"}, "give --secure-aggregation too"),
+        ({"dp": "distributed", "secure_aggregation": True}, "--dp protects nobody"),
+        ({"secure_aggregation": True, "clip": "-1"}, "give auto, or a length"),
         ({"transforms": "gaussian:1"}, "give a length and a deviation"),
     ],
 )

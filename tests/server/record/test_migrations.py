@@ -51,6 +51,12 @@ def test_made_at_once_or_by_every_revision_a_registry_is_the_same(
             {"bank": bytes(32), "no": False},
         )
         connection.execute(text(kinds + values))
+        connection.execute(text("INSERT INTO tasks VALUES (1, 1, 't', 0, 0, 0, '')"))
+        spent = (
+            "INSERT INTO privacy (run, task, round, kind, noise, rate, sampling, clip, threshold, "
+        )
+        rest = "task_epsilon, epsilon, delta, seeded) VALUES (1, 1, 1, 'distributed', 1, 1, 'all', "
+        connection.execute(text(f"{spent}{rest}1, 1, 1, 1, 0.1, :no)"), {"no": False})
         found = connection.execute(text("SELECT bytes, messages, longest FROM ledger")).one()
         assert tuple(found) == (3_000_000_000, 1, None)
 
