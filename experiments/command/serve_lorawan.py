@@ -100,7 +100,6 @@ def serve_lorawan(
         )
         result = run_federation(grid, settings, folder, watch.observer, conditions=conditions)
         report = summarise(result, "lorawan", settings.seed, time.monotonic() - began)
-        report["lorawan"] = grid.account.as_dict()
         watch.finished(report)
     return Finished(result, report)
 

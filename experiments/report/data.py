@@ -17,6 +17,7 @@ from experiments.report.privacy import privacy
 from experiments.report.refusals import refused
 from experiments.report.repetition import compared_with_defaults, reproduce
 from recast_core.errors import RecastError
+from server.record.air import account, air_of
 from server.record.ledger import Ledger
 from server.record.losses import latest_losses
 from server.record.place import REGISTRY, changed, is_there, place_of, registries
@@ -81,6 +82,7 @@ def report_data(path: Path, run: int | None = None, *, read_only: bool = False) 
             "clients": _clients(registry, entry.id),
             "refusals": refused(registry.refusals(entry.id), client_labels(registry, entry.id)),
             "privacy": privacy(registry, entry.id),
+            "lorawan": account(air) if (air := air_of(registry, entry.id)) else None,
         }
 
 

@@ -10,12 +10,16 @@ from server.record.tables import LedgerEntry
 # Ids from this length on are random numbers, which nobody can tell apart.
 _LONG_ID = 10
 _CARRIERS = {"serve": "lean link", "simulate": "simulated", "measure": "measured here"}
+# What `recast serve` goes over in place of its own link.
+_INSTEAD = {"--mqtt": "MQTT", "--lorawan": "LoRaWAN"}
 
 
 def transport_of(command: str) -> str:
     """What carried a run's messages, by the command that was recorded."""
     words = command.replace("=", " ").split()
     found = next((_CARRIERS[word] for word in words if word in _CARRIERS), "Flower")
+    if found == "lean link":
+        found = next((name for option, name in _INSTEAD.items() if option in words), found)
     if found == "simulated" and "--engine" in words[:-1]:
         found = f"simulated, {words[words.index('--engine') + 1]}"
     return found

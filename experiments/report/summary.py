@@ -11,6 +11,7 @@ from experiments.report.baselines import beside
 from experiments.report.names import client_labels
 from experiments.report.privacy import privacy
 from server.app import RunResult
+from server.record.air import account, air_of
 from server.record.ledger import Ledger
 from server.record.registry import Registry
 from server.record.rows import OTHERS
@@ -36,7 +37,10 @@ def summarise(result: RunResult, engine: str, seed: int, seconds: float) -> dict
             for task in registry.tasks(result.run)
             for round_ in registry.rounds(result.run, task.number)
         ]
+        air = air_of(registry, result.run)
     beside: dict[str, Any] = {"without_images": absent} if absent else {}
+    if air:
+        beside["lorawan"] = account(air)
     if private is not None:
         beside["privacy"] = private
     return {

@@ -105,7 +105,7 @@ def whole_task(
         )
         if isinstance(done[0], BaseException):
             raise done[0]
-        result, account = done[0], grid.account.as_dict()
+        result = done[0]
     report = summarise(result, "lorawan", settings.seed, 0.0)
     (task,) = report["tasks"]
     return {
@@ -118,7 +118,7 @@ def whole_task(
         "sent_up": sum(device.duty.frames for device in devices.values()),
         "airtime_of_a_device": round(max(d.duty.seconds for d in devices.values()), 1),
         "lost": network.lost,
-        **account,
+        **report["lorawan"],
         "accuracy": task["accuracy"],
         "deployed_accuracy": task.get("deployed_accuracy"),
         "zero_byte_accuracy": task.get("zero_byte_accuracy"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from server.record.rows import Air
+
 
 @dataclass(frozen=True)
 class Carried:
@@ -34,6 +36,14 @@ class Carrying(Protocol):
 
     def take_carried(self) -> list[Carried]:
         """What it has handed over since this was last called."""
+
+
+@runtime_checkable
+class Airborne(Protocol):
+    """A grid whose clients send frames, which others on the air have to wait for."""
+
+    def take_air(self) -> list[Air]:
+        """What has been on the air since this was last called."""
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ from server.lorawan.account import Account
 from server.lorawan.answers import answer_to, greeting, offsets
 from server.lorawan.chirpstack import Chirpstack, MakeBroker, Uplink
 from server.lorawan.states import Ask, DeviceState
-from server.record.rows import Refusal
+from server.record.rows import Air, Refusal
 
 logger = logging.getLogger("recast.lorawan")
 DOWN_BITS = 5
@@ -38,7 +38,6 @@ class LoraGrid(ServedGrid):
     """A grid whose nodes are devices of one application of ChirpStack.
 
     Attributes:
-        account: frames and time on air so far.
         longest_reply: bytes of an update's numbers.
     """
 
@@ -75,7 +74,7 @@ class LoraGrid(ServedGrid):
         self._config = wire.Config(0, b"")
         self._gateway = Duty(gateway_duty)
         self._waiting: list[DeviceState] = []
-        self.account = Account()
+        self._account = Account()
         self._uplinks = 0
         self._chirpstack = Chirpstack(application, make, self._heard, self._sent)
         self._chirpstack.open()
@@ -146,6 +145,11 @@ class LoraGrid(ServedGrid):
         with self._changed:
             found, self._refusals = self._refusals, []
             return found
+
+    def take_air(self) -> list[Air]:
+        """What has been on the air since this was last called, by device."""
+        with self._changed:
+            return self._account.take()
 
     def _announced(self) -> list[DeviceState]:
         return [device for device in self._devices.values() if device.announced]
@@ -220,7 +224,7 @@ class LoraGrid(ServedGrid):
             device.queued = True
             seconds = frame_seconds(len(raw), up=False)
             self._gateway.sent(now, seconds)
-            self.account.down(device.device, len(raw), seconds)
+            self._account.down(str(node_id(device.device)), len(raw), seconds)
 
     def _sent(self, device_eui: str) -> None:
         """A gateway has sent what was queued; whether it arrived, the next uplink says."""
@@ -240,7 +244,7 @@ class LoraGrid(ServedGrid):
         seconds = frame_seconds(len(uplink.data), max(7, 12 - uplink.rate))
         with self._changed:
             device = self._devices.setdefault(uplink.device, DeviceState(uplink.device))
-            self.account.up(uplink.device, len(uplink.data), seconds)
+            self._account.up(str(node_id(uplink.device)), len(uplink.data), seconds)
             device.says(frame.seq, frame.config, self._clock())
             if isinstance(frame, wire.Announce):
                 known = frame.task in device.announced

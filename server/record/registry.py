@@ -15,10 +15,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
+from server.record.air import add_air
 from server.record.entering import add_traffic, enter_shares
 from server.record.losses import add_losses
 from server.record.opened import insistent
-from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal, Spending
+from server.record.rows import Air, FinishedRound, LedgerRow, Measured, Refusal, Spending
 from server.record.runs import Runs, now
 from server.record.soundness import sound
 from server.record.tables import (
@@ -218,6 +219,11 @@ class Registry(Runs):
         """Record bytes and refusals that belong to no round, such as a bank's delivery."""
         with self.writing(f"traffic of run {run}") as session:
             add_traffic(session, run, ledger_rows, refusals)
+
+    def record_air(self, run: int, rows: Sequence[Air]) -> None:
+        """Record frames since this was last called."""
+        with self.writing(f"frames of run {run}") as session:
+            add_air(session, run, rows)
 
 
 def next_number(session: Session, run: int) -> int:

@@ -70,6 +70,22 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Air:
+    """Frames that a device sent (``up``) or was sent (``down``).
+
+    Attributes:
+        bytes: of payload.
+        seconds: on the air.
+    """
+
+    client: str
+    direction: Direction
+    frames: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """A client's training loss of a round, and the images that it is of."""
 

@@ -1,11 +1,12 @@
-"""Tables beside: whose runs they are, who writes, label mixes, what tasks went back from."""
+"""Tables beside: whose runs, who writes, label mixes, what tasks went back from, time on air."""
 
 from __future__ import annotations
 
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import LargeBinary
+from sqlalchemy.types import LargeBinary, String
 
+from server.record.rows import Direction
 from server.record.tables import Base, Large
 
 
@@ -80,3 +81,19 @@ class LabelMix(Base, kw_only=True):
     run: Mapped[int] = mapped_column(primary_key=True)
     task: Mapped[int] = mapped_column(primary_key=True)
     content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AirEntry(Base, kw_only=True):
+    """Frames that a device of a run sent, or was sent, as far as this side knows of them."""
+
+    __tablename__ = "air"
+    __table_args__ = (
+        CheckConstraint("direction IN ('up', 'down')"),
+        CheckConstraint("frames >= 0 AND bytes >= 0 AND seconds >= 0"),
+    )
+    run: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    client: Mapped[str] = mapped_column(primary_key=True)
+    direction: Mapped[Direction] = mapped_column(String, primary_key=True)
+    frames: Mapped[int]
+    bytes: Mapped[int] = mapped_column(Large)
+    seconds: Mapped[float]

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from protos import recast_v1_pb2 as pb
 from recast_core.start import Start
+from server.exchange.carried import Airborne
 from server.exchange.collect import Collector
 from server.exchange.naming import names_of
 from server.exchange.observer import Observer
@@ -178,6 +179,7 @@ class FedRecast(Strategy):
         """Average each task's offsets, and record the round before anything else happens."""
         assert self._grid is not None
         examples = self._training.finish(self._grid, self._training_now, replies)
+        self._record_air(self._grid)
         return self.initial_arrays(), MetricRecord({"examples": examples})
 
     def configure_evaluate(
@@ -254,6 +256,12 @@ class FedRecast(Strategy):
         rows, refusals = federation.ledger.drain(), federation.ledger.drain_refusals()
         if rows or refusals:
             federation.registry.record_traffic(federation.run, rows, refusals)
+        self._record_air(grid)
+
+    def _record_air(self, grid: Grid | None) -> None:
+        """Record what a grid's clients took of the air, where they did."""
+        if isinstance(grid, Airborne) and (rows := grid.take_air()):
+            self._federation.registry.record_air(self._federation.run, rows)
 
     def summary(self) -> None:
         """Say nothing: the registry speaks."""

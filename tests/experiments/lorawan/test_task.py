@@ -12,11 +12,15 @@ import pytest
 
 from experiments.command.cli import main
 from experiments.measure.mosquitto import program
+from experiments.report import report
+from experiments.report.data import report_data
 from experiments.studies.lorawan import whole_task
 from experiments.studies.lorawan_network import Loss
 from recast_core.settings import Settings
 from server.lorawan.chirpstack import Chirpstack, Uplink
+from server.record.air import account, air_of
 from server.record.registry import Registry
+from server.record.rows import Air
 
 
 @pytest.mark.skipif(program() is None, reason="no mosquitto: `apt-get install mosquitto`")
@@ -34,6 +38,18 @@ def test_a_task_is_learned_though_frames_are_lost_and_no_frame_is_longer_than_51
         assert [run.status for run in registry.runs()] == ["finished"]
         rounds = registry.rounds(1, 1)
         assert [entry.round for entry in rounds] == [1, 2]
+        told = report_data(registry.path)["lorawan"]
+        assert told == {name: found[name] for name in told}
+        assert (told["devices"], told["frames_up"] > told["frames_down"] > 4) == (2, True)
+        before = air_of(registry, 1)
+        more = Air(before[0].client, before[0].direction, 3, 100, 2.5)
+        registry.record_air(1, [more, Air("9", "down", 1, 11, 1.25)])
+        assert account(air_of(registry, 1))["bytes_down"] == told["bytes_down"] + 11 + (
+            100 if more.direction == "down" else 0
+        )
+    page = tmp_path / "report.html"
+    report(tmp_path / "run", page)
+    assert "heard from 2 devices" in page.read_text()
 
 
 def heard(payload: bytes, event: str = "up", device: str = "00" * 8) -> list[Any]:
