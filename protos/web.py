@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import http.client
+import os
+import socket
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
+# That nothing at all may come; and, with the time for so many bytes a second, that a file may take.
 SECONDS = 30.0
+SLOWEST = 4096.0
 PIECE = 1 << 16
 # Too early, too late, too often, and a server's own trouble: all of it passes.
 _PASSING = {408, 425, 429}
@@ -55,23 +61,105 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else url[:80]
 
 
+class _Watch:
+    """Ends a connection when its time is over, however little comes of it, and how often."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.is_over = seconds, False
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        """What opens URLs by connections that are watched."""
+        watch = self
+
+        class Plain(http.client.HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                watch.look_at(self.sock)
+
+        class Secure(http.client.HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                watch.look_at(self.sock)
+
+        class Http(urllib.request.HTTPHandler):
+            def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Plain, req)
+
+        class Https(urllib.request.HTTPSHandler):
+            def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Secure, req)
+
+        return urllib.request.build_opener(Http, Https)
+
+    def look_at(self, connection: socket.socket) -> None:
+        """End this one when the time is over."""
+        self._socket = connection
+        if self.is_over:
+            self._end()
+
+    def close(self) -> None:
+        """Whatever happens now may take its time."""
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self._socket is not None:
+            with suppress(OSError, ValueError), self._beneath(self._socket) as same:
+                same.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _beneath(connection: socket.socket) -> socket.socket:
+        """The same without TLS, which another thread is in the middle of.
+
+        Raises:
+            OSError: it has ended by itself.
+        """
+        return socket.socket(fileno=os.dup(connection.fileno()))
+
+
 def pieces(url: str, offset: int, room: int) -> Iterator[bytes]:
     """The bytes of a file from ``offset`` on, ``room`` at most.
 
     Raises:
-        WebError: it cannot be had, or not now; what came before is good.
+        WebError: it cannot be had, or not now, or comes too slowly; what came before is good.
         ValueError: no HTTP(S) URL.
     """
-    checked_url(url)
+    watch, come = _Watch(SECONDS + room / SLOWEST), 0
+    try:
+        for piece in _pieces(watch, checked_url(url), offset, room):
+            come += len(piece)
+            yield piece
+    except WebError as error:
+        if watch.is_over:
+            raise _too_slow(url, come, watch) from error
+        raise
+    finally:
+        watch.close()
+    if watch.is_over and come < room:
+        raise _too_slow(url, come, watch)
+
+
+def _too_slow(url: str, come: int, watch: _Watch) -> WebError:
+    return WebError(
+        f"{shown(url)} is too slow, {come:,} bytes in {watch.seconds:.0f} s: check the network, or "
+        "put the file elsewhere"
+    )
+
+
+def _pieces(watch: _Watch, url: str, offset: int, room: int) -> Iterator[bytes]:
     headers = {"Range": f"bytes={offset}-", "Accept-Encoding": "identity"}
     try:
         request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        with watch.opener().open(request, timeout=SECONDS) as answer:
             # A server that knows no ranges begins at the beginning.
             skip = 0 if answer.status == 206 else offset
             length = answer.headers.get("Content-Length") or ""
             missing = int(length) if length.isdecimal() else 0
-            while room > 0 and (piece := answer.read(PIECE)):
+            while room > 0 and (piece := answer.read1(PIECE)):
                 missing -= len(piece)
                 piece, skip = piece[skip:], max(0, skip - len(piece))
                 if piece := piece[:room]:

@@ -4,7 +4,8 @@ Real processes on the lean link with certificates, each killed with SIGKILL and 
 are forked from this process, which has imported everything, so that a life begins in milliseconds.
 A run without kills comes first. After every kill the registry is read: no finished round may be
 lost or changed, none twice, none skipped; in the end every round must be there, and equal to the
-bit to the run without kills for as long as the same clients took part. What a private run spent may
+bit to the run without kills for as long as the same clients took part (with noise: as near as that
+explains, ``apart``). What a private run spent may
 only grow, and is accounted anew from its rows. Whatever stands after ``--`` is for `recast serve`:
 ``--aggregation median``, ``--secure-aggregation``, ``--dp-epsilon 8``.
 """
@@ -32,6 +33,7 @@ from sklearn.datasets import load_digits
 from experiments.command import certs
 from experiments.studies.lives import killed, started
 from recast_core.privacy.accountant import Accountant, Mechanism
+from recast_core.secure.shamir import threshold
 
 ROUNDS = "SELECT task, round, clients, hex(coefficients) FROM rounds ORDER BY task, round"
 SPENT = "SELECT epsilon FROM privacy ORDER BY id"
@@ -250,12 +252,32 @@ def compared(site: Site) -> dict[str, object]:
         for before, after in zip(one, other, strict=False)
         if int(str(after[1])) < until
     ]
-    return {
+    found: dict[str, object] = {
         "rounds": len(other),
         "rounds_with_fewer_clients": len(fewer),
         "compared": len(alike),
         "equal": sum(alike),
     }
+    if site.read("chaos", SPENT) and alike:
+        place = len(alike) - 1
+        found["apart"] = apart(site, str(one[place][3]), str(other[place][3]), len(alike))
+    return found
+
+
+def apart(site: Site, one: str, other: str, rounds: int) -> float:
+    """The distance of two runs' vectors after so many rounds, in that which their noise explains.
+
+    About 1 where noise is little beside what is learned; of much noise each run learns its own way.
+    """
+    clients, variance = len(site.names), 0.0
+    for run in ("whole", "chaos"):
+        query = "SELECT round, noise, clip, kind FROM privacy ORDER BY id"
+        last = {row[0]: row[1:] for row in site.read(run, query)}
+        for noise, clip, kind in [last[round_] for round_ in range(1, rounds + 1)]:
+            richer = clients / (2 * threshold(clients) - clients) if kind == "distributed" else 1.0
+            variance += richer * (float(str(noise)) * float(str(clip)) / clients) ** 2
+    here, there = (np.frombuffer(bytes.fromhex(text), "<f4") for text in (one, other))
+    return float(np.sqrt(np.square(here - there).mean() / variance))
 
 
 def main(make: Callable[..., Site] = Site, description: str | None = __doc__) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from flwr.app import Error, Message
@@ -17,13 +18,15 @@ from google.protobuf.message import DecodeError
 
 from protos import lorawan as wire
 from protos import recast_v1_pb2 as pb
-from protos.content import from_content, to_content
+from protos.content import from_content
 from recast_core.airtime import Duty, frame_seconds
-from server.flower import ServedGrid, number
+from server.flower import ServedGrid
 from server.link.identity import node_id
+from server.link.notices import KEPT_REFUSALS
 from server.lorawan.account import Account
 from server.lorawan.answers import answer_to, greeting, offsets
 from server.lorawan.chirpstack import Chirpstack, MakeBroker, Uplink
+from server.lorawan.pending import Pending
 from server.lorawan.states import Ask, DeviceState
 from server.record.rows import Air, Refusal
 
@@ -68,9 +71,8 @@ class LoraGrid(ServedGrid):
         self._deadline, self._clock = deadline, clock
         self._changed = threading.Condition()
         self._devices: dict[str, DeviceState] = {}
-        self._questions: dict[str, Message] = {}
-        self._answers: dict[str, Message] = {}
-        self._refusals: list[Refusal] = []
+        self._pending = Pending()
+        self._refusals: deque[Refusal] = deque(maxlen=KEPT_REFUSALS)
         self._config = wire.Config(0, b"")
         self._gateway = Duty(gateway_duty)
         self._waiting: list[DeviceState] = []
@@ -112,23 +114,17 @@ class LoraGrid(ServedGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Answer what need not go on the air; queue the rest for the devices' next uplinks."""
-        keys = []
         with self._changed:
-            for message in messages:
-                key = number(message)
-                self._questions[key] = message
+            asked = self._pending.ask(messages)
+            for key, message in asked.items():
                 self._push(key, message)
-                keys.append(key)
             self._changed.notify_all()
-        return keys
+        return list(asked)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies to these messages that have come, each once."""
         with self._changed:
-            found = [key for key in message_ids if key in self._answers]
-            for key in found:
-                self._questions.pop(key, None)
-            return [self._answers.pop(key) for key in found]
+            return self._pending.take(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -137,13 +133,14 @@ class LoraGrid(ServedGrid):
         keys = list(self.push_messages(messages))
         seconds = self._deadline if timeout is None else min(timeout, self._deadline)
         with self._changed:
-            self._changed.wait_for(lambda: all(key in self._answers for key in keys), seconds)
+            self._changed.wait_for(lambda: all(map(self._pending.has, keys)), seconds)
         return self.pull_messages(keys)
 
     def take_refusals(self) -> list[Refusal]:
-        """What has been refused since this was last called, by device."""
+        """What has been refused since this was last called, by device; the latest of too much."""
         with self._changed:
-            found, self._refusals = self._refusals, []
+            found = list(self._refusals)
+            self._refusals.clear()
             return found
 
     def take_air(self) -> list[Air]:
@@ -281,18 +278,10 @@ class LoraGrid(ServedGrid):
         self._answer(ask.key, body)
 
     def _answer(self, key: str, body: pb.ToServer) -> None:
-        question = self._questions.get(key)
-        if question is not None:
-            reply = Message(to_content(body.SerializeToString()), reply_to=question)
-            number(reply)
-            self._answers[key] = reply
+        self._pending.answer(key, body)
 
     def _fail(self, key: str, text: str) -> None:
-        question = self._questions.get(key)
-        if question is not None:
-            reply = Message(Error(code=1, reason=text), reply_to=question)
-            number(reply)
-            self._answers[key] = reply
+        self._pending.answer(key, Error(code=1, reason=text))
 
     def _refuse(self, device: str, reason: str, detail: str) -> None:
         with self._changed:

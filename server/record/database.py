@@ -18,6 +18,8 @@ from server.record.sqlite import open_file
 LOCK_SECONDS = 30
 # Of PostgreSQL: the server ends or starts, or the connection is gone.
 _AWAY = ("57P", "08")
+# What SQLite and PostgreSQL say of sums of numbers that nobody counted to.
+_OVERFLOWS = ("integer overflow", "bigint out of range")
 
 
 class AwayError(RecastError):
@@ -38,6 +40,10 @@ def plain_errors(place: Place, doing: str) -> Iterator[None]:
         original = getattr(error, "orig", None) or error
         lines = [" ".join(line.split()) for line in str(original).splitlines()]
         cause = next((line for line in lines if line), "no reason given")
+        if any(text in cause for text in _OVERFLOWS):
+            raise RecastError(
+                f"{place} is damaged (numbers too large to add up, {doing}): restore a copy"
+            ) from error
         kind: type[RecastError] = RecastError
         if isinstance(error, IntegrityError):
             remedy = "give a known run and task, and record each round once"

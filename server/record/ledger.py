@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from recast_core.files import write_atomically
 from server.record.history import History
 from server.record.opened import insistently
 from server.record.rows import Direction, Kind, LedgerRow, Refusal
-from server.record.soundness import Kinds, sound
+from server.record.soundness import Kinds, sound, within
 from server.record.sums import Sums, summed
 from server.record.tables import LedgerEntry, RefusalEntry
 
@@ -94,7 +94,7 @@ class Ledger:
         columns = [getattr(LedgerEntry, name) for name in by]
         query = select(*columns, self._sum(LedgerEntry.bytes)).where(LedgerEntry.run == run)
         kinds = [*(_KINDS[name] for name in by), int]
-        found = _found(self._registry, query.group_by(*columns).order_by(*columns), kinds)
+        found = _summed(self._registry, query.group_by(*columns).order_by(*columns), kinds)
         return {row[:-1]: row[-1] for row in found}
 
     def _sum(self, column: Any) -> Any:
@@ -119,7 +119,7 @@ class Ledger:
             .where(LedgerEntry.kind == kind, LedgerEntry.direction == direction)
             .group_by(LedgerEntry.task)
         )
-        return dict(_found(self._registry, query, (_KINDS["task"], int)))
+        return dict(_summed(self._registry, query, (_KINDS["task"], int)))
 
     def deliveries(self, run: int) -> dict[str, int]:
         """How many bytes of the bank each client was sent; those that were sent none are absent."""
@@ -135,7 +135,7 @@ class Ledger:
         count = self._sum(RefusalEntry.times)
         query = select(RefusalEntry.reason, count).where(RefusalEntry.run == run)
         query = query.group_by(RefusalEntry.reason)
-        return dict(_found(self._registry, query, (str, int), table="refusals"))
+        return dict(_summed(self._registry, query, (str, int), RefusalEntry))
 
     def export_csv(self, path: Path, run: int | None = None) -> None:
         """Write the recorded rows, of every run where ``None``, as CSV; no task is an empty field.
@@ -181,7 +181,7 @@ class Ledger:
             .where(LedgerEntry.layer == "message")
             .group_by(LedgerEntry.direction)
         )
-        found: dict[str, int] = dict(_found(self._registry, query, (str, int)))
+        found: dict[str, int] = dict(_summed(self._registry, query, (str, int)))
         return found.get("up", 0), found.get("down", 0)
 
     def rows(self, run: int | None = None) -> list[tuple[str | int | None, ...]]:
@@ -189,13 +189,54 @@ class Ledger:
         query = select(*(getattr(LedgerEntry, name) for name in COLUMNS)).order_by(LedgerEntry.id)
         if run is not None:
             query = query.where(LedgerEntry.run == run)
-        return _found(self._registry, query, [_KINDS[name] for name in COLUMNS])
+        return _found(self._registry, query, [_KINDS[name] for name in COLUMNS], _sane_row)
+
+
+def _sane_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    within("ledger.bytes", row[-1], row[-1], 0)
+    return row
+
+
+def _summed(
+    registry: History,
+    query: Any,
+    kinds: Sequence[Kinds],
+    table: type[LedgerEntry] | type[RefusalEntry] = LedgerEntry,
+) -> list[Any]:
+    """The rows that a query finds which sums up others, if all of these are sane."""
+    counts: dict[str, tuple[Any, int]] = (
+        {"times": (RefusalEntry.times, 1)}
+        if table is RefusalEntry
+        else {
+            "bytes": (LedgerEntry.bytes, 0),
+            "messages": (LedgerEntry.messages, 1),
+            "longest": (func.coalesce(LedgerEntry.longest, 0), 0),
+        }
+    )
+    for column, _ in counts.values():
+        query = query.add_columns(func.min(column), func.max(column))
+
+    def sane(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        bounds = row[len(kinds) :]
+        for place, (name, (_, least)) in enumerate(counts.items()):
+            low, high = bounds[2 * place], bounds[2 * place + 1]
+            within(f"{table.__tablename__}.{name}", low, high, least)
+        return row[: len(kinds)]
+
+    return _found(registry, query, kinds, sane, table.__tablename__)
 
 
 @insistently
 def _found(
-    registry: History, query: Select[Any], kinds: Sequence[Kinds], *, table: str = "ledger"
+    registry: History,
+    query: Select[Any],
+    kinds: Sequence[Kinds],
+    sane: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+    table: str = "ledger",
 ) -> list[Any]:
-    """The rows that a query finds, each of its kinds."""
+    """The rows that a query finds, each of its kinds (what comes after them is numbers)."""
     with registry.reading() as session:
-        return [sound(table, row, kinds) for row in session.execute(query)]
+        return [
+            sane(sound(table, row, [*kinds, *[int] * (len(row) - len(kinds))]))
+            for row in session.execute(query)
+        ]

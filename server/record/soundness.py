@@ -15,6 +15,8 @@ from sqlalchemy.types import TypeEngine
 from recast_core.settings import Settings
 from server.record.tables import Base, Run
 
+# No run counts so far: 9 petabytes.
+LARGEST = 2**53
 Column = tuple[str, type, bool]
 Kinds = type | UnionType
 _KEPT = "\n\t"
@@ -37,6 +39,16 @@ def sound(what: str, values: Sequence[object], kinds: Sequence[Kinds]) -> tuple[
         if isinstance(value, bool) or not isinstance(value, kind):
             raise ValueError(f"{what} holds {type(value).__name__}")
     return tuple(_printable(value) if isinstance(value, str) else value for value in values)
+
+
+def within(what: str, least: int, most: int, lowest: int) -> None:
+    """Refuse counts that nothing could have been counted to.
+
+    Raises:
+        ValueError: ``least`` is below ``lowest``, or ``most`` beyond any count; names ``what``.
+    """
+    if least < lowest or most > LARGEST:
+        raise ValueError(f"{what} is {least if least < lowest else most}")
 
 
 def _printable(text: str) -> str:

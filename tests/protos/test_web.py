@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -55,6 +57,36 @@ def test_what_is_no_file_of_the_web_is_one_line(
     assert raised.value.permanent == permanent
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"]
+)
+def test_a_file_that_comes_drop_by_drop_has_an_end_and_what_came_is_kept(
+    head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protos.web.SECONDS", 0.5)
+    monkeypatch.setattr("protos.web.SLOWEST", 500.0)  # a fifth of a second for the 100 bytes
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(head)
+                while True:
+                    time.sleep(0.05)
+                    connection.sendall(b"x")
+
+        threading.Thread(target=drip, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/bank?signature=secret"
+        began, come = time.monotonic(), 0
+        with pytest.raises(WebError, match=r"is too slow, \d+ bytes in 1 s") as raised:  # noqa: PT012
+            for piece in pieces(url, 0, 100):
+                come += len(piece)
+        assert time.monotonic() - began < 5
+    assert not raised.value.permanent
+    assert "secret" not in str(raised.value)
+    assert (come > 0) == head.endswith(b"\r\n\r\n")
 
 
 def test_a_length_that_is_no_number_is_no_reason_to_give_up(answering: Answering) -> None:

@@ -162,3 +162,32 @@ def test_an_evaluation_that_is_none_is_refused_and_the_next_one_counts() -> None
         (reply,) = grid.pull_messages([key])
         answer = pb.ToServer.FromString(from_content(reply) or b"")
         assert (answer.evaluation.examples, answer.evaluation.correct) == (30, 20)
+
+
+def test_questions_that_nobody_answers_and_refusals_that_nobody_takes_do_not_add_up() -> None:
+    device, prefix = "00" * 8, int.from_bytes(BANK[:4], "big")
+    with server_identity(), LoraGrid("app", lambda heard, lost: Quiet()) as grid:  # type: ignore[arg-type,return-value]
+        announce = wire.Announce(0, 0, 1, prefix, 9, 60, 30, 10, 10, 7)
+        grid._heard(Uplink(device, 0, wire.pack_up(announce)))
+        asked: list[list[str]] = []
+        for round_ in range(1, 51):
+            body = pb.ToClient(train=pb.Broadcast(bank=prefix, task=1, round=round_))
+            content = to_content(body.SerializeToString())
+            asked.append(list(grid.push_messages([Message(content, node_id(device), "train")])))
+            hello = to_content(pb.ToClient(hello=pb.HelloRequest()).SerializeToString())
+            grid.push_messages([Message(hello, node_id(device), "query.hello")])  # never pulled
+        assert len(grid._pending) <= 4
+        assert list(grid.pull_messages(asked[0])) == []
+        (late,) = grid.pull_messages(asked[-2])  # another question took its place
+        assert late.has_error()
+        encoded = encode(np.linspace(-1, 1, COUNT, dtype=np.float32), 5)
+        said = wire.Said(
+            wire.Up.UPDATE, 0, 0, 1, 50, examples=60, bits=5, scale=encoded.scale, body=encoded.data
+        )
+        grid._heard(Uplink(device, 0, wire.pack_up(said)))
+        (reply,) = grid.pull_messages(asked[-1])
+        assert pb.ToServer.FromString(from_content(reply) or b"").update.examples == 60
+        for _ in range(2000):
+            grid._heard(Uplink(device, 0, b"\x00"))
+        assert 0 < len(grid.take_refusals()) <= 256
+        assert grid.take_refusals() == []

@@ -36,6 +36,13 @@ EDITS = {
     "a time without its zone": "update runs set started = '2026-01-01T00:00:00'",
     "a name that is bytes": "update tasks set name = x'ff'",
     "an identity that is text": "update runs set bank_sha256 = '" + "a" * 32 + "'",
+    "bytes that nobody could send": "update ledger set bytes = 9223372036854775807",
+    "bytes near the end of numbers": "update ledger set bytes = 9223372036854770000 where id = 1",
+    "bytes below none": "update ledger set bytes = -5 where id = 2",
+    "a count of messages below one": "update ledger set messages = -3 where id = 1",
+    "a count of messages that is text": "update ledger set messages = 'x' where id = 1",
+    "a longest message below none": "update ledger set longest = -1 where id = 1",
+    "a longest message beyond all": "update ledger set longest = 9000000000000000000",
     "a count of images that is text": "update shares set train_examples = 'many'",
 }
 
