@@ -1,6 +1,6 @@
 """Federated continual learning at tens of bytes per update: the public face of recast in Python.
 
-A federation of 20 simulated clients, and what it leaves::
+A federation of 20 simulated clients, and what it leaves:
 
     import recast
 
@@ -9,7 +9,7 @@ A federation of 20 simulated clients, and what it leaves::
     run.report("report.html")
     tasks = run.library()                     # a TaskLibrary: save, activate, export
 
-The method alone, as in a PEFT session::
+The method alone, as in a PEFT session:
 
     bank = recast.mimic(model, recast.RecastConfig(target="mlp", groups=6))
     net = recast.attach(model, bank)

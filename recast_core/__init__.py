@@ -1,6 +1,6 @@
 """RECAST: pretrained weights as combinations of shared templates; a task is a few coefficients.
 
-The method of Tasnim and Plummer (ICLR 2025, arXiv 2411.16870) in plain PyTorch::
+The method of Tasnim and Plummer (ICLR 2025, arXiv 2411.16870) in plain PyTorch:
 
     bank = mimic(model, RecastConfig(target="mlp", groups=6))
     net = attach(model, bank)

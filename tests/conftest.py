@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from safetensors.torch import save_file
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.settings import Settings
 from tests.postgres import PASSWORD, Cluster, binaries
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
 # The first call in a process imports and warms up: a deadline would measure that.
@@ -106,3 +111,17 @@ def postgres(postgres_server: Cluster, monkeypatch: pytest.MonkeyPatch) -> Clust
 def database(postgres: Cluster, request: pytest.FixtureRequest) -> str:
     """The URL of an empty database."""
     return postgres.create(f"t{abs(hash(request.node.nodeid)):x}"[:40])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser, where there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on the path: the page cannot be looked at")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -36,7 +36,7 @@ Rows = list[int]
 class TaskLibrary:
     """The tasks learned with one bank, by name.
 
-    ::
+    What is learned, kept and used:
 
         tasks.add("flowers", net.coefficients.sent(), head, classes=names)
         tasks.save("my-tasks")
@@ -194,7 +194,7 @@ class TaskLibrary:
     def use(self, net: RecastModel, name: str) -> Iterator[RecastModel]:
         """Answer as a task within the block, in this thread or coroutine alone.
 
-        Nothing in ``net`` is written, so that threads may share it, each with its own task::
+        Nothing in ``net`` is written, so that threads may share it, each with its own task:
 
             with tasks.use(net, "flowers"):
                 logits = net(images)

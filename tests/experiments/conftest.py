@@ -6,13 +6,12 @@ import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -26,9 +25,6 @@ from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.registry import Registry
 from tests.experiments.ends import patiently
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 COMMAND = program()
 
@@ -186,17 +182,3 @@ def alone(tmp_path: Path) -> Callable[[Settings, int], Path]:
         return folder
 
     return go
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A real browser, where there is one."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chromium on the path: the page cannot be looked at")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
