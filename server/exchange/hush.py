@@ -14,6 +14,8 @@ KNOWN = 1024
 class Bucket:
     """A token bucket: ``burst`` at once, ``rate`` per second in the long run."""
 
+    __slots__ = ("_at", "_burst", "_clock", "_left", "_rate")
+
     def __init__(
         self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
     ) -> None:

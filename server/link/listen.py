@@ -140,6 +140,8 @@ class Listener:
                 *(option for option in CHANNEL_OPTIONS if option[0] != MESSAGE_LIMIT),
                 # A little more than is allowed, so that what is too large is counted.
                 (MESSAGE_LIMIT, MAX_FRAME + 1024),
+                # TLS keeps a buffer of this size for each connection: 16 KiB if it may choose.
+                ("grpc.tsi.max_frame_size", 4096),
                 ("grpc.server_handshake_timeout_ms", int(1000 * SECONDS_TO_JOIN)),
                 ("grpc.max_connection_idle_ms", int(1000 * SECONDS_TO_JOIN)),
                 ("grpc.max_allowed_incoming_connections", self.connections),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,7 +29,7 @@ class RefusedFrameError(ValueError):
         self.retry = retry
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Stream:
     """One stream of a client, as its writer sees it.
 
@@ -51,7 +50,7 @@ class Stream:
     closed: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Open:
     """A message that waits for its answer.
 
@@ -66,7 +65,7 @@ class Open:
     retired: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Session:
     """What the server knows of one client, across its streams.
 
@@ -76,7 +75,7 @@ class Session:
         carried: the highest number that any of its streams has carried.
         seen: monotonic seconds when its last stream ended.
         heard: monotonic seconds when its last frame came.
-        notices: frames that wait to be written, and that nothing is answered to.
+        notices: frames that wait to be written, and that nothing is answered to; the latest.
         fetching: downloads at once.
         fetched: what it may still fetch of each body, by SHA-256.
         place: counts the clients, in the order in which they came.
@@ -99,7 +98,7 @@ class Session:
     attempt: int = 0
     seen: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
-    notices: deque[bytes] = field(default_factory=lambda: deque(maxlen=NOTICES_AT_MOST))
+    notices: list[bytes] = field(default_factory=list)
     joins: Bucket = field(default_factory=joins)
     strays: Bucket = field(default_factory=strays)
     fetching: int = 0
@@ -107,9 +106,18 @@ class Session:
     place: int = 0
     since: int = 0
     connection: int = 0
-    former: deque[int] = field(default_factory=lambda: deque(maxlen=NOTICES_AT_MOST))
+    former: tuple[int, ...] = ()
     up: int = 0
     down: int = 0
+
+    def notify(self, frame: bytes) -> None:
+        """Have a frame wait that nothing is answered to; the oldest of too many is dropped."""
+        self.notices.append(frame)
+        del self.notices[:-NOTICES_AT_MOST]
+
+    def note_former(self) -> None:
+        """Know its process as one that another is about to replace."""
+        self.former = (*self.former, self.instance)[-NOTICES_AT_MOST:]
 
 
 @dataclass(frozen=True)

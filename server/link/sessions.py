@@ -111,7 +111,7 @@ class Sessions(Notices):
         with self.changed:
             if session.stream is stream and session.notices:
                 self.changed.notify_all()
-                return session.notices.popleft()
+                return session.notices.pop(0)
             due = min(
                 (n for n, entry in session.open.items() if n > stream.sent and not entry.retired),
                 default=None,
@@ -129,7 +129,7 @@ class Sessions(Notices):
             session = self._by_node.get(node)
             if session is None or session.expelled:
                 return 0
-            session.notices.append(frame)
+            session.notify(frame)
             if session.stream is not None:
                 session.stream.wake()
         return len(frame)

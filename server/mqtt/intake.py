@@ -170,7 +170,7 @@ class Intake:
             return False
         if instance in session.former:
             return True
-        session.former.append(session.instance)
+        session.note_former()
         return False
 
     def _away(self, name: str, away: link.Away) -> None:

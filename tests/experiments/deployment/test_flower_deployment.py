@@ -130,8 +130,8 @@ def banks_sent(run_dir: Path) -> int:
         return Ledger(registry).totals(run.id, by=("kind", "layer")).get(("bank", "payload"), 0)
 
 
-def test_the_bank_crosses_once_whatever_restarts(
-    deploy: Deploy, tiny: Callable[..., Settings], tmp_path: Path
+def test_the_bank_crosses_once_whatever_restarts_and_wherever_the_registry_is(
+    deploy: Deploy, tiny: Callable[..., Settings], tmp_path: Path, database: str
 ) -> None:
     data, cache = tmp_path / "data", tmp_path / "cache"
     own_data(data, "a", seed=1)
@@ -149,12 +149,15 @@ def test_the_bank_crosses_once_whatever_restarts(
     # Not killed: the SuperLink would refuse the node until it had missed its heartbeats.
     deployment.stop_client(0)
     deployment.stop_server(kill=True)
-    more = {"head": "means", "baseline": False}  # a head that travels
+    # A head that travels, and a registry in PostgreSQL, whose password the ServerApp inherits.
+    more = {"head": "means", "baseline": False, "registry": database}
     deployment.start(tiny(tasks="a=digits", run_dir=str(tmp_path / "second"), **more))
     deployment.join(0)
     (counted,) = finish(deployment)
     assert banks_sent(tmp_path / "second") == 0
     assert counted.down < size / 4
+    assert not (tmp_path / "second" / "registry.sqlite").exists()
+    assert (tmp_path / "second" / "registry.url").read_text().split()[0] == database
     with (
         Registry(tmp_path / "first" / "registry.sqlite") as one,
         Registry(tmp_path / "second" / "registry.sqlite") as other,
