@@ -205,8 +205,9 @@ def _canonical_data(data: str, text: str) -> str:
     if found is None:
         shown = ["digits", *DATASETS, "folder:PATH", "npz:PATH", "corrupted:PATH"]
         raise RecastError(
-            f"unknown data {data!r} in {text!r} (a task is {GRAMMAR}; a path with spaces or commas "
-            f"stands in quotes): {_near(data, shown)}"
+            f"unknown data {data!r} in {text!r} (a task is {GRAMMAR}; images of your own are "
+            "folder:PATH or npz:PATH; a path with spaces or commas stands in quotes): "
+            f"{_near(data, shown)}"
         )
     return found
 

@@ -110,6 +110,8 @@ def _groups(arrays: _Arrays, path: Path, part: str, count: int) -> Groups | None
 
 
 def _read(path: Path, only: Collection[str] = ()) -> _Arrays:
+    if path.is_dir():
+        raise RecastError(f"{path} is a folder: write folder:{path} if it holds a folder per class")
     if not path.is_file():
         raise RecastError(f"no file {path}: check the path after npz:{cut_off(path)}")
     try:
@@ -125,6 +127,8 @@ def _read(path: Path, only: Collection[str] = ()) -> _Arrays:
         zipfile.BadZipFile, zlib.error, MemoryError, OverflowError,
     ) as error:  # fmt: skip
         cause = " ".join(str(error).split())[:80]
+        if not zipfile.is_zipfile(path):  # numpy takes it for objects, and says how to trust them
+            cause = "it is no archive of arrays"
         raise RecastError(
             f"cannot read {path} ({cause}): write it with numpy.savez, without object arrays"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.report.plots import (
@@ -14,6 +14,7 @@ from experiments.report.plots import (
     colour_of,
     colour_scale,
     dotted_lines,
+    loss_axis,
     make_spec,
     rounds_axis,
     tip,
@@ -66,19 +67,37 @@ def reached_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None
 
 def curves_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
     """Accuracy against the rounds of each run: a line for each of its tasks, in its colour."""
+    return _lines("curves", labels, runs, "accuracy", accuracy_axis("accuracy"), PERCENT)
+
+
+def losses_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
+    """Training loss against the rounds of each run, of those that know it."""
+    return _lines("losses", labels, runs, "loss", loss_axis(), {"format": ".4~g"})
+
+
+def _lines(
+    name: str,
+    labels: Sequence[str],
+    runs: Sequence[Data],
+    field: str,
+    y: Mapping[str, Any],
+    shown: Mapping[str, str],
+) -> Figure | None:
     rows = [
         {"run": label, "line": f"{label} {row['task']}", "task": row["task"],
-         "run_round": row["run_round"], "accuracy": row["accuracy"]}
+         "run_round": row["run_round"], field: row[field]}
         for label, data in zip(labels, runs, strict=True)
-        for row in data["accuracy"]
+        for row in data[field]
     ]  # fmt: skip
     if not rows:
         return None
-    colours = colour_of(labels)
-    last = max(row["run_round"] for row in rows)
+    known = {row["run"] for row in rows}
+    colours = {label: colour for label, colour in colour_of(labels).items() if label in known}
+    title = y["title"]
+    last = max(row["run_round"] for data in runs for row in [*data["accuracy"], *data["loss"]])
     where = {
         "x": rounds_axis(max(last, 1)),
-        "y": accuracy_axis("accuracy"),
+        "y": y,
         "color": colour_scale("run", colours),
         "detail": {"field": "line", "type": "nominal"},
     }
@@ -86,11 +105,11 @@ def curves_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None:
         tip("run", "run"),
         tip("task", "task"),
         tip("run_round", "rounds so far", type="quantitative"),
-        tip("accuracy", "accuracy", type="quantitative", **PERCENT),
+        tip(field, title, type="quantitative", **shown),
     ]
     return Figure(
-        "curves",
+        name,
         make_spec({"layer": dotted_lines(where, tooltip), "height": 300}, rows),
-        f"Lines of accuracy against rounds, in a colour for each run: {', '.join(labels)}.",
+        f"Lines of {title} against rounds, in a colour for each run: {', '.join(colours)}.",
         tuple(LegendEntry(label, colour) for label, colour in colours.items()),
     )

@@ -11,6 +11,7 @@ from experiments.report.plots import (
     colour_of,
     colour_scale,
     dotted_lines,
+    loss_axis,
     make_spec,
     rounds_axis,
     tip,
@@ -49,13 +50,7 @@ def loss_figure(data: Mapping[str, Any]) -> Figure | None:
     last = max(row["run_round"] for row in [*rows, *data["accuracy"]])
     where = {
         "x": rounds_axis(max(last, 1)),
-        "y": {
-            "field": "loss",
-            "type": "quantitative",
-            "title": "training loss",
-            "scale": {"zero": False, "nice": True, "padding": 10},
-            "axis": {"format": "~g", "tickCount": 5},
-        },
+        "y": loss_axis(),
         "color": colour_scale("task", colours),
     }
     tooltip = [

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report.figures import accuracy_figure, forgetting_figure
-from experiments.report.figures_several import curves_figure, reached_figure
+from experiments.report.figures_several import curves_figure, losses_figure, reached_figure
 from experiments.report.figures_traffic import (
     bytes_figure,
     label_of,
@@ -98,6 +98,7 @@ def render_several(shown: Mapping[str, Any]) -> str:
     made = (
         reached_figure(labels, runs),
         curves_figure(labels, runs),
+        losses_figure(labels, runs),
         tradeoff_figure(limits, shown["points"], known),
     )
     return _page(

@@ -61,6 +61,17 @@ def whole_ticks(last: int) -> list[int]:
     return list(range(0, last + 1, step))
 
 
+def loss_axis() -> dict[str, Any]:
+    """The vertical axis of training losses, which may be of any size and sign."""
+    return {
+        "field": "loss",
+        "type": "quantitative",
+        "title": "training loss",
+        "scale": {"zero": False, "nice": True, "padding": 10},
+        "axis": {"format": "~g", "tickCount": 5},
+    }
+
+
 def rounds_axis(last: int) -> dict[str, Any]:
     """The x channel of the rounds of a run."""
     return {

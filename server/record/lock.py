@@ -61,6 +61,8 @@ def _taken(folder: Path) -> int:
 
 def _opened(folder: Path) -> int:
     path = folder / LOCK
+    if folder.is_file():
+        raise RecastError(f"{folder} is a file: name a folder for the run with --run-dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)

@@ -91,6 +91,7 @@ def test_a_quoted_path_is_taken_as_it_stands(
         ('folder:" "', "folder:PATH"),
         ("folder:/my photos", "a path with spaces or commas stands in quotes"),
         ('"/a b"', "unknown data"),
+        ("scenes", "images of your own are folder:PATH or npz:PATH"),
         ('"a/b=digits"', "bad task name"),
     ],
 )

@@ -171,6 +171,10 @@ def test_absent_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
     for name in ("cut", "empty", "text", "array", "absent"):
         with pytest.raises(RecastError):
             load_dataset(parse_task(f"npz:{tmp_path / name}.npz"), 32)
+    with pytest.raises(RecastError, match="text.npz .it is no archive of arrays.: write it with"):
+        load_dataset(parse_task(f"npz:{tmp_path}/text.npz"), 32)
+    with pytest.raises(RecastError, match=f"is a folder: write folder:{tmp_path}"):
+        load_dataset(parse_task(f"npz:{tmp_path}"), 32)
 
 
 def test_folder_of_mixed_sizes_becomes_one_size_and_a_fifth_is_test(tmp_path: Path) -> None:

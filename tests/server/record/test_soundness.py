@@ -152,6 +152,11 @@ def test_a_folder_that_a_server_waited_in_for_nothing_is_gone_again(tmp_path: Pa
     with reserved(Settings(), folder), pytest.raises(RecastError, match="is running in"):
         check_folder(Settings(), folder)
     assert not folder.exists()
+    folder.parent.mkdir(exist_ok=True)
+    folder.touch()
+    with pytest.raises(RecastError, match="is a file: name a folder"), hold(folder):
+        pass
+    folder.unlink()
     with reserved(Settings(), folder):
         (folder / "bank").touch()
     with reserved(Settings(), folder):
