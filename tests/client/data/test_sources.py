@@ -171,7 +171,7 @@ def test_absent_truncated_or_foreign_file_is_refused(tmp_path: Path) -> None:
     for name in ("cut", "empty", "text", "array", "absent"):
         with pytest.raises(RecastError):
             load_dataset(parse_task(f"npz:{tmp_path / name}.npz"), 32)
-    with pytest.raises(RecastError, match="text.npz .it is no archive of arrays.: write it with"):
+    with pytest.raises(RecastError, match="it is no archive of arrays"):
         load_dataset(parse_task(f"npz:{tmp_path}/text.npz"), 32)
     with pytest.raises(RecastError, match=f"is a folder: write folder:{tmp_path}"):
         load_dataset(parse_task(f"npz:{tmp_path}"), 32)

@@ -1,18 +1,20 @@
-"""Schema 13: frames and seconds on the air of a run over LoRaWAN."""
+"""Schema 14: frames and seconds on the air of a run over LoRaWAN."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 
 _LARGE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Create the table."""
+    """Create the table, unless it is there."""
+    if sa.inspect(op.get_bind()).has_table("air"):
+        return
     op.create_table(
         "air",
         sa.Column("run", sa.Integer, sa.ForeignKey("runs.id"), primary_key=True),
