@@ -28,18 +28,19 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from experiments.command import certs
 from experiments.studies.lives import killed, started
+from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.privacy.accountant import Accountant, Mechanism
 from recast_core.secure.shamir import threshold
 
 ROUNDS = "SELECT task, round, clients, hex(coefficients) FROM rounds ORDER BY task, round"
 SPENT = "SELECT epsilon FROM privacy ORDER BY id"
 TRAIN, TEST = 60, 30
-# Nobody waits longer for a process that should have ended.
-PATIENCE = 300.0
 
 
 @dataclass
@@ -51,6 +52,9 @@ class Site:
         names: of the clients.
         options: of the server.
         rounds: of the one task.
+        patience: seconds to wait for a process that should have ended.
+        pace: times the usual while between two kills, where the machine has others to serve.
+        small: learn with an untrained network of a few thousand numbers, which hardly takes time.
     """
 
     root: Path
@@ -58,6 +62,9 @@ class Site:
     options: Sequence[str]
     rounds: int
     port: int = 0
+    patience: float = 300.0
+    pace: float = 1.0
+    small: bool = False
     # Whom it befalls, each as often as it is named here.
     kinds: ClassVar[Sequence[str]] = ("server", "client", "client")
 
@@ -81,6 +88,14 @@ class Site:
                 classes=np.array([str(label) for label in range(10)]),
             )
         certs.init(self.root / "certs", ["localhost"], self.names, force=False)
+        if self.small:
+            path = self.root / "small.safetensors"
+            torch.manual_seed(0)
+            save_file(CifarResNet(8, 4).state_dict(), path, {"size": "8"})
+            self.options = [
+                *("--backbone", f"file:{path}", "--target", "layer?.0.conv*"),
+                *self.options,
+            ]
 
     def serve_command(self, run: str) -> list[str]:
         """A server of the run in this folder."""
@@ -174,7 +189,7 @@ def whole(site: Site) -> float:
     """The run without kills; its seconds."""
     began = time.monotonic()
     lives = [site.serve("whole"), *(site.join(name, "whole") for name in site.names)]
-    lives[0].join(PATIENCE)
+    lives[0].join(site.patience)
     for one in lives:
         killed(one)
     return time.monotonic() - began
@@ -189,7 +204,7 @@ def chaos(site: Site, kills: int, seconds: float, dice: random.Random) -> dict[s
     while sum(count.values()) < kills and time.monotonic() - began < seconds:
         if site.finished(run):
             break
-        time.sleep(dice.choice([0.1, 0.3, 1.0, 2.0, 4.0]) * dice.random())
+        time.sleep(site.pace * dice.choice([0.1, 0.3, 1.0, 2.0, 4.0]) * dice.random())
         what = dice.choice(site.kinds)
         if what == "server":
             if dice.random() < 0.6:  # most have begun to work
@@ -213,7 +228,7 @@ def chaos(site: Site, kills: int, seconds: float, dice: random.Random) -> dict[s
             if not one.is_alive():
                 clients[name] = site.join(name, run)
     done = watch.look("after the last kill")
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + site.patience
     while not site.finished(run) and time.monotonic() < ends:
         if not server.is_alive():
             server = site.serve(run)
@@ -287,17 +302,26 @@ def main(make: Callable[..., Site] = Site, description: str | None = __doc__) ->
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--patience", type=float, default=Site.patience)
+    parser.add_argument("--pace", type=float, default=Site.pace)
+    parser.add_argument("--small", action="store_true", help="with a network that takes no time")
+    parser.add_argument(
+        "--alone", action="store_true", help="no run without kills, where noise is drawn anew"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("options", nargs="*", help="of `recast serve`, after --")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recast-chaos-") as folder:
         names = [f"edge-{number}" for number in range(1, given.clients + 1)]
         site = make(Path(folder), names, given.options, given.rounds)
+        site.patience, site.pace, site.small = given.patience, given.pace, given.small
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             site.port = free.getsockname()[1]
         site.prepare()
-        found: dict[str, object] = {"options": " ".join(given.options), "whole": whole(site)}
+        found: dict[str, object] = {"options": " ".join(given.options)}
+        if not given.alone:
+            found["whole"] = whole(site)
         found |= chaos(site, given.kills, given.seconds, random.Random(given.seed))
         found |= compared(site)
         if (cost := accounted(site)) is not None:
