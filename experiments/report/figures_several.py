@@ -47,7 +47,7 @@ def reached_figure(labels: Sequence[str], runs: Sequence[Data]) -> Figure | None
         "height": BAR_HEIGHT * len(tasks),
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
         "encoding": {
-            "x": accuracy_axis("accuracy") | {"title": "accuracy after learning"},
+            "x": accuracy_axis("accuracy", rows) | {"title": "accuracy after learning"},
             "y": y,
             "color": colour_scale("run", colours),
             "tooltip": [

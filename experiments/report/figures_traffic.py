@@ -146,7 +146,7 @@ def tradeoff_figure(
         for limit in limits
     ]
     room = LABEL_HEIGHT * len(lines) + 6
-    y = accuracy_axis("accuracy")
+    y = accuracy_axis("accuracy", values)
     y["scale"] = y["scale"] | {"range": [TRADEOFF_HEIGHT, room]}
     marks = [*_verticals(lines, x), _tradeoff_points(x, y, colours)]
     legend = [

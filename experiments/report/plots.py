@@ -44,13 +44,21 @@ def colour_of(names: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
 
-def accuracy_axis(field: str) -> dict[str, Any]:
-    """The y channel of a fraction, zoomed to what there is."""
+def accuracy_axis(field: str, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """The y channel of a fraction, zoomed to what there is.
+
+    Of ``rows`` that all have nearly one value the axis shows ten points around it: an axis of a
+    single value has a single tick.
+    """
+    scale: dict[str, Any] = {"zero": False, "nice": True, "padding": 10}
+    values = [row[field] for row in rows if row[field] is not None]
+    if values and max(values) - min(values) < 0.01:
+        scale = {"domain": [max(0.0, min(values) - 0.05), min(1.0, max(values) + 0.05)]}
     return {
         "field": field,
         "type": "quantitative",
         "title": "accuracy",
-        "scale": {"zero": False, "nice": True, "padding": 10},
+        "scale": scale,
         "axis": {"format": ".1~%", "tickCount": 6},
     }
 
