@@ -4,6 +4,8 @@ Real processes: a server and two clients at work share a core, whoever attacks h
 Seconds with an attack and without alternate, since other work on the machine changes all rates; it
 does not change how much processor time a round takes the server and its clients, which is told too.
 Without an attack that other core computes something, so that it makes as much room as with one.
+Clients are warm before anything counts. The first stretch is told apart: in it a server waits,
+once, for whoever has joined and does not answer.
 At the end a third honest client joins while the attack goes on. Prints a table in Markdown, and 1
 is the exit status where a limit is missed.
 """
@@ -40,11 +42,12 @@ PATIENCE = 240.0
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one stretch, and how many there are of each kind."""
+    """Seconds of one stretch, how many there are of each kind, and the rounds before them."""
 
     stretch: float = 4.0
     cycles: int = 4
     settle: float = 0.5
+    warm: int = 60
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Row:
     Attributes:
         rate: rounds per second while nobody attacks.
         kept: the share of it that is left under attack.
+        first: the share that was left in the first stretch, which ``kept`` is not of.
         time: processor milliseconds of a round, without an attack and with it.
         missed: rounds that a client that was there took no part in.
         waited: seconds for which a newcomer had to wait while the attack went on; ``None`` where
@@ -65,6 +69,7 @@ class Row:
     attack: str
     rate: float
     kept: float
+    first: float
     time: tuple[float, float]
     missed: int
     waited: float | None
@@ -81,7 +86,8 @@ class Row:
     def __str__(self) -> str:
         before, most, after = self.memory
         waited = "kept out" if self.waited is None else f"{self.waited:.1f} s"
-        kept = f"{100 * self.kept:.0f} % | {self.time[0]:.0f} to {self.time[1]:.0f}"
+        kept = f"{100 * self.first:.0f} % | {100 * self.kept:.0f} %"
+        kept += f" | {self.time[0]:.0f} to {self.time[1]:.0f}"
         return (
             f"| `{self.attack}` | {self.rate:.1f} | {kept} | {self.missed} | {waited}"
             f" | {before:.0f}, {most:.0f}, {after:.0f} | {self.log / 1000:.1f} |"
@@ -89,8 +95,9 @@ class Row:
 
 
 HEAD = (
-    "| attack | rounds/s without | kept | CPU ms a round | rounds missed | a newcomer waits "
-    "| server's MB before, at most, after | log kB/s |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+    "| attack | rounds/s without | kept at first | then | CPU ms a round | rounds missed "
+    "| a newcomer waits | server's MB before, at most, after | log kB/s |"
+    "\n|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 
 
@@ -123,8 +130,12 @@ class Honest:
             self.clients = [self._start(site.join_command(name, "run"), name) for name in NAMES]
         # This one has everything imported: what it waits for is the server alone.
         self.third: BaseProcess | None = None
+        self.work(5)
+
+    def work(self, rounds: int) -> None:
+        """Wait until so many are finished."""
         ends = time.monotonic() + PATIENCE
-        while self.rounds() <= 5:
+        while self.rounds() < rounds:
             if time.monotonic() > ends or self.server.poll() is not None:
                 self.end()
                 raise RuntimeError(f"no round: {self.log.read_text()[-2000:]}")
@@ -177,10 +188,11 @@ class Honest:
 def attack(name: str, honest: Honest, times: Times) -> Row:
     """What an attack comes to, on a server of its own."""
     where = link_foes.Site(honest.site.port, honest.site.root / "certs", FOE)
+    honest.work(times.warm)
     memory = [honest.megabytes()]
     calm, under, logged = [_calm(honest, times, where)], [], []
     missed = 0
-    for _ in range(times.cycles):
+    for _ in range(1 + times.cycles):
         with _foe(name, where):
             time.sleep(times.settle)
             before, size = honest.rounds(), honest.log.stat().st_size
@@ -193,11 +205,13 @@ def attack(name: str, honest: Honest, times: Times) -> Row:
         waited = honest.newcomer()
         memory.append(honest.megabytes())
     time.sleep(3)
+    usual = max(1e-9, fmean(one.rate for one in calm))
     return Row(
         attack=name,
-        rate=fmean(one.rate for one in calm),
-        kept=fmean(one.rate for one in under) / max(1e-9, fmean(one.rate for one in calm)),
-        time=(_time(calm), _time(under)),
+        rate=usual,
+        kept=fmean(one.rate for one in under[1:]) / usual,
+        first=under[0].rate / usual,
+        time=(_time(calm), _time(under[1:])),
         missed=missed,
         waited=waited,
         memory=(memory[0], max(memory), honest.megabytes()),

@@ -21,7 +21,7 @@ WAITING_PER_ADDRESS = 128
 WAITING_AT_MOST = 1024
 # From the connection to the first word, TLS included.
 SECONDS_TO_JOIN = 10.0
-# That one which joins too often waits to be told so.
+# That one which joins or calls too often waits to be told so.
 SECONDS_OF_PENANCE = 2.0
 # How often the list of revoked certificates is looked at where nobody speaks, and how long whoever
 # is on it has for leaving by itself.

@@ -31,6 +31,7 @@ from server.link.turnstile import Peer, Turnstile
 
 logger = logging.getLogger("recast.link")
 Context = grpc.aio.ServicerContext
+_HASTE = ("too-many-joins", "too-many-calls")
 _ADVICE = {
     link.Dismissal.REASON_FINISHED: "finished",
     link.Dismissal.REASON_REPLACED: "joined again",
@@ -236,11 +237,11 @@ class Servicer:
                 if error.retry
                 else grpc.StatusCode.INVALID_ARGUMENT
             )
-        if reason == "too-many-joins":
-            # Whoever hurries is slowed down: each join costs a TLS greeting.
-            await asyncio.sleep(SECONDS_OF_PENANCE)
         known = None if name == "?" else name
         self._sessions.refuse(known, reason, f"{error} (from {context.peer()})")
+        if reason in _HASTE:
+            # Whoever hurries is slowed down: to come again costs a TLS greeting each time.
+            await asyncio.sleep(SECONDS_OF_PENANCE)
         await context.abort(code, str(error))
 
 

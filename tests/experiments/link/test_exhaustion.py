@@ -24,7 +24,8 @@ from client.link import ClientKeys
 from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK
-from server.link import doorkeeper, grid, servicer
+from server.exchange.hush import Bucket
+from server.link import doorkeeper, grid, servicer, turnstile
 from server.link.doorkeeper import raise_file_limit
 from server.link.identity import node_id
 from server.link.limits import FILES, TALKS_AT_ONCE
@@ -150,6 +151,22 @@ def test_a_connection_over_which_streams_come_and_go_without_end_is_frozen_and_c
     assert here.grid.sessions.refused.total() <= seen + TALKS_AT_ONCE
     assert here.ask(b"abc", "two") == [b"cba"]
     wait_until(lambda: held.code is not None, 5)
+
+
+def test_whoever_calls_too_often_waits_to_be_told_so(
+    federation: Callable[..., Federation], talk: Callable[..., Talk],
+    monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(turnstile, "calls", lambda: Bucket(rate=0, burst=1))
+    monkeypatch.setattr(servicer, "SECONDS_OF_PENANCE", 0.8)
+    here = federation()
+    keys = ClientKeys.load(here.certs, "one")
+    first, began = talk(here, keys), time.monotonic()
+    hasty = talk(here, keys)
+    wait_until(lambda: hasty.code is grpc.StatusCode.RESOURCE_EXHAUSTED, 10)
+    assert time.monotonic() - began >= 0.8
+    assert here.grid.sessions.refused["too-many-calls"] == 1
+    assert first.code is None
 
 
 def test_one_certificate_has_some_streams_at_once_and_no_more(

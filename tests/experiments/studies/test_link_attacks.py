@@ -8,7 +8,7 @@ from experiments.studies.link_foes import FOES
 
 
 def test_the_short_form_attacks_a_federation_that_goes_on() -> None:
-    row = measure("garbage", Times(stretch=1.5, cycles=1, settle=0.3))
+    row = measure("garbage", Times(stretch=1.5, cycles=1, settle=0.3, warm=5))
     assert row.rate > 0
     assert row.kept > 0
     assert row.missed == 0
@@ -23,11 +23,11 @@ def test_ten_ways_and_one_that_is_none() -> None:
 
 
 def test_a_row_passes_where_every_limit_holds() -> None:
-    fine = Row("x", 5.0, 0.9, (100, 110), 0, 1.0, (500, 520, 510), 400)
+    fine = Row("x", 5.0, 0.9, 0.3, (100, 110), 0, 1.0, (500, 520, 510), 400)
     assert fine.passes
-    assert not Row("x", 5.0, 0.6, (100, 110), 0, 1.0, (500, 520, 510), 400).passes
-    assert not Row("x", 5.0, 0.9, (100, 110), 0, None, (500, 520, 510), 400).passes
-    assert not Row("x", 5.0, 0.9, (100, 110), 0, 1.0, (500, 620, 610), 400).passes
+    assert not Row("x", 5.0, 0.6, 0.3, (100, 110), 0, 1.0, (500, 520, 510), 400).passes
+    assert not Row("x", 5.0, 0.9, 0.3, (100, 110), 0, None, (500, 520, 510), 400).passes
+    assert not Row("x", 5.0, 0.9, 0.3, (100, 110), 0, 1.0, (500, 620, 610), 400).passes
 
 
 def test_what_a_rapid_reset_costs_a_server_is_little_of_what_it_costs_the_attacker() -> None:
