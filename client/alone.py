@@ -74,6 +74,9 @@ def _examine(exam: Exam[Learner, OwnData]) -> int:
     by = data.all_images if exam.local else None
     begin("evaluating", len(data.test_images))
     tests = model.features(data.test_images, exam.vector, by)
+    kept = exam.classifier
+    if kept is not None:
+        return right_answers(kept, tests, data.test_labels, exam.mix)
     if head_kind(exam.kind).kept:
         return right_answers(model.head, tests, data.test_labels)
     if exam.head:

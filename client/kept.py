@@ -15,6 +15,7 @@ from client.turn import Exam, Guess, Look, Work
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.heads import head_kind, right_answers
+from recast_core.label_mix import counted_mix
 from recast_core.objectives import collapsed, outputs_of
 from recast_core.statistics import spread_choice
 from recast_core.wire.codec import Vector
@@ -141,24 +142,26 @@ def examine(
 ) -> Generator[Work[M, D], Any, dict[str, int]]:
     """Right answers with the vector, and of everything that costs no byte.
 
-    A client answers with the classifier that is kept, or with a head of its own on the same
-    features where that is right more often on labelled images held out of it: that costs no byte
-    either. The start's features decide, since those with the vector have seen these images. The
-    start is the bank's, or with an earlier task's classifier the vector that it was learned with.
+    A client answers with the classifier that is kept, whose logits count with its label mix, or
+    with a head of its own on the same features where that is right more often on labelled images
+    held out of it. Neither costs a byte. The start's features decide, since those with the vector
+    have seen these images. The start is the bank's, or with an earlier task's classifier the vector
+    that it was learned with.
 
     Returns:
-        ``correct``; ``head_only_correct`` (the kept classifier at the start),
-        ``deployed_correct`` (the same without own statistics: the network as the task found it),
-        ``local_head_correct`` (a head fitted here at the start), ``chosen_correct`` (either head
-        at the start, as chosen here).
+        ``correct``; ``head_only_correct`` (the kept classifier at the start, with the label mix),
+        ``deployed_correct`` (the same without that and own statistics: the network as the task
+        found it), ``local_head_correct`` (a head fitted here at the start), ``chosen_correct``
+        (either head at the start, as chosen here).
     """
     check_classes(model, data, kept)
     start, how = kept.vector, (kept.kind, kept.head)
     local: bool = yield from own_statistics_help(me, model, data, task, kept)
     deployed: int = yield Exam(model, data, start, *how)
+    mix = counted_mix(data.labels, data.classes) if len(data.labels) else None
     stays = deployed
-    if local:
-        stays = yield Exam(model, data, start, *how, local)
+    if local or mix is not None:
+        stays = yield Exam(model, data, start, *how, local, mix)
     fitted = stays
     if data.local_classes > 1:
         fitted = yield Exam(model, data, start, "local", b"", local)
@@ -167,7 +170,8 @@ def examine(
     if vector is None:
         vector = None if start is None else model.start.initial_vector.numpy()
     if vector is not None:
-        correct = yield Exam(model, data, vector, *(("local", b"") if own else how), local)
+        head = ("local", b"", local) if own else (*how, local, mix)
+        correct = yield Exam(model, data, vector, *head)
     return {
         "correct": correct,
         "head_only_correct": stays,
@@ -180,19 +184,25 @@ def examine(
 def _own_head_is_better(
     model: M, data: D, kept: Kept, local: bool
 ) -> Generator[Work[M, D], Any, bool]:
-    """Whether a local head is right more often than the kept one, in five folds."""
+    """Whether a local head is right more often than the kept one, in five folds.
+
+    Both are told the labels of four of them, which the latter takes as a label mix.
+    """
     if len(data.labels) < ENOUGH_LABELS or data.local_classes < 2:
         return False
     features: Tensor = yield Look(model, data, kept.vector, local)
     labels = data.labels.to(features.device)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    own = 0
+    classifier = kept.classifier(model.head)
+    own = stays = 0
     for judge in order.to(features.device).chunk(FOLDS):
         learn = torch.ones_like(labels, dtype=torch.bool)
         learn[judge] = False
         head = head_kind("local").fit(features[learn], labels[learn], data.classes)
+        mix = counted_mix(labels[learn], data.classes)
         own += right_answers(head, features[judge], labels[judge])
-    return own > right_answers(kept.classifier(model.head), features, labels)
+        stays += right_answers(classifier, features[judge], labels[judge], mix)
+    return own > stays
 
 
 def _better(frozen: Tensor, own: Tensor, labels: Tensor) -> bool:

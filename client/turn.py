@@ -12,7 +12,7 @@ from collections.abc import Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.holdings import D, M
 from protos import recast_v1_pb2 as pb
@@ -78,6 +78,7 @@ class Exam(Generic[M, D]):
         head: as the server sent it; empty where it is to be fitted on the training images, or
             where the deployed one is kept.
         local: BatchNorms use statistics of the client's training images.
+        mix: float32 ``[C]``, see ``right_answers``; of a classifier that is kept.
     """
 
     model: M
@@ -86,6 +87,14 @@ class Exam(Generic[M, D]):
     kind: str
     head: bytes
     local: bool = False
+    mix: Tensor | None = None
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The classifier that is kept, of logits, where the mix counts."""
+        if self.mix is None:
+            return None
+        return Kept(self.kind, self.head).classifier(self.model.head)
 
     @property
     def alike(self) -> Hashable:

@@ -1,4 +1,4 @@
-"""The label mix of a client that has no labels: what its predictions say of it, told fairly.
+"""The label mix of a client: what its labels say of it, and its predictions where it has none.
 
 A deployed network in a new domain has habits: it takes for an 8 what it cannot make out. The mean
 prediction over a client's images therefore mixes up what the client has with what the network does.
@@ -25,6 +25,16 @@ _LEVELS = 255
 def mean_prediction(logits: Tensor) -> Tensor:
     """The mean of the predictions of logits ``[N, C]``: float32 ``[C]``."""
     return logits.float().softmax(1).mean(0)
+
+
+def counted_mix(labels: Tensor, classes: int) -> Tensor:
+    """The label mix that a client's labels ``[n]`` make likely: float32 ``[C]``, none of it 0.
+
+    It is as if each class had been seen once more (Laplace's rule of succession), so that few
+    labels say little.
+    """
+    counts = torch.bincount(labels, minlength=classes).float() + 1
+    return counts / counts.sum()
 
 
 def expected_mix(own: Tensor, fleet: Tensor) -> Tensor:

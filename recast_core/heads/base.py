@@ -226,6 +226,19 @@ def spread(values: Tensor, classes_present: Tensor, classes: int, fill: float = 
 
 
 @torch.no_grad()
-def right_answers(head: nn.Module, features: Tensor, labels: Tensor) -> int:
-    """How many of features ``[N, d]`` a head classifies as ``labels [N]`` say."""
-    return int((head(features).argmax(1) == labels.to(features.device)).sum())
+def right_answers(
+    head: nn.Module, features: Tensor, labels: Tensor, mix: Tensor | None = None
+) -> int:
+    """How many of features ``[N, d]`` a head classifies as ``labels [N]`` say.
+
+    Args:
+        head: from features to scores.
+        features: float ``[N, d]``.
+        labels: int64 ``[N]``.
+        mix: float32 ``[C]``, the part that each class is expected to have: scores, which are then
+            logits, count with its logarithm.
+    """
+    scores: Tensor = head(features)
+    if mix is not None:
+        scores = scores + mix.to(scores.device).log()
+    return int((scores.argmax(1) == labels.to(features.device)).sum())

@@ -1,4 +1,4 @@
-"""Label mixes without labels: habits are divided out, bytes are few, folded and alone agree."""
+"""Label mixes: habits are divided out, labels counted, bytes few, folded and alone agree."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recast_core.label_mix import expected_mix, fleet_mix, mean_prediction, pack_mix, unpack_mix
+from recast_core.heads import right_answers
+from recast_core.label_mix import (
+    counted_mix,
+    expected_mix,
+    fleet_mix,
+    mean_prediction,
+    pack_mix,
+    unpack_mix,
+)
 from recast_core.objectives import Batch, LabelFree
 from recast_core.wire.messages import RefusedError
 
@@ -69,3 +77,22 @@ def test_predictions_like_the_expected_mix_are_lowest_not_even_ones() -> None:
 
     assert loss([0, 0, 0, 1], mix) < loss([0, 1, 2, 1], mix)
     assert loss([0, 1, 2, 1], None) < loss([0, 0, 0, 1], None)
+
+
+def test_few_labels_say_little_and_no_class_is_ruled_out() -> None:
+    none = counted_mix(torch.zeros(0, dtype=torch.int64), 4)
+    torch.testing.assert_close(none, torch.full((4,), 0.25))
+    one, many = (counted_mix(torch.full((n,), 2), 4) for n in (1, 100))
+    assert 0.25 < one[2] < 0.5 < many[2] < 1
+    assert float(many.min()) > 0
+    torch.testing.assert_close(many.sum(), torch.tensor(1.0))
+
+
+def test_a_label_mix_tips_what_is_undecided_and_not_what_is_sure() -> None:
+    head = nn.Identity()
+    mix = counted_mix(torch.tensor([1] * 8), 2)  # 0.1 and 0.9
+    undecided, sure = torch.tensor([[0.1, 0.0]]), torch.tensor([[5.0, 0.0]])
+    zero, first = torch.tensor([0]), torch.tensor([1])
+    assert right_answers(head, undecided, zero) == 1
+    assert right_answers(head, undecided, first, mix) == 1
+    assert right_answers(head, sure, zero, mix) == 1

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.turn import Engine, Exam, Guess, Lesson, Look
 from experiments.engines.folded.data import NodeRows
@@ -100,18 +100,11 @@ class Together(Engine[FoldedModel, NodeRows]):
             if exams[0].local:
                 return [_by_own_images(one) for one in exams]
             table, kind, shares = _table(exams), exams[0].kind, [one.data for one in exams]
-            if head_kind(kind).kept:
+            if head_kind(kind).kept or exams[0].head:
                 head = exams[0].model.head
-                return [
-                    right_answers(head, _at(table, share.judge), share.judge_labels)
-                    for share in shares
-                ]
-            if exams[0].head:
-                head = unpack_head_for(table, exams[0].head, kind)
-                return [
-                    right_answers(head, _at(table, share.judge), share.judge_labels)
-                    for share in shares
-                ]
+                if exams[0].head:
+                    head = unpack_head_for(table, exams[0].head, kind)
+                return [_with_kept(one, head, _at(table, one.data.judge)) for one in exams]
             if kind == "local":
                 return count_with_ridge(
                     table, [Judged(s.learn, s.labels, s.judge, s.judge_labels) for s in shares]
@@ -159,7 +152,13 @@ def _by_own_images(exam: Exam[FoldedModel, NodeRows]) -> int:
     elif not kind.kept:
         features = model.features_by(data.task, data.learn, vector, data.all_rows)
         head = kind.fit(features, data.labels.to(features.device), data.classes)
-    return right_answers(head, tests, data.judge_labels)
+    return _with_kept(exam, head, tests)
+
+
+def _with_kept(exam: Exam[FoldedModel, NodeRows], head: nn.Module, tests: Tensor) -> int:
+    """Right answers of ``head``, or of the classifier that is kept where the label mix counts."""
+    kept = exam.classifier
+    return right_answers(head if kept is None else kept, tests, exam.data.judge_labels, exam.mix)
 
 
 def _vector(model: FoldedModel, vector: Vector | None) -> Tensor:

@@ -1,0 +1,120 @@
+"""What answers where a classifier is kept: it, with a label mix or without, or a ridge head.
+
+``python -m experiments.studies.answers`` has the default network and bank learn shifts that the
+default run does not have, judges clients by a fifth of their training images, and prints accuracies
+of each answer: at the start, with coefficients learned together, and with those that each client
+learned alone, without a byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from client.data import parse_tasks
+from client.kept import ENOUGH_LABELS, FOLDS
+from experiments.studies.one_round import Fleet
+from experiments.studies.shift_fleet import Share
+from experiments.studies.shift_rounds import Terms, federate
+from recast_core.heads import head_kind, right_answers
+from recast_core.label_mix import counted_mix
+from recast_core.recipe import Recipe
+
+TASKS = "gblur=digits[50%:]+gblur:5 rain=digits[50%:]+rain:5 both=digits[50%:]+gblur:4+gauss:4"
+ANSWERS = ("classifier", "with label mix", "own head", "either", "either, with label mix")
+_RATE, _PASSES = 0.2, 24
+
+
+def _seen(fleet: Fleet, share: Share, rows: Tensor, vector: Tensor) -> Tensor:
+    return fleet.learner.features(rows, vector, share.every if share.local else None)
+
+
+def own_is_better(fleet: Fleet, share: Share, *, mixed: bool) -> bool:
+    """Whether a ridge head is right more often than the classifier in five folds, at the start."""
+    labels, classes = share.labels, fleet.domain.classes
+    if len(labels) < ENOUGH_LABELS or len(labels.unique()) < 2:
+        return False
+    features = _seen(fleet, share, share.learn, fleet.learner.start.initial_vector)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    own = stays = 0
+    for judge in order.chunk(FOLDS):
+        learn = torch.ones_like(labels, dtype=torch.bool)
+        learn[judge] = False
+        mix = counted_mix(labels[learn], classes) if mixed else None
+        head = head_kind("local").fit(features[learn], labels[learn], classes)
+        own += right_answers(head, features[judge], labels[judge])
+        stays += right_answers(fleet.learner.head, features[judge], labels[judge], mix)
+    return own > stays
+
+
+@torch.no_grad()
+def answers(
+    fleet: Fleet, shares: Sequence[Share], vectors: Sequence[Tensor], own: Sequence[Sequence[bool]]
+) -> list[float]:
+    """The fraction of right answers of each of ``ANSWERS``.
+
+    Args:
+        fleet: the network and the images.
+        shares: of the clients.
+        vectors: of each, float32 ``[D]``.
+        own: whether each answers with a ridge head, without the label mix and with it.
+    """
+    right, examples = [0] * len(ANSWERS), 0
+    for place, (share, vector) in enumerate(zip(shares, vectors, strict=True)):
+        tests, labels = _seen(fleet, share, share.judge, vector), share.judge_labels
+        mix = counted_mix(share.labels, fleet.domain.classes)
+        stays = [right_answers(fleet.learner.head, tests, labels, one) for one in (None, mix)]
+        fitted = stays[0]
+        if len(share.labels.unique()) > 1:
+            features = _seen(fleet, share, share.learn, vector)
+            head = head_kind("local").fit(features, share.labels, fleet.domain.classes)
+            fitted = right_answers(head, tests, labels)
+        either = [fitted if own[way][place] else stays[way] for way in (0, 1)]
+        for index, count in enumerate((*stays, fitted, *either)):
+            right[index] += count
+        examples += len(labels)
+    return [count / examples for count in right]
+
+
+def rows_of(fleet: Fleet, clients: int, seed: int) -> dict[str, list[float]]:
+    """The answers at the start, with what was learned together, and alone."""
+    shares = [s for s in fleet.shares(clients, seed, validate=True) if len(s.judge)]
+    learner, start = fleet.learner, fleet.learner.start.initial_vector
+    own = [[own_is_better(fleet, share, mixed=way) for share in shares] for way in (False, True)]
+    together = federate(learner, shares, Terms(6, _PASSES // 6, 32, _RATE, bits=4), seed)
+    recipe = Recipe(_PASSES, 32, _RATE / 2, objective="cross-entropy")
+    alone = learner.train(shares, recipe, [start] * len(shares), list(range(len(shares))))
+    every = {"nothing": [start] * len(shares), "together": together.vectors, "alone": alone}
+    return {name: answers(fleet, shares, vectors, own) for name, vectors in every.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.studies.answers", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    options = parser.parse_args(arguments)
+    found: dict[str, list[list[float]]] = {}
+    print(f"| task | seed | learned | {' | '.join(ANSWERS)} |")
+    print("|---|--:|---|" + "--:|" * len(ANSWERS))
+    for spec in parse_tasks(options.tasks):
+        fleet = Fleet(str(spec))
+        for seed in options.seeds:
+            for name, each in rows_of(fleet, options.clients, seed).items():
+                found.setdefault(name, []).append(each)
+                told = " | ".join(f"{100 * one:.1f}" for one in each)
+                print(f"| {spec.name} | {seed} | {name} | {told} |", flush=True)
+    for name, cells in found.items():
+        means = " | ".join(f"{100 * fmean(column):.1f}" for column in zip(*cells, strict=True))
+        print(f"| mean | | {name} | {means} |")
+
+
+if __name__ == "__main__":
+    main()
