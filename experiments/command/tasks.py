@@ -26,7 +26,7 @@ _KEPT = {
 }
 _BASELINES = {
     "deployed": "as deployed",
-    "statistics": "own statistics where they help",
+    "statistics": "own label mix, and statistics where they help",
     "local head": "a head of each client's own",
     "either head": "the better head of each client",
 }
