@@ -31,11 +31,15 @@ def watch(run: Path | None, address: str, token: str | None) -> None:
 
     Raises:
         RecastError: no run there, or an address that cannot be served at.
+        KeyboardInterrupt: Ctrl-C; its text says what is left.
     """
     registry = find_registry(run)
     with live_page(address, token, registry, lambda: standing(registry)) as url:
         print(f"live page of {registry.parent} at {url} (Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the page has ended, the run is as it was") from None
 
 
 def standing(registry: Path, now: float | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ token, where there is one, comes by the environment: a command line is anybody's
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -49,6 +50,8 @@ def main(registry: str, host: str, port: str) -> None:
 
     def follow() -> None:
         source.follow(sys.stdin)
+        # Whoever is being answered is cut off, which is no fault to be told of.
+        logging.getLogger("uvicorn.error").disabled = True
         server.should_exit = True
 
     threading.Thread(target=follow, daemon=True).start()
