@@ -131,7 +131,10 @@ class Levels:
 
     def is_plausible(self, total: Integers, weight: int) -> bool:
         """Whether terms of this weight together can add up to ``total``."""
-        reach = self.levels * weight + _FARTHEST * _RICHER * self.deviation
+        noise = _FARTHEST * _RICHER * self.deviation
+        reach = np.full(len(total), self.levels * weight + noise)
+        if self.within:
+            reach[-1] = weight + noise
         return bool((np.abs(total) <= reach).all())
 
     def total(self, total: Integers, weight: int) -> Double:

@@ -208,15 +208,13 @@ class SecureSums:
         traffic, topic = self._federation.traffic, Topic(state.name, state.round + 1)
         field, needed = hidden.levels.field, threshold(len(group))
         shares: dict[int, Numbers] = {}
-        forged: dict[int, int] = dict.fromkeys(range(len(group)), 0)
+        complaints: dict[int, bytes] = {}
         for node in found:
             opened = answers.get(node)
             if opened is None:
                 continue
             if opened.forged:
-                bits = int.from_bytes(opened.forged, "little")
-                for place in forged:
-                    forged[place] += bits >> place & 1
+                complaints[node] = opened.forged
                 continue
             try:
                 own = field.unpack(opened.share, self._numbers(hidden.levels))
@@ -224,16 +222,14 @@ class SecureSums:
                 traffic.refuse(node, topic, "malformed", str(error))
             else:
                 shares[group.index(node)] = own
-        for place, complaints in forged.items():
-            if complaints > len(group) - needed:  # more than may lie
-                detail = f"{complaints} members could not read what it had sealed for them"
-                traffic.refuse(group[place], topic, "forged-shares", detail)
-                self._barred[state.number].add(group[place])
+        doubted = self._unreadable(state, group, found, complaints)
         if len(shares) < needed:
             logger.warning(
                 "round %d of task %s: %d of %d clients helped to open a hidden sum, %d are needed",
                 *(topic.round, state.name, len(shares), len(group), needed),
             )
+            if doubted:
+                self._spoiled(state, tuple(doubted), "some say that others sealed what is no share")
             return None
         try:
             total = combine(field, shares, needed)
@@ -243,6 +239,36 @@ class SecureSums:
         for place in liars(field, shares, needed):
             traffic.refuse(group[place], topic, "lying-share", "its share of the sum is wrong")
         return field.centred(total)
+
+    def _unreadable(
+        self,
+        state: TaskState,
+        group: Group,
+        found: Sequence[int],
+        complaints: Mapping[int, bytes],
+    ) -> set[int]:
+        """Leave out whose sealed shares too many members could not read.
+
+        Returns:
+            Where nobody is left out: who complains and of whom, of whom some lie.
+        """
+        of: dict[int, set[int]] = {node: set() for node in found}
+        for node, content in complaints.items():
+            bits = int.from_bytes(content, "little")
+            for other in found:
+                if bits >> group.index(other) & 1:
+                    of[other].add(node)
+        # More than may lie; one by itself never convicts another.
+        most = max(len(group) - threshold(len(group)), 1)
+        forgers = {node for node, told in of.items() if len(told) > most}
+        for node in sorted(forgers):
+            detail = f"{len(of[node])} members could not read what it had sealed for them"
+            topic = Topic(state.name, state.round + 1)
+            self._federation.traffic.refuse(node, topic, "forged-shares", detail)
+        self._barred[state.number] |= forgers
+        if forgers:
+            return set()
+        return {node for other, told in of.items() if told for node in (other, *told)}
 
     def _spoiled(self, state: TaskState, group: Group, why: str) -> None:
         """Somebody in this group sent what fits nothing: who, later groups will show."""

@@ -208,6 +208,63 @@ def test_sealed_shares_that_nobody_can_read_bar_whoever_sent_them(federation: Ma
     assert made.reasons() == {"forged-shares": 1}
 
 
+ACCUSES_ALL = bytes([255] * 4)
+MISLEADS: dict[str, Callable[[pb.ToServer], object]] = {
+    "accuses all": lambda reply: pb.ToServer(
+        opened=pb.Opened(
+            bank=reply.opened.bank, task=reply.opened.task, round=reply.opened.round,
+            forged=ACCUSES_ALL,
+        )
+    ),
+    "tells no share": lambda reply: pb.ToServer(
+        opened=pb.Opened(
+            bank=reply.opened.bank, task=reply.opened.task, round=reply.opened.round, share=b"no"
+        )
+    ),
+    "is away": lambda reply: AWAY,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes", [6, 10])
+@pytest.mark.parametrize("misleads", MISLEADS.values(), ids=MISLEADS)
+def test_one_that_keeps_just_enough_others_from_opening_is_found_and_ends_nothing(
+    federation: Make, nodes: int, misleads: Callable[[pb.ToServer], object]
+) -> None:
+    def seals(question: pb.ToClient, reply: pb.ToServer) -> object:
+        length = D * question.train.secure.width + 8
+        content = bytearray(reply.update.shares)
+        members = len(content) // length
+        # As many as may lie: too few to convict, and one too many with its own silence.
+        for place in range(max(members - threshold(members), 1)):
+            content[place * length] ^= 1
+        reply.update.shares = bytes(content)
+        return reply
+
+    liar = nodes  # the last place of every group that it is in
+    clients = fleet(
+        nodes, train={liar: seals}, open={liar: lambda question, reply: misleads(reply)}
+    )
+    made = federation(nodes=nodes, scripts=clients, secure=True, rounds=8)
+    made.go()
+    counts = [round_.clients for round_ in made.registry.rounds(made.run, 1)]
+    assert len(counts) == 8
+    assert counts[-2:] == [nodes - 1] * 2
+    assert {refusal.client for refusal in made.registry.refusals(made.run)} == {str(liar)}
+
+
+def test_among_three_one_that_accuses_convicts_nobody(federation: Make) -> None:
+    accuses = itertools.count()
+
+    def once(question: pb.ToClient, reply: pb.ToServer) -> object:
+        return reply if next(accuses) else MISLEADS["accuses all"](reply)
+
+    clients = fleet(3, open={3: once})
+    made = federation(nodes=3, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, list(clients.values()))
+    assert made.reasons() == {}
+
+
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_fewer_than_three_cannot_hide(federation: Make, nodes: int) -> None:
     made = federation(nodes=nodes, scripts=fleet(nodes), secure=True)

@@ -201,6 +201,23 @@ def test_a_clip_that_follows_the_clients_learns_how_many_were_within_from_the_su
     assert all(told.within for told in clients[1].told)
 
 
+def test_one_that_counts_itself_within_the_clip_many_times_is_left_out(federation: Make) -> None:
+    def term(self: Levels, offsets: Vector, examples: int) -> np.ndarray:
+        found = right(self, offsets, examples)
+        if np.array_equal(offsets, clients[4].offsets):
+            found[-1] = self.levels
+        return found
+
+    right, clients = Levels.term, fleet(9)
+    with patch.object(Levels, "term", term):
+        plan = private(clip=None, epsilon=1e5)
+        made = federation(nodes=9, scripts=clients, rounds=6, secure=True, privacy=plan)
+        made.go()
+    assert made.reasons() == {"spoils-sums": 1}
+    assert {refusal.client for refusal in made.registry.refusals(made.run)} == {"4"}
+    assert made.registry.rounds(made.run, 1)[-1].clients == 8
+
+
 @pytest.mark.parametrize("kind", ["central", "distributed"])
 def test_one_that_does_not_clip_is_not_seen_and_moves_the_sum_no_further_than_all_could(
     federation: Make, kind: str
