@@ -6,11 +6,14 @@ The budget is one for the whole run, since the same people may be behind a clien
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from recast_core.errors import RecastError
 from recast_core.privacy.accountant import Accountant, Mechanism, Sampling
 from recast_core.privacy.check import clip_length
 from recast_core.privacy.clipping import Double, bounded, length
@@ -28,6 +31,9 @@ _WITHIN, _STEP = 0.5, 1.0
 # The noise of the count of those within, as a share of the clients; more where the count would
 # take more than a tenth of the round's budget.
 _COUNT_NOISE, _COUNT_SHARE = 1 / 20, 0.1
+# The share of a budget for clients' noise in sums that is left for a last round to be asked again,
+# each time half of it.
+_KEPT = 0.05
 # A plan that would use less than this share of the budget is made anew.
 _USED = 0.97
 
@@ -131,6 +137,7 @@ class Privacy:
         self._plan, self._unit = plan, unit
         self._accountant = Accountant(plan.delta, discrete=plan.kind == "distributed")
         self._spent = [(row.task, _mechanism(row)) for row in spent]
+        self._paid = Counter((row.task, row.round) for row in spent)
         self._noise = spent[-1].noise if spent else None
         self._threshold = spent[-1].threshold if spent else 1.0
         self._turns: dict[int, Turn] = {}
@@ -166,20 +173,31 @@ class Privacy:
             RecastError: the budget does not allow it.
         """
         rate, sampling = shapes[0]
-        noise = self._noise_for(shapes)
+        noise = self._noise_for(shapes, self._paid[task, round_])
         clip = self._plan.clip or self._threshold * self._unit(round_)
         made = Turn(noise, clip, clients, Mechanism(noise, rate, sampling))
         self._turns[task], self._noise = made, noise
         return made
 
-    def _noise_for(self, shapes: Sequence[Shape]) -> float:
-        """As in the round before where that is still right, so that a resumed run does the same."""
+    def _noise_for(self, shapes: Sequence[Shape], paid: int) -> float:
+        """As in the round before where that is still right, so that a resumed run does the same.
+
+        A round that was ``paid`` for already, in vain, may use of what is kept where it must.
+        """
         spent, budget = [mechanism for _, mechanism in self._spent], self._plan.epsilon
+        kept = _KEPT if self.kind == "distributed" else 0.0
+        within = budget * (1 - kept)
         if self._noise is not None:
             planned = [Mechanism(self._noise, rate, sampling) for rate, sampling in shapes]
-            if _USED * budget <= self._accountant.epsilon(spent + planned) <= budget:
+            if _USED * within <= self._accountant.epsilon(spent + planned) <= within:
                 return self._noise
-        return self._accountant.noise_for(budget, spent, shapes)
+        for times in range(paid + 1 if kept else 1):
+            with suppress(RecastError):
+                return self._accountant.noise_for(budget * (1 - kept / 2**times), spent, shapes)
+        raise RecastError(
+            f"the privacy budget is spent: epsilon {self._accountant.epsilon(spent):.4g} of "
+            f"{budget:g}" + (", whose rest is kept for rounds that are asked again" if kept else "")
+        )
 
     def turn(self, task: int) -> Turn:
         """What the round of a task that has begun may use."""
@@ -230,6 +248,7 @@ class Privacy:
         self._due = []
         for row in spendings:
             self._spent.append((row.task, _mechanism(row)))
+            self._paid[row.task, row.round] += 1
             self._threshold = row.threshold
 
     def _entry(self, task: int, round_: int, within: float | None) -> Spending:

@@ -95,7 +95,7 @@ def test_distributed_all_of_the_noise_is_in_the_sum_and_the_server_adds_none(
     assert np.std(moved) == pytest.approx(wanted, rel=0.25)
     assert row.kind == "distributed"
     assert (row.rate, row.sampling, row.clip) == (1.0, "all", CLIP)
-    assert 0.98 < row.epsilon <= 1.0
+    assert 0.94 < row.epsilon <= 0.95  # the rest is kept
     assert row.epsilon == pytest.approx(cost([row]))
 
 
@@ -152,8 +152,8 @@ def test_killed_at_any_message_every_asking_for_clients_noise_has_been_paid_for(
         assert len(spent(first)) >= len(first.trained(1))
         second = federation(**plan, run=first.run)
         second.grid.nodes = first.grid.nodes
-        with suppress(RecastError):  # where too little was left
-            second.go()
+        second.go()  # the last round too, with what was kept for it
+        assert second.registry.last_rounds(second.run) == {1: 2}
         rows = spent(second)
         assert len(rows) >= len(second.trained(1))
         assert rows[-1].epsilon == pytest.approx(cost(rows))
