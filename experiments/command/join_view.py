@@ -10,6 +10,16 @@ from experiments.command.working import Work, clock
 from recast_core.pulse import Taught
 
 QUIET_SECONDS = 10.0
+# What the link hears, where its own word for it says nothing to a person.
+_WORDS = {
+    "query.hello": "greeted by the server",
+    "query.bank": "the template bank has come",
+    "query.head": "asked for, or sent, a head",
+    "query.keys": "keys to hide updates",
+    "query.open": "asked what opens the sum",
+    "fetching": "fetching what is large: the template bank, once",
+    "away": "the connection has ended",
+}
 logger = logging.getLogger("recast.link")
 
 
@@ -34,6 +44,7 @@ class JoinView:
         else:
             self._asked = time.monotonic()
             self._named.clear()
+            event = _WORDS.get(event, event)
         logger.info("%s", event)
 
     def about(self, task: str, round_: int) -> None:
