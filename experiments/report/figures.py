@@ -24,6 +24,12 @@ _FITTED = {"head_only_accuracy": "head only"}
 _KEPT = {"deployed_accuracy": "as deployed", "zero_byte_accuracy": "best zero-byte"}
 
 
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The fractions that stand in the plot: accuracies, and what sends nothing."""
+    names = ("accuracy", *_KEPT, *_FITTED)
+    return [row[name] for row in rows for name in names if row.get(name) is not None]
+
+
 def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
     """Accuracy of each task against the rounds of the run, and what sends nothing as hollow points.
 
@@ -33,10 +39,11 @@ def accuracy_figure(data: Mapping[str, Any]) -> Figure | None:
     if not rows:
         return None
     colours = colour_of([task["name"] for task in data["tasks"]])
-    last = max(row["run_round"] for row in rows)
+    # As long as the loss's, which may be known of rounds that nobody evaluated.
+    last = max(row["run_round"] for row in [*rows, *data["loss"]])
     where = {
         "x": rounds_axis(max(last, 1)),
-        "y": accuracy_axis("accuracy"),
+        "y": accuracy_axis("accuracy", [{"accuracy": value} for value in _shown(rows)]),
         "color": colour_scale("task", colours),
     }
     kept = any("zero_byte_accuracy" in row for row in rows)
