@@ -96,7 +96,8 @@ class BankFold:
         if self._chain is not None:
             features = self._chain.features(inputs, batch)
             if features is not None:
-                return objective.losses(features, batch)
+                with torch.autocast(features.device.type, enabled=False):
+                    return objective.losses(features, batch)
         with by_batch(self.model.net.statistics, batch):
             return self._compute(self.model.suffix, inputs, batch, objective)
 
@@ -108,10 +109,10 @@ class BankFold:
 
     @cached_property
     def _chain(self) -> Chain | None:
-        """The suffix fused; on a CPU, in float32."""
-        if self.device.type != "cpu" or self.half or self.compiled:
+        """The suffix fused; on a CPU."""
+        if self.device.type != "cpu" or self.compiled:
             return None
-        return chain_of(self.model, self.constants)
+        return chain_of(self.model, self.constants, half=self.half)
 
     @cached_property
     def _compute(self) -> Callable[[nn.Module, Tensor, Batch, Objective], Tensor]:

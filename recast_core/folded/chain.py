@@ -35,11 +35,17 @@ class _Link:
 
 
 class Chain:
-    """The features of a suffix, of clients as channel groups: the same function, fused."""
+    """The features of a suffix, of clients as channel groups: the same function, fused.
+
+    Attributes:
+        half: what is between inputs and features is bfloat16, whose bits may depend on who else is
+            there.
+    """
 
     def __init__(
         self, links: list[_Link], entry: fx.Node, result: fx.Node, coefficients: Coefficients
     ) -> None:
+        self.half = False
         self._links, self._entry, self._result = links, entry, result
         self._coefficients = coefficients
         self._last = {source: at for at, link in enumerate(links) for source in link.sources}
@@ -92,7 +98,7 @@ class Chain:
         return padded.index_copy(1, kept, found[:, : len(kept)])
 
     def _run(self, inputs: Tensor, clients: int, local: bool) -> Tensor:
-        values = {self._entry: gather(inputs, clients)}
+        values = {self._entry: gather(inputs.bfloat16() if self.half else inputs, clients)}
         for at, link in enumerate(self._links):
             given = [values[source] for source in link.sources]
             for source in link.sources:
@@ -105,20 +111,23 @@ class Chain:
             else:
                 made = link.step(given[0], clients, local)
             values[link.made] = made
-        return scatter(values[self._result], clients)
+        return scatter(values[self._result].to(inputs.dtype), clients)
 
 
-def chain_of(model: SplitModel, constants: Constants) -> Chain | None:
+def chain_of(model: SplitModel, constants: Constants, *, half: bool = False) -> Chain | None:
     """The suffix of ``model`` as a chain; ``None`` where it is of another kind.
 
     Args:
         model: divided, on a CPU.
         constants: what its units compute once; may be shared with those of copies of the model.
+        half: compute in bfloat16; weights are combined in float32 all the same.
     """
     owner = model.suffix if isinstance(model.suffix, fx.GraphModule) else model.net.backbone
     try:
         if model.graph is not None:
-            return _Builder(owner, constants, model.net.coefficients).build(model.graph)
+            chain = _Builder(owner, constants, model.net.coefficients).build(model.graph)
+            chain.half = half
+            return chain
     except Exception:  # an operation of another kind
         pass
     return None

@@ -88,7 +88,9 @@ class Unit:
         """
         norm = self._norm if local and _takes_rows(self._norm) else None
         weight, bias = self._weight(clients, scaled=norm is None)
-        if not steady(x, weight, self._form, clients):
+        if x.dtype == torch.bfloat16:  # in half precision nobody is promised bits
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        elif not steady(x, weight, self._form, clients):
             raise UnfitError
         if norm is None:
             return convolve(x, weight, bias, residual, self._form, clients)

@@ -113,6 +113,36 @@ def test_features_and_gradients_are_those_of_the_layers(name: str, local: bool) 
 
 
 @pytest.mark.parametrize("local", [False, True])
+def test_in_half_precision_features_and_gradients_are_about_those(local: bool) -> None:
+    net = packaged()
+    torch.manual_seed(1)
+    inputs, flags = torch.randn(2 * 4, 3, 16, 16), torch.full((2,), local)
+    batch = batch_of(torch.ones(2, 4, dtype=torch.bool), flags)
+    split = split_model(net, 16)
+    seen: list[torch.dtype] = []
+    convolution = unit_module.convolve
+
+    def watched(x: Tensor, *rest: object) -> Tensor:
+        seen.append(x.dtype)
+        return convolution(x, *rest)  # type: ignore[arg-type]
+
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unit_module, "convolve", watched)
+        for half in (False, True):
+            fold = BankFold(split, half)
+            with fold.training():
+                own = fold.variables(fold.spread(fold.start, 2))
+                features = fold._chain.features(inputs, batch)  # type: ignore[union-attr]
+                (gradient,) = torch.autograd.grad(features.square().sum(), own)
+            assert features.dtype == gradient.dtype == torch.float32
+            found.append((features.detach(), gradient))
+    assert set(seen) == {torch.float32, torch.bfloat16}
+    for one, other in zip(*found, strict=True):
+        assert 0 < float((one - other).norm() / one.norm()) < 0.15
+
+
+@pytest.mark.parametrize("local", [False, True])
 def test_on_a_cpu_company_changes_not_one_bit(local: bool) -> None:
     net = packaged()
     model = split_model(net, 16)
