@@ -195,7 +195,8 @@ def _evaluate(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn
     The head is the one that the broadcast brings, or one fitted on this client's own features.
     """
     if is_discreet(me):
-        raise RefusedError("malformed", "an evaluation, which --dp local has no noise for")
+        dp = me.settings.dp
+        raise RefusedError("malformed", f"an evaluation, which --dp {dp} has no noise for")
     kind = kind_of(broadcast.head_kind)
     stays = head_kind(kind).kept
     model, data = _ready(broadcast, me, classes=0 if stays else 1 if broadcast.head else 2)

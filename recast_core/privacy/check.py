@@ -17,7 +17,7 @@ def clip_length(settings: Settings) -> float | None:
     """The length that ``clip`` names; ``None`` for auto.
 
     Raises:
-        RecastError: neither a length nor auto.
+        RecastError: neither a length nor auto, or one that no update is near.
     """
     if settings.clip == "auto":
         return None
@@ -25,8 +25,11 @@ def clip_length(settings: Settings) -> float | None:
         length = float(settings.clip)
     except ValueError:
         length = 0.0
-    if not 0 < length < float("inf"):
-        raise RecastError(f"clip is {settings.clip!r}: give auto, or a length such as 0.5")
+    # Beyond these single precision does not hold what is made of it.
+    if not 1e-9 <= length <= 1e9:
+        raise RecastError(
+            f"clip is {settings.clip!r}: give auto, or a length such as 0.5, from 1e-9 to 1e9"
+        )
     return length
 
 

@@ -79,12 +79,12 @@ class Training:
         self._mark = len(federation.ledger.refusals_since())
         self._asked, self._offered = {}, {}
         planned: list[tuple[pb.ToClient, Topic, Sequence[int], int]] = []
-        for state in states:
+        bodies = [(one, federation.broadcast(one, one.round + 1, train=True)) for one in states]
+        # All are planned for before any is paid for, which would be planned for once more.
+        afforded = [(one, body) for one, body in bodies if self._affords(one, every, body)]
+        for state, body in afforded:
             round_ = state.round + 1
             nodes = self.nodes(state)
-            body = federation.broadcast(state, round_, train=True)
-            if not self._affords(state, every, body):
-                continue
             self._offered[state.number] = offer(federation, self._learned, body, state)
             if self._secure is not None:
                 shares = dict(federation.shares(state.number))

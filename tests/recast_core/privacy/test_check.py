@@ -18,6 +18,8 @@ from recast_core.settings import Settings
         ({"dp_epsilon": -1.0}, "dp_epsilon is -1"),
         ({"dp_epsilon": 1.0, "dp_delta": 0.0}, "dp_delta is 0"),
         ({"dp_epsilon": 1.0, "clip": "nan"}, "give auto, or a length"),
+        ({"dp_epsilon": 1.0, "clip": "1e39"}, "from 1e-9 to 1e9"),
+        ({"dp_epsilon": 1.0, "clip": "1e-50"}, "from 1e-9 to 1e9"),
         ({"dp_epsilon": 1.0, "dp": "global"}, "unknown dp 'global'"),
         ({"dp_epsilon": 1.0, "error_feedback": True}, "leave one out"),
         ({"dp_epsilon": 1.0, "head": "ridge"}, "has no noise; use head backbone, local or linear"),

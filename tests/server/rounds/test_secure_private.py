@@ -252,6 +252,24 @@ def test_a_budget_that_is_spent_ends_the_run_and_a_task_that_is_too_late(
     assert len(spent(again)) == 2
 
 
+@pytest.mark.parametrize("kind", ["central", "distributed", "local"])
+def test_tasks_that_are_learned_at_once_share_the_budget_evenly(
+    federation: Make, kind: str
+) -> None:
+    hidden = kind != "local"
+    made = federation(
+        nodes=4, scripts=fleet(4) if hidden else None, rounds=3, tasks=3, parallel=3,
+        secure=hidden, privacy=private(kind=kind, hidden=hidden),
+    )  # fmt: skip
+    made.go()
+    rows = spent(made)
+    assert len(rows) == 9
+    assert len({row.noise for row in rows}) == 1
+    assert rows[-1].epsilon == pytest.approx(cost(rows))
+    kept = 0.05 if kind == "distributed" else 0.0
+    assert 0.98 * (1 - kept) < rows[-1].epsilon <= 1 - kept
+
+
 def test_too_few_for_a_sum_are_asked_nothing_and_pay_nothing(federation: Make) -> None:
     plan = private(kind="distributed")
     made = federation(nodes=2, scripts=fleet(2), secure=True, privacy=plan)
