@@ -58,9 +58,13 @@ for command in (
 def main() -> NoReturn:
     """Run the command; errors that the user can mend are one line and exit code 2."""
     _speak()
+    sys.exit(_guarded(_command))
+
+
+def _command() -> Any:
+    # What was said of an interrupt stands before how it ended.
     with acknowledged():
-        code = _guarded(lambda: recast.main(prog_name="recast", standalone_mode=False))
-    sys.exit(code)
+        return recast.main(prog_name="recast", standalone_mode=False)
 
 
 def _speak() -> None:

@@ -50,7 +50,10 @@ def check_privacy(settings: Settings) -> None:
         for name in ("dp", "dp_delta", "dp_sampling", *beside):
             if getattr(settings, name) != getattr(Privacy, name):
                 option = name.replace("_", "-")
-                raise RecastError(f"--{option} protects nobody without --dp-epsilon: give both")
+                other = " (or --secure-aggregation)" if name == "clip" else ""
+                raise RecastError(
+                    f"--{option} protects nobody without --dp-epsilon{other}: give both"
+                )
         return
     if settings.dp == "distributed" and not settings.secure_aggregation:
         raise RecastError(

@@ -34,6 +34,8 @@ CALM, HURRY = 0.25, 0.05
 _SO_ATTACH_FILTER = 26
 _INSTRUCTION = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
 _DROP_ALL = struct.pack("HP", 1, ctypes.addressof(_INSTRUCTION))
+# To linger for no time: what is not sent by then is not sent, and the other end is told.
+_AT_ONCE = struct.pack("ii", 1, 0)
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
@@ -126,7 +128,7 @@ class Doorkeeper:
             surplus = len(entries) - self._most
             for place, (since, inode) in enumerate(entries):
                 if place < surplus or now - since > SECONDS_TO_JOIN:
-                    cut += self._shut(present[inode], inode)
+                    cut += self._shut(present[inode], inode, reset=self._seen[inode].frozen)
         self.cut += cut
         return cut
 
@@ -168,11 +170,14 @@ class Doorkeeper:
                 with suppress(OSError):
                     own.shutdown(socket.SHUT_RDWR)
 
-    def _shut(self, number: int, inode: str) -> int:
+    def _shut(self, number: int, inode: str, *, reset: bool) -> int:
+        """Cut a connection; a frozen one drops acknowledgements, so that only a reset gets out."""
         own = _duplicate(number, inode)
         if own is None:
             return 0
         with own, suppress(OSError):
+            if reset:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             own.shutdown(socket.SHUT_RDWR)
         return 1
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -117,6 +118,8 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=log.parent,
+                # A shell may have told its background jobs to ignore the signal.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def says(self, pattern: str, seconds: float = 180) -> re.Match[str]:

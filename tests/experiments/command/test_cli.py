@@ -210,7 +210,7 @@ BAD: dict[str, tuple[Broken, str]] = {
     "unknown transport": (lambda _: ["measure", "--transports", "pigeon"], "choose flower"),
     "too many processes": (lambda _: ["measure", "--clients", "1000"], "give 1 to 32"),
     "registry in the way": (
-        lambda folder: ["simulate", "--run-dir", str(blocked(folder))], "choose a folder",
+        lambda folder: ["simulate", "--run-dir", str(blocked(folder))], "name a folder for the run",
     ),
 }  # fmt: skip
 

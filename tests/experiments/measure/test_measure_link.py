@@ -66,7 +66,7 @@ def test_a_client_that_is_cut_off_comes_back_before_the_run_begins(
             deployment.join(0)
             before = deployment.relays[0].counted()
             assert deployment.running()
-            assert not (tmp_path / "run").exists(), "the run waits for begin"
+            assert not (tmp_path / "run" / "registry.sqlite").exists(), "the run waits for begin"
             deployment.stop_client(0, kill=True)
             deployment.join(0)
             assert (deployment.relays[0].counted() - before).connections == 1

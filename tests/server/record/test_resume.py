@@ -197,7 +197,7 @@ def test_a_folder_is_free_again_after_a_server_and_says_whose_it_is(tmp_path: Pa
     assert not is_held(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(RecastError, match="choose a folder that can be written"),
+        pytest.raises(RecastError, match="name a folder for the run"),
         hold(tmp_path / "file"),
     ):
         pass
