@@ -11,7 +11,7 @@ from client.data import UNLABELLED
 from client.holdings import all_labels
 from client.node import OwnData
 from client.turn import Engine, Exam, Guess, Lesson, Look
-from recast_core.heads import head_kind, right_answers
+from recast_core.heads import head_kind
 from recast_core.learner import Learned, Learner
 from recast_core.pulse import begin
 from recast_core.wire.head_bytes import unpack_head_for
@@ -74,15 +74,12 @@ def _examine(exam: Exam[Learner, OwnData]) -> int:
     by = data.all_images if exam.local else None
     begin("evaluating", len(data.test_images))
     tests = model.features(data.test_images, exam.vector, by)
-    kept = exam.classifier
-    if kept is not None:
-        return right_answers(kept, tests, data.test_labels, exam.mix)
-    if head_kind(exam.kind).kept:
-        return right_answers(model.head, tests, data.test_labels)
-    if exam.head:
-        head = unpack_head_for(tests, exam.head, exam.kind)
-    else:
-        features = model.features(data.images, exam.vector, by)
-        labels = data.labels.to(features.device)
-        head = head_kind(exam.kind).fit(features, labels, data.classes)
-    return right_answers(head, tests, data.test_labels)
+    head = model.head
+    if exam.mix is None and not head_kind(exam.kind).kept:
+        if exam.head:
+            head = unpack_head_for(tests, exam.head, exam.kind)
+        else:
+            features = model.features(data.images, exam.vector, by)
+            labels = data.labels.to(features.device)
+            head = head_kind(exam.kind).fit(features, labels, data.classes)
+    return exam.right(head, tests, data.test_labels)

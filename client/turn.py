@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from client.holdings import D, M
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.heads import right_answers
 from recast_core.learner import Learned
 from recast_core.wire.codec import Vector
 from recast_core.wire.kept_head import DEPLOYED, Kept
@@ -89,12 +90,17 @@ class Exam(Generic[M, D]):
     local: bool = False
     mix: Tensor | None = None
 
-    @property
-    def classifier(self) -> nn.Module | None:
-        """The classifier that is kept, of logits, where the mix counts."""
-        if self.mix is None:
-            return None
-        return Kept(self.kind, self.head).classifier(self.model.head)
+    def right(self, head: nn.Module, features: Tensor, labels: Tensor) -> int:
+        """Right answers of ``head``, or of the classifier that is kept where the mix counts.
+
+        Args:
+            head: from features to scores.
+            features: float ``[N, d]``.
+            labels: int64 ``[N]``.
+        """
+        if self.mix is not None:  # which is added to logits
+            head = Kept(self.kind, self.head).classifier(self.model.head)
+        return right_answers(head, features, labels, self.mix)
 
     @property
     def alike(self) -> Hashable:

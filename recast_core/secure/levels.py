@@ -82,7 +82,7 @@ class Levels:
 
     def weight(self, examples: int) -> int:
         """The weight of a client with so many examples, from 1 to ``HEAVIEST``."""
-        return 1 if self.alike else min(max(round(examples / self.unit), 1), HEAVIEST)
+        return 1 if self.alike else _weight(examples, self.unit)
 
     def count(self, offsets: Vector) -> Integers:
         """Offsets ``[D]`` in steps; a vector that reaches further is shortened to what they reach.
@@ -244,8 +244,12 @@ def _wanted(numbers: int, bits: int) -> int:
     return math.ceil(math.sqrt(numbers) * ((1 << (min(bits, 16) - 1)) - 1 or 1))
 
 
+def _weight(examples: int, unit: float) -> int:
+    return min(max(round(examples / unit), 1), HEAVIEST)
+
+
 def _heaviest(examples: Collection[int], unit: float, members: int) -> int:
-    weights = sorted((min(max(round(n / unit), 1), HEAVIEST) for n in examples), reverse=True)
+    weights = sorted((_weight(n, unit) for n in examples), reverse=True)
     return sum(weights[:members])
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from client.turn import Engine, Exam, Guess, Lesson, Look
 from experiments.engines.folded.data import NodeRows
@@ -104,7 +104,10 @@ class Together(Engine[FoldedModel, NodeRows]):
                 head = exams[0].model.head
                 if exams[0].head:
                     head = unpack_head_for(table, exams[0].head, kind)
-                return [_with_kept(one, head, _at(table, one.data.judge)) for one in exams]
+                return [
+                    one.right(head, _at(table, one.data.judge), one.data.judge_labels)
+                    for one in exams
+                ]
             if kind == "local":
                 return count_with_ridge(
                     table, [Judged(s.learn, s.labels, s.judge, s.judge_labels) for s in shares]
@@ -152,13 +155,7 @@ def _by_own_images(exam: Exam[FoldedModel, NodeRows]) -> int:
     elif not kind.kept:
         features = model.features_by(data.task, data.learn, vector, data.all_rows)
         head = kind.fit(features, data.labels.to(features.device), data.classes)
-    return _with_kept(exam, head, tests)
-
-
-def _with_kept(exam: Exam[FoldedModel, NodeRows], head: nn.Module, tests: Tensor) -> int:
-    """Right answers of ``head``, or of the classifier that is kept where the label mix counts."""
-    kept = exam.classifier
-    return right_answers(head if kept is None else kept, tests, exam.data.judge_labels, exam.mix)
+    return exam.right(head, tests, data.judge_labels)
 
 
 def _vector(model: FoldedModel, vector: Vector | None) -> Tensor:

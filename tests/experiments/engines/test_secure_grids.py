@@ -37,17 +37,22 @@ def learned(grid: LocalGrid, settings: Settings, folder: Path) -> tuple[np.ndarr
     return np.stack(vectors), totals
 
 
+def learned_alike(settings: Settings, folder: Path) -> np.ndarray:
+    with server_identity():
+        alone = SequentialGrid(CLIENTS, app, settings, folder / "caches")
+        folded = FoldedGrid(CLIENTS, settings)
+    one, bytes_of_one = learned(alone, settings, folder / "alone")
+    other, bytes_of_other = learned(folded, settings, folder / "folded")
+    assert one.tobytes() == other.tobytes()
+    assert bytes_of_one == bytes_of_other
+    return one
+
+
 def test_every_engine_opens_the_same_sums_at_the_same_bytes_and_the_mean_is_the_plain_one(
     tiny: Make, tmp_path: Path
 ) -> None:
     hidden = tiny(rounds=ROUNDS, batch=8, secure_aggregation=True)
-    with server_identity():
-        alone = SequentialGrid(CLIENTS, app, hidden, tmp_path / "caches")
-        folded = FoldedGrid(CLIENTS, hidden)
-    one, bytes_of_one = learned(alone, hidden, tmp_path / "alone")
-    other, bytes_of_other = learned(folded, hidden, tmp_path / "folded")
-    assert one.tobytes() == other.tobytes()
-    assert bytes_of_one == bytes_of_other
+    one = learned_alike(hidden, tmp_path)
     hiding = report_data(tmp_path / "folded" / "registry.sqlite", None)["tasks"]
     with Registry(tmp_path / "folded" / "registry.sqlite") as registry:
         sealed = Ledger(registry).longest(1, kind="shares", direction="up")
@@ -65,13 +70,7 @@ def test_every_engine_spends_the_same_budget_on_the_same_noisy_sums(
     settings = tiny(
         rounds=ROUNDS, batch=8, secure_aggregation=True, dp_epsilon=20.0, dp=kind, clip="auto"
     )
-    with server_identity():
-        alone = SequentialGrid(CLIENTS, app, settings, tmp_path / "caches")
-        folded = FoldedGrid(CLIENTS, settings)
-    one, bytes_of_one = learned(alone, settings, tmp_path / "alone")
-    other, bytes_of_other = learned(folded, settings, tmp_path / "folded")
-    assert one.tobytes() == other.tobytes()
-    assert bytes_of_one == bytes_of_other
+    learned_alike(settings, tmp_path)
     told = report_data(tmp_path / "folded" / "registry.sqlite")["privacy"]
     assert told == report_data(tmp_path / "alone" / "registry.sqlite")["privacy"]
     assert told["kind"] == kind
