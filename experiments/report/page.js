@@ -193,11 +193,24 @@
       const place = document.getElementById("live-link");
       if (place) place.textContent = text;
     };
-    const events = new EventSource("/events");
-    events.addEventListener("open", () => { link("connected"); refresh(); });
-    events.addEventListener("error", () => link(AWAY));
-    events.addEventListener("state", (event) => { state = JSON.parse(event.data); tell(); });
-    events.addEventListener("changed", refresh);
+    const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+    const follow = () => {
+      const events = new EventSource("/events");
+      events.addEventListener("open", () => { link("connected"); refresh(); });
+      events.addEventListener("error", () => link(AWAY));
+      events.addEventListener("state", (event) => { state = JSON.parse(event.data); tell(); });
+      events.addEventListener("changed", refresh);
+      // The server waits for its readers to have seen how the run ended; one that is started again is found.
+      events.addEventListener("end", async () => {
+        while (busy) await pause(100);
+        await refresh();
+        events.close();
+        link(AWAY);
+        await pause(5000);
+        follow();
+      }, { once: true });
+    };
+    follow();
   };
 
   draw().then(() => {

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -21,10 +22,12 @@ from experiments.web.app import make_app
 from experiments.web.source import Source
 
 TOKEN = "RECAST_PAGE_TOKEN"
+# For readers to fetch how the run ended: a page may take seconds where processors are busy.
+SECONDS_TO_LEAVE = 10.0
 
 
 def main(registry: str, host: str, port: str) -> None:
-    """Serve the page until standard input ends."""
+    """Serve the page until standard input ends and its readers have seen how things ended."""
     # Ctrl-C in the terminal is for the server, which ends this process when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
@@ -40,16 +43,19 @@ def main(registry: str, host: str, port: str) -> None:
         return
     source, token = Source(Path(registry)), os.environ.get(TOKEN)
     hosts = ["*"] if token else ["127.0.0.1", "localhost", "[::1]"]
+    app = make_app(source, token, hosts)
     config = uvicorn.Config(
-        make_app(source, token, hosts), log_level="error", access_log=False, lifespan="off",
-        timeout_graceful_shutdown=1,
-    )  # fmt: skip
+        app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     # Another process ends this one; none of its signals are ours to take.
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
 
     def follow() -> None:
         source.follow(sys.stdin)
+        ends = time.monotonic() + SECONDS_TO_LEAVE
+        while app.state.readers and time.monotonic() < ends:
+            time.sleep(0.1)
         # Whoever is being answered is cut off, which is no fault to be told of.
         logging.getLogger("uvicorn.error").disabled = True
         server.should_exit = True

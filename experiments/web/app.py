@@ -37,6 +37,9 @@ def make_app(source: Source, token: str | None, hosts: Sequence[str]) -> Starlet
         source: of what it shows.
         token: that a reader must give once, as ``?token=``; ``None`` where everybody may read.
         hosts: names that a request may ask for; another would be a page that only looks like ours.
+
+    Returns:
+        Its ``state.readers`` is a set with an element for each stream of events that is open.
     """
 
     def guarded(handler: Handler) -> Handler:
@@ -60,29 +63,45 @@ def make_app(source: Source, token: str | None, hosts: Sequence[str]) -> Starlet
         html = await run_in_threadpool(source.page)
         return Response(html, headers=_HEADERS, media_type="text/html")
 
-    async def events(request: Request) -> Response:
-        return StreamingResponse(_stream(source), headers=_HEADERS, media_type="text/event-stream")
+    readers: set[object] = set()
 
-    return Starlette(
+    async def events(request: Request) -> Response:
+        told = _stream(source, readers)
+        return StreamingResponse(told, headers=_HEADERS, media_type="text/event-stream")
+
+    app = Starlette(
         routes=[Route("/", guarded(page)), Route("/events", guarded(events))],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
     )
+    app.state.readers = readers
+    return app
 
 
-async def _stream(source: Source) -> AsyncIterator[str]:
-    """An event ``state`` whenever the server says something new, ``changed`` when it recorded."""
-    said, version, quiet = "", source.version, 0
-    while True:
-        state = json.dumps(source.state)
-        if state != said:
-            said, quiet = state, 0
-            yield f"event: state\ndata: {state}\n\n"
-        now = await run_in_threadpool(lambda: source.version)
-        if now != version:
-            version, quiet = now, 0
-            yield f"event: changed\ndata: {json.dumps(now)}\n\n"
-        quiet += 1
-        if quiet >= _HEARTBEAT:
-            quiet = 0
-            yield ": still here\n\n"
-        await asyncio.sleep(SECONDS)
+async def _stream(source: Source, readers: set[object]) -> AsyncIterator[str]:
+    """An event ``state`` whenever the server says something new, ``changed`` when it recorded.
+
+    Once the server has ended, an event ``end`` every second until the reader leaves, who has read
+    what was recorded last by then.
+    """
+    said, version, quiet, reader = "", source.version, 0, object()
+    readers.add(reader)
+    try:
+        while True:
+            ended = source.ended
+            state = json.dumps(source.state)
+            if state != said:
+                said, quiet = state, 0
+                yield f"event: state\ndata: {state}\n\n"
+            now = await run_in_threadpool(lambda: source.version)
+            if now != version:
+                version, quiet = now, 0
+                yield f"event: changed\ndata: {json.dumps(now)}\n\n"
+            quiet += 1
+            if ended:
+                yield "event: end\ndata: {}\n\n"
+            elif quiet >= _HEARTBEAT:
+                quiet = 0
+                yield ": still here\n\n"
+            await asyncio.sleep(SECONDS)
+    finally:
+        readers.discard(reader)

@@ -24,6 +24,8 @@ from recast_core.errors import RecastError
 logger = logging.getLogger("recast.link")
 SECONDS = 1.0
 _START_SECONDS = 120.0
+# More than its readers are given to see how the run ended.
+_END_SECONDS = 15.0
 _TOKEN = "RECAST_PAGE_TOKEN"
 
 
@@ -73,14 +75,19 @@ def live_page(
 def _tell(
     process: subprocess.Popen[str], state: Callable[[], dict[str, Any]], stop: threading.Event
 ) -> None:
-    """Send the state every second; a page that has died is missed by nobody but its readers."""
+    """Send the state every second, and as it is at the end.
+
+    A page that has died is missed by nobody but its readers.
+    """
     assert process.stdin is not None
-    while not stop.wait(SECONDS):
+    last = False
+    while not last:
+        last = stop.wait(SECONDS)
         try:
             process.stdin.write(json.dumps(state()) + "\n")
             process.stdin.flush()
         except (OSError, ValueError):
-            if not stop.is_set():
+            if not last:
                 logger.warning("the live page has ended; the run goes on without it")
             return
 
@@ -102,7 +109,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
         process.stdin.close()
     try:
-        process.wait(5)
+        process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -27,9 +27,10 @@ class Source:
         self._history: History | None = None
         self._last: tuple[tuple[object, ...], ...] = ()
         self.state: dict[str, Any] = {}
+        self.ended = False
 
     def follow(self, lines: Iterable[str]) -> None:
-        """Take the server's state from lines of JSON until they end."""
+        """Take the server's state from lines of JSON until they end, and the server with them."""
         for line in lines:
             try:
                 found = json.loads(line)
@@ -37,6 +38,7 @@ class Source:
                 continue
             if isinstance(found, dict):
                 self.state = found
+        self.ended = True
 
     @property
     def version(self) -> str:

@@ -42,7 +42,7 @@ def test_a_federation_is_watched_in_a_browser_from_its_first_client_to_its_end(
     deal: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    settings = tiny(rounds=25, run_dir=str(tmp_path / "run"), evaluate_every=1)
+    settings = tiny(rounds=60, run_dir=str(tmp_path / "run"), evaluate_every=1)
     deal(settings, 2, tmp_path / "data")
     server = start(
         "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2",
@@ -75,6 +75,7 @@ def test_a_federation_is_watched_in_a_browser_from_its_first_client_to_its_end(
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
     page.locator("#live-link", has_text="away").wait_for(timeout=30_000)
+    assert page.get_by_text("finished").first.is_visible()
     assert said == []
     with Registry(tmp_path / "run" / "registry.sqlite") as registry:
         assert set(registry.client_names(1).values()) == {"edge-0", "edge-1"}
