@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,13 +22,17 @@ Names = tuple[str, ...]
 MAX_CLASSES = (1 << 16) - 1
 MAX_NAME = 200
 IMAGENET_CLASSES = 1000
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Spaces of other widths and of none, and the mark that begins a file.
+_INVISIBLE = "\xa0\u2007\u202f\u200b\u2060\ufeff"
 _SYNSET = re.compile(r"n\d{8}")
 
 
 def class_name(name: str) -> str:
-    """A class's name as everybody writes it: composed, and without what no text can hold."""
+    """A class's name as everybody writes it: composed, on one line, nothing unseen at its ends."""
     readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return unicodedata.normalize("NFC", readable).strip()
+    seen = _CONTROLS.sub(" ", unicodedata.normalize("NFC", readable))
+    return seen.strip(f"{string.whitespace}{_INVISIBLE}")
 
 
 @lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from client.data.cut_off import cut_off
 from client.data.images import Decoded, read_image, stack, to_bytes
 from client.data.listing import Listing, find_splits, list_classes, told
 from client.data.npz import load_npz
+from client.data.odd_folders import check_depth, doubts
 from recast_core.classes import class_name, some
 from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
@@ -58,15 +59,18 @@ def load_folder(
         raise RecastError(
             f"no folder {path}: name one that holds a folder of images per class{cut_off(path)}"
         )
-    splits = find_splits(path)
+    splits = find_splits(path, classes or ())
     parts = [list_classes(part) for part in (splits.train, splits.test) if part is not None]
     aside = {UNLABELLED_FOLDER} - {*(classes or ())} if may_lack_labels else set()
     names = _names(path, parts, classes, aside)
     skipped: Counter[str] = sum((part.skipped for part in parts), Counter())
-    skipped.update({f"folder {name}/ beside {splits.train.name}/": 1 for name in splits.unused})
+    beside = f"beside {splits.train.name}/"
+    skipped.update({f"folder {name}/ {beside}": 1 for name in splits.unused})
+    skipped.update({f"folder {name}/ {beside} without a class of it": 1 for name in splits.foreign})
     for name in aside & {name for part in parts[1:] for name in part.classes}:
         skipped[f"of {name}/ among the test images"] += len(parts[1].classes.pop(name))
-    _check_depth(splits.train, parts[0])
+    check_depth(splits.train, parts[0], classes is not None)
+    doubted = doubts(splits.train, parts[0], () if classes is not None else names)
     if not parts[0].count:
         raise RecastError(
             f"no image in the class folders of {splits.train}{told(skipped)}: add JPEG or PNG files"
@@ -81,8 +85,8 @@ def load_folder(
     grey = f", greys of {bits} bits scaled to 8" if bits > 8 else ""
     _say(
         f"{path}: {len(labels[0])} training and {len(labels[1])} test images{told(skipped)}{grey}, "
-        f"{len(names)} classes: {some(names)}",
-        warn=bool(set(skipped) - {"hidden or of the system"}),
+        f"{len(names)} classes: {some(names)}{''.join(f'; {doubt}' for doubt in doubted)}",
+        warn=bool(doubted or set(skipped) - {"hidden or of the system"}),
     )
     return Dataset(arrays[0], labels[0], arrays[1], labels[1], names, grey_bits=bits)
 
@@ -209,16 +213,6 @@ def _names(
                 f"{path}: use one spelling"
             )
     return tuple(found)
-
-
-def _check_depth(folder: Path, listing: Listing) -> None:
-    """Refuse a folder whose one class folder is the folder of the class folders."""
-    if len(listing.classes) != 1:
-        return
-    (only,) = listing.classes
-    below = {file.relative_to(folder).parts[1:-1][:1] for file in listing.classes[only]}
-    if len(below) > 1 and () not in below:
-        raise RecastError(f"{folder / only} holds the class folders: give that folder itself")
 
 
 def _read_all(

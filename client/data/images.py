@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 Decoded = Images | npt.NDArray[np.uint16]
 DEPTHS = (8, 10, 12, 14, 16)
 _ORIENTATION = 0x0112
+# What phones write, also under the name of a JPEG.
+_HEIF = (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1")
+_INSTEAD = (
+    (b"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
+    (b"<svg", "an SVG drawing: save it as PNG"),
+    (b"<!doctype html", "a web page"),
+    (b"<html", "a web page"),
+)
 
 
 def read_image(file: Path, size: int | None) -> Decoded:
@@ -35,12 +44,18 @@ def read_image(file: Path, size: int | None) -> Decoded:
 
     try:
         # Not by its name: Pillow maps a raw TIFF into memory then, and garbles a turned one.
-        with file.open("rb") as content, Image.open(content) as image:
+        with (
+            file.open("rb") as content,
+            warnings.catch_warnings(action="ignore"),  # of odd tags, by lines with Pillow's paths
+            Image.open(content) as image,
+        ):
             layout = str(getattr(image, "tile", ""))
             _load(image)
             found = decoded(upright(image), size)
     except UnidentifiedImageError as error:
-        raise ValueError("no image" if file.stat().st_size else "an empty file") from error
+        raise ValueError(_instead(file)) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError("more pixels than Pillow opens: make it smaller") from error
     # A decoder of a broken file raises whatever it comes upon; Pillow documents no common class.
     except Exception as error:
         raise ValueError(" ".join(str(error).split())[:80] or type(error).__name__) from error
@@ -48,6 +63,18 @@ def read_image(file: Path, size: int | None) -> Decoded:
         # Pillow keeps the upper eight bits of a colour of sixteen: nothing is left of twelve.
         raise ValueError("16-bit colours of fewer bits: store 8 bits a colour")
     return found
+
+
+def _instead(file: Path) -> str:
+    """What a file is that is no image of any kind that Pillow reads."""
+    with file.open("rb") as content:
+        head = content.read(64)
+    if not head:
+        return "an empty file"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
+        return "a HEIC photo: save it as JPEG"
+    found = (what for start, what in _INSTEAD if head.lstrip().lower().startswith(start))
+    return next(found, "no image")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -84,7 +111,8 @@ def decoded(image: Image.Image, size: int | None) -> Decoded:
         only all images of a set show (`to_bytes`).
 
     Raises:
-        ValueError: numbers whose range is unknown: floating point, negative, above 16 bits.
+        ValueError: numbers whose range is unknown: floating point, negative, above 16 bits; or a
+            transparency that varies over one colour, of which nothing would be left.
     """
     from PIL import Image
 
@@ -98,7 +126,10 @@ def decoded(image: Image.Image, size: int | None) -> Decoded:
         # Pillow resizes greys of 16 bits as floating point only.
         image = Image.fromarray(values.astype(np.float32))
     else:
+        hidden = "A" in image.getbands() and _is_all_transparency(image)
         image = image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+        if hidden:
+            raise ValueError("a picture in its transparency alone: put it on a background")
     if size is not None and min(image.size) > size:
         image = _fit(image, size)
     if deep:
@@ -171,6 +202,14 @@ def stack(groups: Sequence[Sequence[Images]], size: int) -> list[Images]:
             row[...] = fitted[..., None] if fitted.ndim < row.ndim else fitted
         stacked.append(out)
     return stacked
+
+
+def _is_all_transparency(image: Image.Image) -> bool:
+    """Whether an image of one colour differs from place to place in how it is seen through."""
+    extrema = [band.getextrema() for band in image.split()]
+    constant = [low == high for low, high in extrema]
+    place = image.getbands().index("A")
+    return not constant.pop(place) and all(constant)
 
 
 def _load(image: Image.Image) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -69,18 +69,25 @@ class Splits:
         train: of the training images.
         test: of the test images.
         unused: names of folders beside them that are not used.
+        foreign: those of them that would be the test images, but have none of the classes.
     """
 
     train: Path
     test: Path | None
     unused: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
-def find_splits(folder: Path) -> Splits:
+def find_splits(folder: Path, classes: Sequence[str] = ()) -> Splits:
     """Find train/ and test/ (or valid/) in `folder`, under any of their usual names in any case.
 
     A folder counts as a split where it holds folders; one that holds images itself is a class:
-    trains beside buses.
+    trains beside buses. A test split of which no folder is a class of train/ holds images without
+    labels (test/images, test/unknown) and is left alone.
+
+    Args:
+        folder: of the splits or the class folders.
+        classes: further names that are classes, whether or not train/ has them.
 
     Raises:
         RecastError: two folders for one split, a test split without a training split, or splits
@@ -97,9 +104,12 @@ def find_splits(folder: Path) -> Splits:
     if train is None:
         _check_no_split(folder, children, roles, nested)
         return Splits(folder, None)
-    test = _only(folder, nested, "test") or _only(folder, nested, "val")
-    unused = [entry.name for entry in children if entry not in (train, test)]
-    return Splits(train, test, tuple(sorted(unused)))
+    found = [split for role in ("test", "val") if (split := _only(folder, nested, role))]
+    own = _class_keys(train) | {name.casefold() for name in classes}
+    foreign = {split.name for split in found if own.isdisjoint(_class_keys(split))}
+    test = next((split for split in found if split.name not in foreign), None)
+    unused = {entry.name for entry in children if entry not in (train, test)} - foreign
+    return Splits(train, test, tuple(sorted(unused)), tuple(sorted(foreign)))
 
 
 def list_classes(folder: Path) -> Listing:
@@ -122,7 +132,7 @@ def list_classes(folder: Path) -> Listing:
         _check_inside(entry)
         files = []
         others: Counter[str] = Counter()
-        for file in _walk(entry, others, ()):
+        for file in _walk(entry, others, (_place(folder),)):
             if _is_image(file):
                 files.append(file)
             else:
@@ -162,6 +172,11 @@ def _only(folder: Path, nested: dict[Path, str], role: str) -> Path | None:
             f"{found[0]}/ and {found[1]}/ in {folder} are both {role} splits: keep one of them"
         )
     return folder / found[0] if found else None
+
+
+def _class_keys(split: Path) -> set[str]:
+    """The names of a split's folders, in any case."""
+    return {class_name(entry.name).casefold() for entry in _entries(split) if entry.is_dir()}
 
 
 def _check_no_split(
@@ -223,8 +238,7 @@ def _walk(
     folder: Path, skipped: Counter[str], above: tuple[tuple[int, int], ...]
 ) -> Iterator[Path]:
     """The files below, through links too, but not through one to a folder that it lies in."""
-    status = folder.stat()
-    own = (status.st_dev, status.st_ino)
+    own = _place(folder)
     if own in above:
         skipped["links to a folder above"] += 1
         return
@@ -233,8 +247,13 @@ def _walk(
             yield from _walk(entry, skipped, (*above, own))
         elif entry.is_file():
             yield entry
-        elif entry.is_symlink():
-            skipped["broken links"] += 1
+        else:
+            skipped["broken links" if entry.is_symlink() else "pipes or devices"] += 1
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 @lru_cache(maxsize=1)

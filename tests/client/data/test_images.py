@@ -203,3 +203,43 @@ def test_all_unreadable_images_are_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in line
     data = load_dataset(task, 8, skip_unreadable=True)
     assert len(data.x_train) + len(data.x_test) == 12
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_picture_in_its_transparency_alone_is_refused_not_blank(
+    tmp_path: Path, mode: str, ink: int
+) -> None:
+    image = Image.new("L", (8, 8), ink).convert(mode)
+    image.putalpha(Image.fromarray(np.eye(8, dtype=np.uint8) * 255))
+    image.save(tmp_path / "drawn.png")
+    with pytest.raises(ValueError, match="put it on a background"):
+        read_image(tmp_path / "drawn.png", 8)
+    image.putalpha(255)
+    image.save(tmp_path / "plain.png")
+    assert int(read_image(tmp_path / "plain.png", 8).min()) == ink
+
+
+def test_pillow_says_nothing_of_odd_tags(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    block = struct.pack("<2sHIHHHIHH", b"II", 42, 8, 30, 0x0112, 3, 1, 6, 0)
+    Image.new("RGB", (8, 4)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0" + block)
+    assert read_image(tmp_path / "odd.jpg", 8).shape == (8, 4, 3)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC photo: save it as JPEG"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG drawing"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\0" * 128 + b"DICM", "no image"),
+    ],
+)
+def test_what_goes_by_the_name_of_an_image_is_called_what_it_is(
+    tmp_path: Path, content: bytes, what: str
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=what):
+        read_image(tmp_path / "photo.jpg", 8)
