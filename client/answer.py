@@ -171,13 +171,15 @@ def _hidden(offsets: Vector, asked: Asked, me: Holdings[M, D], data: D) -> pb.Up
 
 
 def _hiding(me: Holdings[M, D]) -> Hiding:
-    return Hiding(me.residuals, me.number, me.identity)
+    return Hiding(me.residuals, me.number, me.identity, me.least_sum)
 
 
 def _head(asked: Asked, broadcast: pb.Broadcast, me: Holdings[M, D]) -> Turn[M, D]:
     """Tell of this client's features what the server makes a head from."""
     if me.settings.dp_epsilon:
         raise RefusedError("malformed", "head statistics, which --dp-epsilon has no noise for")
+    if me.settings.secure_aggregation:
+        raise RefusedError("malformed", "head statistics, which --secure-aggregation does not hide")
     model, data = _ready(broadcast, me, classes=1)
     kind = kind_of(broadcast.head_kind)
     if not head_kind(kind).travels:

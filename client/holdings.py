@@ -104,6 +104,10 @@ class Holdings(Protocol[M_co, D_co]):
     def identity(self) -> Identity | None:
         """The certificate that it vouches for its key with, where it has one."""
 
+    @property
+    def least_sum(self) -> int:
+        """Clients that any sum with its hidden update must be of."""
+
     def remember(self, tasks: Mapping[int, pb.Task]) -> None:
         """Remember the tasks, so that rounds need not repeat their names."""
 

@@ -28,8 +28,9 @@ from client.residuals import FileStore
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.learner import Learner
-from recast_core.secure.members import Identity, own_identity
-from recast_core.setting_values import Value
+from recast_core.secure.members import FEWEST, MOST, Identity, own_identity
+from recast_core.secure.shamir import threshold
+from recast_core.setting_values import Value, converted
 from recast_core.settings import Settings
 from recast_core.shifts.drift import at_round
 from recast_core.start import Start
@@ -89,6 +90,7 @@ class Node:
         share: which partition out of how many, or ``None``.
         settings: of the run.
         simulated: see ``Holdings``; said in its own node config, never by the server.
+        least_sum: clients that any sum with its update must be of; never said by the server.
         certificate: in PEM, beside its key and its authority's certificate; ``None`` without.
         state: what Flower keeps between the messages of a run; a node that lost it answers
             "unknown task" and is greeted again.
@@ -100,6 +102,7 @@ class Node:
     share: tuple[int, int] | None
     settings: Settings
     simulated: bool = False
+    least_sum: int = FEWEST
     certificate: Path | None = None
     state: RecordDict = field(default_factory=RecordDict)
 
@@ -108,8 +111,8 @@ class Node:
         """The node of a Flower context.
 
         ``node_config`` takes ``data-dir``, ``cache-dir``, ``client-number``, ``backbone``,
-        ``skip-unreadable`` and ``simulated`` (each optional), or Flower's own ``partition-id`` and
-        ``num-partitions``.
+        ``skip-unreadable``, ``least-sum`` and ``simulated`` (each optional), or Flower's own
+        ``partition-id`` and ``num-partitions``.
 
         Raises:
             RecastError: neither a folder nor a partition, or a setting that does not fit.
@@ -120,6 +123,9 @@ class Node:
         for own in ("backbone", "skip-unreadable"):
             if own in config:
                 run_config[own] = config[own]
+        least = _least_sum(config)
+        if "least-sum" in config:  # a bound on sums means sums: nothing is sent openly then
+            run_config["secure-aggregation"] = True
         data_dir = config.get("data-dir")
         share = None
         if data_dir is None:
@@ -137,6 +143,7 @@ class Node:
             share=share,
             settings=Settings.from_mapping(run_config),
             simulated=bool(config.get("simulated", False)),
+            least_sum=least,
             certificate=Path(str(config["certificate"])) if "certificate" in config else None,
             state=context.state,
         )
@@ -235,6 +242,24 @@ class Node:
         text = "no part in task %s: %s; there is %s"
         logger.warning(text, task.name, told, found)
         return told
+
+
+def _least_sum(config: Mapping[str, Value]) -> int:
+    """What a node's own config says of the least sum.
+
+    Raises:
+        RecastError: no number of clients that a sum can have.
+    """
+    said = config.get("least-sum", FEWEST)
+    try:
+        least = converted(said, int)
+    except ValueError:
+        least = 0
+    if not isinstance(least, int) or not FEWEST <= least <= threshold(MOST):
+        raise RecastError(
+            f"least-sum is {said!r}: give a number of clients from {FEWEST} to {threshold(MOST)}"
+        )
+    return least
 
 
 def _default_cache(run_id: int, share: tuple[int, int] | None) -> Path:

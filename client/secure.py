@@ -29,12 +29,14 @@ from recast_core.secure.channel import (
 from recast_core.secure.field import WIDTHS, Field
 from recast_core.secure.levels import Levels, levels_of
 from recast_core.secure.members import (
+    FEWEST,
     MOST,
     DistrustError,
     Identity,
     announced,
     as_bits,
     check_roster,
+    check_size,
     context_of,
     survivors_of,
 )
@@ -64,11 +66,13 @@ class Hiding:
         store: where key, rosters and what was opened are kept.
         number: of the client; others may keep theirs in the same folder.
         identity: its certificate; without one it believes the server about the others' keys.
+        least: clients that any sum with its update must be of.
     """
 
     store: Store
     number: int
     identity: Identity | None
+    least: int = FEWEST
 
     def keep_keys(self, request: pb.KeyRequest) -> pb.KeyReply:
         """Tell this client's key, or keep the roster that came.
@@ -80,9 +84,10 @@ class Hiding:
         public = public_key(self._private)
         if not any(member.public == public for member in request.members):
             # Asked for it, or the server has one that this client has lost.
-            return pb.KeyReply(member=announced(public, self.identity))
+            least = self.least if self.least > FEWEST else 0
+            return pb.KeyReply(member=announced(public, self.identity), least=least)
         try:
-            check_roster(request.members, public, self.identity)
+            check_roster(request.members, public, self.identity, self.least)
         except DistrustError as error:
             raise RosterError("roster", str(error)) from error
         self.store.write(self._named(request.roster), request.SerializeToString())
@@ -197,7 +202,7 @@ class Hiding:
         """The members of a roster that was kept.
 
         Raises:
-            RosterError: it is not here.
+            RosterError: it is not here, or was kept before this client wanted larger sums.
         """
         try:
             kept = pb.KeyRequest.FromString(self.store.read(self._named(roster)))
@@ -206,6 +211,10 @@ class Hiding:
         own = public_key(self._private)
         if kept.roster != roster or all(member.public != own for member in kept.members):
             raise RosterError("roster", f"roster {roster:x} is not here")
+        try:
+            check_size(len(kept.members), self.least)
+        except DistrustError as error:
+            raise RosterError("roster", str(error)) from error
         return kept.members
 
 

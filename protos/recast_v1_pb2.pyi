@@ -226,12 +226,14 @@ class KeyRequest(_message.Message):
     def __init__(self, roster: _Optional[int] = ..., members: _Optional[_Iterable[_Union[SecureMember, _Mapping]]] = ...) -> None: ...
 
 class KeyReply(_message.Message):
-    __slots__ = ("member", "roster")
+    __slots__ = ("member", "roster", "least")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     ROSTER_FIELD_NUMBER: _ClassVar[int]
+    LEAST_FIELD_NUMBER: _ClassVar[int]
     member: SecureMember
     roster: int
-    def __init__(self, member: _Optional[_Union[SecureMember, _Mapping]] = ..., roster: _Optional[int] = ...) -> None: ...
+    least: int
+    def __init__(self, member: _Optional[_Union[SecureMember, _Mapping]] = ..., roster: _Optional[int] = ..., least: _Optional[int] = ...) -> None: ...
 
 class Opening(_message.Message):
     __slots__ = ("bank", "task", "round", "roster", "nonce", "width", "survivors", "shares")

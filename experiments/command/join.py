@@ -46,6 +46,7 @@ class JoinOptions:
         json_log: log JSON objects.
         secure_aggregation: send no update that is not hidden in a sum, whatever the server asks.
         mqtt: URL of a broker through which the server is reached; ``None`` for directly.
+        least_sum: clients that any sum with its update must be of; with it none is sent openly.
     """
 
     data: Path
@@ -62,6 +63,7 @@ class JoinOptions:
     json_log: bool
     secure_aggregation: bool = False
     mqtt: str | None = None
+    least_sum: int | None = None
 
     def check(self) -> None:
         """Find out what the ClientApp would only find out after it has joined.
@@ -105,6 +107,8 @@ class JoinOptions:
             config["certificate"] = str(certificate)
         if self.skip_unreadable:
             config["skip-unreadable"] = True
+        if self.least_sum is not None:
+            config["least-sum"] = self.least_sum
         here: dict[str, Value] = {"device": self.device}
         if self.secure_aggregation:
             here["secure-aggregation"] = True

@@ -98,6 +98,12 @@ def serve(context: click.Context, /, **values: Any) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--skip-unreadable", is_flag=True, help="Go on without images that cannot be read.")
 @click.option("--secure-aggregation", is_flag=True, help="Send updates hidden in sums, or none.")
+@click.option(
+    "--least-sum",
+    type=click.IntRange(3, 22),
+    help="As --secure-aggregation, and never in a sum of fewer clients; of n clients n*2/3 + 1 may "
+    "make one.  [3 without this option]",
+)
 @_insecure
 @_force
 @_keepalive

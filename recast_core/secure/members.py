@@ -95,13 +95,29 @@ def announced(public: bytes, identity: Identity | None) -> pb.SecureMember:
     return member
 
 
-def check_roster(members: Sequence[pb.SecureMember], own: bytes, identity: Identity | None) -> None:
+def check_size(members: int, least: int) -> None:
+    """Refuse a roster of whose members so few may make a sum.
+
+    Raises:
+        DistrustError: a sum of fewer than ``least`` of them could be opened.
+    """
+    if (fewest := threshold(members)) < least:
+        raise DistrustError(
+            f"of a roster of {members} clients {fewest} make a sum, and this client wants at "
+            f"least {least} in it (--least-sum)"
+        )
+
+
+def check_roster(
+    members: Sequence[pb.SecureMember], own: bytes, identity: Identity | None, least: int = FEWEST
+) -> None:
     """Refuse a roster in which a client cannot hide.
 
     Args:
         members: in their places.
         own: the client's public key.
         identity: of the client; where it has none it must believe what the server says.
+        least: see ``check_size``.
 
     Raises:
         DistrustError: too few or too many members, one twice, this client absent, or a key that a
@@ -111,6 +127,7 @@ def check_roster(members: Sequence[pb.SecureMember], own: bytes, identity: Ident
         raise DistrustError(
             f"a sum of {len(members)} clients: at least {FEWEST} and at most {MOST} hide each other"
         )
+    check_size(len(members), least)
     keys = [member.public for member in members]
     if len(set(keys)) < len(keys) or any(len(key) != KEY_BYTES for key in keys):
         raise DistrustError("the roster has a key twice, or one that is none")

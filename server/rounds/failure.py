@@ -10,7 +10,8 @@ from server.exchange.observer import LOST
 from server.exchange.traffic import FORGETFUL
 from server.record.rows import Refusal
 
-_PASSING = FORGETFUL | {"gone", "late", "head-missing", "roster", "too-few"} | set(LOST.values())
+_TOO_SMALL = {"roster", "too-few", "least-sum"}
+_PASSING = FORGETFUL | {"gone", "late", "head-missing"} | _TOO_SMALL | set(LOST.values())
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ class Rosters:
         self._exchange = exchange
         self._keys: dict[int, pb.SecureMember] = {}
         self._known: dict[tuple[Group, ...], Roster] = {}
+        # Clients that a sum must be of for a node to take part, as it says.
+        self._least: dict[int, int] = {}
+        self._warned: set[int] = set()
         self._losses: Counter[int] = Counter()
         self._sendings = Leniency(times=8, seconds=60.0)
         self._next = secrets.randbits(60)
@@ -68,7 +71,10 @@ class Rosters:
             usable = [n for n in usable if n in self._keys and self._losses[n] <= _LOSSES]
             if len(usable) < FEWEST:
                 break
-            roster = self._roster(divided(usable, suspects, parts))
+            groups = self._groups(grid, usable, suspects, parts, topic)
+            if not groups:
+                return None
+            roster = self._roster(groups)
             if not self._send(grid, roster, topic):
                 continue
             short = {
@@ -91,6 +97,49 @@ class Rosters:
         if self._sendings.grant(node):
             for roster in self._known.values():
                 roster.kept.discard(node)
+
+    def _groups(
+        self,
+        grid: Grid,
+        nodes: Sequence[int],
+        suspects: frozenset[int],
+        parts: int,
+        topic: Topic,
+    ) -> tuple[Group, ...]:
+        """The groups of a round, without nodes that want larger sums; none where too few are left.
+
+        Where that many parts would leave nobody, fewer are made.
+        """
+        for count in range(parts, 0, -1):
+            groups, small = self._willing(nodes, suspects, count)
+            if groups:
+                break
+        for node, size in small.items():
+            detail = (
+                f"wants sums of {self._least[node]} clients or more, and {size} make one here: "
+                "have more clients join, or lower its --least-sum"
+            )
+            self._exchange.traffic.refuse(node, topic, "least-sum", detail)
+            if node not in self._warned:
+                self._warned.add(node)
+                self._exchange.traffic.tell(grid, node, f"no part in hidden sums: {detail}")
+        return groups
+
+    def _willing(
+        self, nodes: Sequence[int], suspects: frozenset[int], parts: int
+    ) -> tuple[tuple[Group, ...], dict[int, int]]:
+        """Groups that all in them take part in, and how small a sum the others were to be in."""
+        small: dict[int, int] = {}
+        left = list(nodes)
+        while len(left) >= FEWEST:
+            groups = divided(left, suspects, parts)
+            fewest = {node: threshold(len(group)) for group in groups for node in group}
+            found = {node: size for node, size in fewest.items() if self._least[node] > size}
+            if not found:
+                return groups, small
+            small |= found
+            left = [node for node in left if node not in found]
+        return (), small
 
     def _roster(self, groups: tuple[Group, ...]) -> Roster:
         if groups not in self._known:
@@ -116,6 +165,7 @@ class Rosters:
             self._exchange.traffic.refuse(answer.node, topic, "same-key", detail)
         else:
             self._keys[answer.node] = member
+            self._least[answer.node] = answer.body.keys.least
 
     def _send(self, grid: Grid, roster: Roster, topic: Topic) -> bool:
         """Have nodes keep a roster; false where it has grown old, as keys were lost."""

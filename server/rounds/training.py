@@ -43,6 +43,8 @@ class Training:
         self._federation = federation
         self._expendable = expendable
         self._asked: dict[tuple[int, int], int] = {}
+        # Who was to be asked for a task in this round: not all can hide, by its number.
+        self._drawn: dict[int, set[int]] = {}
         # Where else a task may have started in this round, by its number.
         self._offered: dict[int, dict[int, Vector]] = {}
         self._learned: Sequence[TaskState] = ()
@@ -85,6 +87,7 @@ class Training:
         for state, body in afforded:
             round_ = state.round + 1
             nodes = self.nodes(state)
+            self._drawn[state.number] = set(nodes)
             self._offered[state.number] = offer(federation, self._learned, body, state)
             if self._secure is not None:
                 shares = dict(federation.shares(state.number))
@@ -276,14 +279,14 @@ class Training:
         What one node answers is that node's: others are asked where there are any.
         """
         federation, what = self._federation, f"round {state.round + 1} of task {state.name!r}"
-        asked = self._nodes_asked(state.number)
-        if self._drawing.failed(state.number, asked, self._able(state)):
+        drawn = self._drawn[state.number]
+        if self._drawing.failed(state.number, drawn, self._able(state)):
             logger.warning("no update in %s: asking others", what)
             return None
         self._drawing.forget(state.number)
         state.attempts += 1
         failure = Failure.of(federation.ledger.refusals_since(self._mark), state.name)
-        if not failure.is_lasting(asked) and state.attempts <= RETRIES:
+        if not failure.is_lasting(drawn) and state.attempts <= RETRIES:
             logger.warning("no update in %s: asking again", what)
             return None
         return failure.reason(what, state.attempts, hidden=self._secure is not None)

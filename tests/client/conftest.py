@@ -15,6 +15,7 @@ from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from recast_core import TemplateBank, mimic
 from recast_core.backbones import load_backbone
+from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.wire.messages import Hyperparameters, bank_ref, to_broadcast
 from server.flower import number, server_identity
@@ -31,6 +32,7 @@ class Caller:
     folder: Path
     tasks: list[pb.Task]
     share: int = 0
+    own: dict[str, Value] = field(default_factory=dict)
     state: RecordDict = field(default_factory=RecordDict)
 
     @property
@@ -45,6 +47,7 @@ class Caller:
             node_id=7,
             node_config={
                 "partition-id": self.share, "num-partitions": 2, "cache-dir": str(self.cache),
+                **self.own,
             },
             state=self.state,
             run_config=dict(self.settings.as_dict()),

@@ -97,3 +97,28 @@ def test_head_statistics_are_refused_with_central_noise_too(ready: Caller) -> No
     reply = ready.call(pb.ToClient(head=ready.broadcast()), "query.head")
     assert "has no noise for" in reply.refusal.detail
     assert ready.evaluate().WhichOneof("body") == "evaluation"
+
+
+def test_head_statistics_are_not_told_where_updates_are_hidden(ready: Caller) -> None:
+    ready.settings = replace(ready.settings, secure_aggregation=True)
+    reply = ready.call(pb.ToClient(head=ready.broadcast()), "query.head")
+    assert "does not hide" in reply.refusal.detail
+
+
+def test_a_client_that_names_a_least_sum_sends_nothing_openly(ready: Caller) -> None:
+    """Its own node config says so, whatever the run's settings are."""
+    assert ready.train().WhichOneof("body") == "update"
+    ready.own["least-sum"] = 4
+    assert "asked for openly" in ready.train().refusal.detail
+    told = ready.call(pb.ToClient(keys=pb.KeyRequest()), "query.keys").keys
+    assert told.least == 4
+    members = [told.member, *(pb.SecureMember(public=bytes([n] * 32)) for n in range(3))]
+    request = pb.KeyRequest(roster=1, members=members)
+    reply = ready.call(pb.ToClient(keys=request), "query.keys")
+    assert "4 clients 3 make a sum" in reply.refusal.detail
+
+
+@pytest.mark.parametrize("least", [2, 23, "many", 3.5, True])
+def test_a_least_sum_that_is_none_is_one_line(ready: Caller, least: float | str) -> None:
+    ready.own["least-sum"] = least
+    assert "from 3 to 22" in ready.train().refusal.detail

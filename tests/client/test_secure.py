@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,21 @@ def test_a_roster_that_is_not_here_is_asked_for_and_one_of_strangers_not_kept(ma
     ):
         with pytest.raises(RosterError, match=why):
             made.clients[0].keep_keys(pb.KeyRequest(roster=ROSTER, members=members))
+
+
+def test_a_client_takes_part_in_no_sum_of_fewer_than_it_wants(made: Sum) -> None:
+    """Of a roster of five, four make a sum: that is what counts, before anything is sealed."""
+    replace(made.clients[0], least=4).keep_keys(made.request)
+    sealed = made.sealed()
+    strict = replace(made.clients[0], least=5)
+    for refused in (
+        lambda: strict.keep_keys(made.request),
+        # One that was kept when less was wanted is worth no more.
+        lambda: strict.seal(np.zeros(D, np.float32), 40, made.broadcast()),
+        lambda: strict.open(made.opening(0, sealed, [0, 1, 2, 3, 4])),
+    ):
+        with pytest.raises(RosterError, match=r"5 clients 4 make a sum.*at least 5"):
+            refused()
 
 
 @pytest.mark.parametrize(

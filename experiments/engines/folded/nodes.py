@@ -16,6 +16,7 @@ from experiments.engines.folded.memory import keep_freed
 from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, FoldedOptions
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
+from recast_core.secure.members import FEWEST
 from recast_core.settings import Settings
 from recast_core.shifts.drift import at_round
 from recast_core.start import Start
@@ -195,6 +196,11 @@ class SimulatedNode:
     @property
     def identity(self) -> None:
         """See ``Holdings``: simulated clients have no certificates."""
+
+    @property
+    def least_sum(self) -> int:
+        """See ``Holdings``."""
+        return FEWEST
 
     @property
     def settings(self) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -382,6 +383,62 @@ def test_one_that_has_another_key_each_time_is_left_out_and_ends_nothing(
     made = federation(nodes=5, scripts=clients, secure=True)
     made.go()
     check_mean(made, [clients[n] for n in clients if n != 2])
+
+
+def wanting(clients: dict[int, Client], least: dict[int, int]) -> dict[int, Client]:
+    for number, wanted in least.items():
+        client = clients[number]
+        client.hiding = replace(client.hiding, least=wanted)
+    return clients
+
+
+def test_who_wants_larger_sums_than_there_are_is_left_out_and_named(federation: Make) -> None:
+    """Of six clients five make a sum; without the two that want more, of four three."""
+    clients = wanting(fleet(7), {6: 6, 7: 22, 1: 3})
+    made = federation(nodes=7, scripts=clients, secure=True, rounds=2)
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [5, 5]
+    check_mean(made, [clients[n] for n in range(1, 6)], round_=2)
+    assert made.reasons() == {"least-sum": 4}
+    assert all(not clients[n].told for n in (6, 7))
+
+
+def test_clients_that_want_large_sums_are_not_divided_to_find_out_who_spoils_them(
+    federation: Make,
+) -> None:
+    tries = itertools.count()
+
+    def spoils(question: pb.ToClient, reply: pb.ToServer) -> object:
+        if next(tries) == 0:
+            reply.opened.share = bytes(len(reply.opened.share))
+        return reply
+
+    clients = wanting(fleet(6, open={4: spoils}), dict.fromkeys(range(1, 7), 5))
+    made = federation(nodes=6, scripts=clients, secure=True)
+    made.go()
+    assert made.registry.rounds(made.run, 1)[0].clients == 6
+
+
+def test_a_run_in_which_everybody_wants_larger_sums_ends_with_a_line(federation: Make) -> None:
+    clients = wanting(fleet(4), dict.fromkeys(range(1, 5), 4))
+    made = federation(nodes=4, scripts=clients, secure=True)
+    with pytest.raises(RecastError, match="wants sums of 4 clients or more, and 3 make one here"):
+        made.go()
+
+
+def test_where_few_are_drawn_one_that_keeps_no_roster_makes_the_lot_fall_on_others(
+    federation: Make,
+) -> None:
+    def refuses(question: pb.ToClient, reply: pb.ToServer) -> object:
+        return pb.ToServer(refusal=pb.Refusal(reason=pb.Refusal.REASON_ROSTER))
+
+    clients = fleet(9, keys=dict.fromkeys((2, 7), refuses))
+    made = federation(
+        nodes=9, scripts=clients, secure=True, rounds=8, clients_per_round=3, quorum=3
+    )
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [3] * 8
+    assert made.reasons()["roster"] > 0
 
 
 def test_two_clients_with_one_key_are_one(federation: Make) -> None:
