@@ -22,6 +22,7 @@ from server.rounds.federation import Federation
 from server.rounds.rosters import Group, Roster, Rosters
 from server.rounds.state import TaskState
 from server.rounds.summed import Summed, counting
+from server.rounds.suspects import Suspects
 
 logger = logging.getLogger("recast.server")
 
@@ -45,17 +46,15 @@ class SecureSums:
         self._clock = clock
         self._nonce = 0
         self._hidden: dict[int, Hidden] = {}
-        # Nodes of which one has spoiled a sum of a task, and nodes that are left out for it.
-        self._suspects: dict[int, frozenset[int]] = {}
-        self._barred: dict[int, set[int]] = {}
+        self._suspects = Suspects(federation)
 
     def prepare(
         self, grid: Grid, state: TaskState, shares: Mapping[int, Share]
     ) -> tuple[list[int], pb.SecureRound]:
         """The nodes that can hide their updates of a task, and what tells them how to."""
-        federation, barred = self._federation, self._barred.setdefault(state.number, set())
+        federation, barred = self._federation, self._suspects.barred(state)
         topic = Topic(state.name, state.round + 1)
-        suspects = self._suspects.get(state.number, frozenset())
+        suspects = self._suspects.of(state)
         # Those who are not waited for would count as lost, and too many lost spoil a sum.
         overdue = federation.collector.overdue
         nodes = [node for node in shares if node not in barred]
@@ -144,9 +143,9 @@ class SecureSums:
             examples = {node: updates[node].examples for node in found}
             one = Summed(total, hidden.levels, examples)
             if not hidden.levels.is_plausible(total, one.weight):
-                self._spoiled(state, group, "the sum is larger than its terms can be")
+                self._suspects.spoiled(state, group, "the sum is larger than its terms can be")
                 continue
-            self._clear(state, group)
+            self._suspects.clear(state, group)
             summed.append(one)
         return summed
 
@@ -222,74 +221,25 @@ class SecureSums:
                 traffic.refuse(node, topic, "malformed", str(error))
             else:
                 shares[group.index(node)] = own
-        doubted = self._unreadable(state, group, found, complaints)
+        doubted = self._suspects.unreadable(state, group, found, complaints)
         if len(shares) < needed:
             logger.warning(
                 "round %d of task %s: %d of %d clients helped to open a hidden sum, %d are needed",
                 *(topic.round, state.name, len(shares), len(group), needed),
             )
             if doubted:
-                self._spoiled(state, tuple(doubted), "some say that others sealed what is no share")
+                self._suspects.spoiled(
+                    state, tuple(doubted), "some say that others sealed what is no share"
+                )
             return None
         try:
             total = combine(field, shares, needed)
         except InconsistentError as error:
-            self._spoiled(state, group, str(error))
+            self._suspects.spoiled(state, group, str(error))
             return None
         for place in liars(field, shares, needed):
             traffic.refuse(group[place], topic, "lying-share", "its share of the sum is wrong")
         return field.centred(total)
-
-    def _unreadable(
-        self,
-        state: TaskState,
-        group: Group,
-        found: Sequence[int],
-        complaints: Mapping[int, bytes],
-    ) -> set[int]:
-        """Leave out whose sealed shares too many members could not read.
-
-        Returns:
-            Where nobody is left out: who complains and of whom, of whom some lie.
-        """
-        of: dict[int, set[int]] = {node: set() for node in found}
-        for node, content in complaints.items():
-            bits = int.from_bytes(content, "little")
-            for other in found:
-                if bits >> group.index(other) & 1:
-                    of[other].add(node)
-        # More than may lie; one by itself never convicts another.
-        most = max(len(group) - threshold(len(group)), 1)
-        forgers = {node for node, told in of.items() if len(told) > most}
-        for node in sorted(forgers):
-            detail = f"{len(of[node])} members could not read what it had sealed for them"
-            topic = Topic(state.name, state.round + 1)
-            self._federation.traffic.refuse(node, topic, "forged-shares", detail)
-        self._barred[state.number] |= forgers
-        if forgers:
-            return set()
-        return {node for other, told in of.items() if told for node in (other, *told)}
-
-    def _spoiled(self, state: TaskState, group: Group, why: str) -> None:
-        """Somebody in this group sent what fits nothing: who, later groups will show."""
-        before = self._suspects.get(state.number, frozenset(group))
-        suspects = before & set(group) or frozenset(group)
-        logger.warning(
-            "round %d of task %s: a hidden sum of %d clients is spoiled: %s",
-            *(state.round + 1, state.name, len(group), why),
-        )
-        if len(suspects) == 1:
-            (node,) = suspects
-            self._barred[state.number].add(node)
-            topic = Topic(state.name, state.round + 1)
-            self._federation.traffic.refuse(node, topic, "spoils-sums", why)
-            suspects = frozenset()
-        self._suspects[state.number] = suspects
-
-    def _clear(self, state: TaskState, group: Group) -> None:
-        """A group's sum is sound, and with it those who are in it."""
-        suspects = self._suspects.get(state.number, frozenset()) - set(group)
-        self._suspects[state.number] = suspects
 
 
 def _group_of(roster: Roster, node: int) -> Group:

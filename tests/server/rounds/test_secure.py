@@ -197,6 +197,29 @@ def test_whoever_spoils_sums_is_found_in_a_few_rounds_and_every_round_is_recorde
     assert {refusal.client for refusal in made.registry.refusals(made.run)} == {"4"}
 
 
+@pytest.mark.parametrize("how", ["spoils-sums", "forged-shares"])
+def test_whoever_was_left_out_stays_so_when_the_server_starts_again(
+    federation: Make, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spoils(question: pb.ToClient, reply: pb.ToServer) -> object:
+        if how == "forged-shares":
+            reply.update.shares = bytes(len(reply.update.shares))
+            return reply
+        with patch("client.secure.share", SPOILED["beyond what a sum can be"]):
+            return clients[4].right(question, reply)
+
+    clients = fleet(6, train={4: spoils})
+    first = federation(nodes=6, scripts=clients, secure=True, rounds=4)
+    first.go()
+    again = federation(nodes=6, scripts=clients, secure=True, rounds=6, run=first.run)
+    before = len(clients[4].told)
+    again.go()
+    assert [round_.clients for round_ in again.registry.rounds(again.run, 1)][4:] == [5, 5]
+    assert len(clients[4].told) == before
+    assert again.reasons() == {how: 1}
+    assert "1 clients stay out of its hidden sums" in caplog.text
+
+
 def test_sealed_shares_that_nobody_can_read_bar_whoever_sent_them(federation: Make) -> None:
     def garbage(question: pb.ToClient, reply: pb.ToServer) -> object:
         reply.update.shares = bytes(len(reply.update.shares))

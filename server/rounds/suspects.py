@@ -1,0 +1,103 @@
+"""Who spoils hidden sums: of whom it is suspected, and who is left out for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from recast_core.secure.shamir import threshold
+from server.exchange.traffic import Topic
+from server.record.rows import OTHERS
+from server.rounds.federation import Federation
+from server.rounds.rosters import Group
+from server.rounds.state import TaskState
+
+logger = logging.getLogger("recast.server")
+# The reasons of refusals after which a node is left out of a task's sums for good.
+_FORGED, _SPOILS = "forged-shares", "spoils-sums"
+
+
+class Suspects:
+    """Of each task the nodes of which one has spoiled a sum, and those that are left out for it.
+
+    Who is left out is read from the registry's refusals, so that it stays so when the server starts
+    again. Of whom it is suspected is forgotten then, and found out anew.
+    """
+
+    def __init__(self, federation: Federation) -> None:
+        """Nobody is suspected; who was convicted before is looked up when it is asked."""
+        self._federation = federation
+        self._suspects: dict[int, frozenset[int]] = {}
+        self._barred: dict[int, set[int]] = {}
+
+    def of(self, state: TaskState) -> frozenset[int]:
+        """The nodes of which one has spoiled a sum of a task."""
+        return self._suspects.get(state.number, frozenset())
+
+    def barred(self, state: TaskState) -> set[int]:
+        """The nodes that are left out of a task's sums."""
+        if state.number not in self._barred:
+            federation = self._federation
+            found = {
+                int(refusal.client)
+                for refusal in federation.registry.refusals(federation.run)
+                if refusal.task == state.name
+                and refusal.reason in (_FORGED, _SPOILS)
+                and refusal.client != OTHERS
+            }
+            self._barred[state.number] = found
+            if found:
+                logger.warning(
+                    "task %s: %d clients stay out of its hidden sums, which they spoiled before",
+                    *(state.name, len(found)),
+                )
+        return self._barred[state.number]
+
+    def unreadable(
+        self,
+        state: TaskState,
+        group: Group,
+        found: Sequence[int],
+        complaints: Mapping[int, bytes],
+    ) -> set[int]:
+        """Leave out whose sealed shares too many members could not read.
+
+        Returns:
+            Where nobody is left out: who complains and of whom, of whom some lie.
+        """
+        of: dict[int, set[int]] = {node: set() for node in found}
+        for node, content in complaints.items():
+            bits = int.from_bytes(content, "little")
+            for other in found:
+                if bits >> group.index(other) & 1:
+                    of[other].add(node)
+        # More than may lie; one by itself never convicts another.
+        most = max(len(group) - threshold(len(group)), 1)
+        forgers = {node for node, told in of.items() if len(told) > most}
+        for node in sorted(forgers):
+            detail = f"{len(of[node])} members could not read what it had sealed for them"
+            self._convict(state, node, _FORGED, detail)
+        if forgers:
+            return set()
+        return {node for other, told in of.items() if told for node in (other, *told)}
+
+    def spoiled(self, state: TaskState, group: Group, why: str) -> None:
+        """Somebody in this group sent what fits nothing: who, later groups will show."""
+        suspects = (self.of(state) or frozenset(group)) & set(group) or frozenset(group)
+        logger.warning(
+            "round %d of task %s: a hidden sum of %d clients is spoiled: %s",
+            *(state.round + 1, state.name, len(group), why),
+        )
+        if len(suspects) == 1:
+            (node,) = suspects
+            self._convict(state, node, _SPOILS, why)
+            suspects = frozenset()
+        self._suspects[state.number] = suspects
+
+    def clear(self, state: TaskState, group: Group) -> None:
+        """A group's sum is sound, and with it those who are in it."""
+        self._suspects[state.number] = self.of(state) - set(group)
+
+    def _convict(self, state: TaskState, node: int, reason: str, why: str) -> None:
+        self.barred(state).add(node)
+        self._federation.traffic.refuse(node, Topic(state.name, state.round + 1), reason, why)
