@@ -23,6 +23,9 @@ MAX_CLASSES = (1 << 16) - 1
 MAX_NAME = 200
 IMAGENET_CLASSES = 1000
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# What joins words or stands beside them; between digits it may be a number's.
+_JOINTS = re.compile(r"[\s_-]+|(?<!\d)[./,;:'\"]+|[./,;:'\"]+(?!\d)")
+_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 # Spaces of other widths and of none, and the mark that begins a file.
 _INVISIBLE = "\xa0\u2007\u202f\u200b\u2060\ufeff"
 _SYNSET = re.compile(r"n\d{8}")
@@ -56,8 +59,10 @@ def check_names(names: Iterable[str]) -> Names:
     found = tuple(names)
     if not 0 < len(found) <= MAX_CLASSES:
         raise RecastError(f"a list of {len(found)} classes: 1 to {MAX_CLASSES} are taken")
+    if "" in found:
+        raise RecastError("a class without a name: give each class one")
     for name in found:
-        if not name or plain(name, MAX_NAME) != " ".join(name.split()):
+        if plain(name, MAX_NAME) != " ".join(name.split()):
             raise RecastError(f"a class named {plain(name, 40)!r}: use up to {MAX_NAME} characters")
     return found
 
@@ -66,9 +71,9 @@ def agreed(announced: Mapping[Names, int]) -> Names:
     """The one list that every client can map its ids into, whoever answered first.
 
     Lists that are the same stay as they are. Otherwise it is all names, sorted; of names that
-    differ in case or in how words are joined alone, and that no client tells apart, only the one
-    that most clients write: `task_ids` refuses whoever writes another, which is better than two
-    classes.
+    differ in case, in leading zeros or in how words are joined alone, and that no client tells
+    apart, only the one that most clients write: `task_ids` refuses whoever writes another, which is
+    better than two classes.
 
     Args:
         announced: how many clients have each list, at least one list.
@@ -87,6 +92,18 @@ def agreed(announced: Mapping[Names, int]) -> Names:
         if _key(name) in told_apart or kept.setdefault(_key(name), name) == name:
             union.add(name)
     return tuple(sorted(union))
+
+
+def strangers(announced: Iterable[Names]) -> tuple[Names, Names] | None:
+    """Two lists that no name leads from one to the other, if any: other classes, or other words."""
+    parts: list[tuple[Names, set[str]]] = []
+    for names in sorted(announced):
+        known = {_key(name) for name in names}
+        near = [part for part in parts if not known.isdisjoint(part[1])]
+        apart = [part for part in parts if known.isdisjoint(part[1])]
+        first = near[0][0] if near else names
+        parts = [*apart, (first, known.union(*(part[1] for part in near)))]
+    return (parts[0][0], parts[1][0]) if len(parts) > 1 else None
 
 
 def agreed_outputs(announced: Mapping[Names, int], outputs: int) -> Names:
@@ -169,4 +186,5 @@ def some(names: Sequence[str], count: int = 10) -> str:
 
 def _key(name: str) -> str:
     """What stays of a name whichever way it is written."""
-    return re.sub(r"[\s_-]+", "", name.casefold()) or name
+    folded = unicodedata.normalize("NFKC", name).casefold().replace("\u0307", "")  # Turkish I
+    return _ZEROS.sub("", _JOINTS.sub("", folded)) or name

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.classes import Names, agreed, agreed_outputs
+from recast_core.classes import Names, agreed, agreed_outputs, some, strangers
 from recast_core.start import Start
 from recast_core.text import plain
 from server.exchange.class_lists import by_hash, within_reason
@@ -126,6 +126,13 @@ class Roster:
         if not lists:
             return ()
         names = agreed_outputs(lists, outputs) if outputs else agreed(lists)
+        if (apart := strangers(lists)) is not None:
+            one, other = (some(each, 3) for each in apart)
+            logger.warning(
+                "task %s: clients have no class in common (%s; %s): they count as %d classes, so "
+                "write the names alike if some are the same", self._topic(task).task, one, other,
+                len(names),
+            )  # fmt: skip
         self.settle(grid, task, names)
         return names
 
