@@ -107,6 +107,8 @@ def _traced(model: nn.Module) -> Found | None:
     output = next(node for node in graph.nodes if node.op == "output")
     node = _logits_node(output.args[0])
     while isinstance(node, fx.Node):
+        if isinstance(node.target, type):
+            return None  # an object of the model's own, whose fields a run shows
         if node.op == "call_module":
             module, name = model.get_submodule(str(node.target)), str(node.target)
             if isinstance(module, nn.Linear):

@@ -29,9 +29,9 @@ def refuse_unreached(loss: Tensor) -> None:
     """
     if not loss.requires_grad:
         raise RecastError(
-            "no coefficient reaches the loss, so nothing can train: the model uses the weights of "
-            "its targets by .data, .detach() or under no_grad; let its forward use them as they "
-            "are, or choose other targets"
+            "no coefficient reaches the loss, so nothing can train: the model does not use the "
+            "weights of its targets, or by .data, .detach(), under no_grad or in a reentrant "
+            "checkpoint; let its forward use them as they are, or choose other targets"
         )
 
 

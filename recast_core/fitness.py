@@ -163,10 +163,23 @@ def compare(net: Attached, trial: Trial) -> None:
     difference = float((found - trial.wanted).abs().max())
     scale = float(trial.wanted.abs().max())
     if not difference <= _TOLERANCE * scale:
+        _refuse_random(net, trial, found)
         raise RecastError(
             f"the attached model does not compute what the backbone does: logits differ by "
             f"{difference:.2g} of {scale:.2g}: leave out targets whose weights other modules use, "
             "or name the classifier with head=NAME"
+        )
+
+
+def _refuse_random(net: Attached, trial: Trial, found: Tensor) -> None:
+    """Refuse a model whose answers to one example differ among themselves."""
+    inner, _ = unwrapped(net.backbone)
+    with on_trial(inner), net.coefficients.temporarily(trial.vector):
+        again = output_tensor(net.head(output_tensor(inner(trial.example)))).reshape(found.shape)
+    if not torch.equal(again, found):
+        raise RecastError(
+            "the model gives other logits each time for the same images (dropout or noise in "
+            "evaluation mode): let it draw nothing at random there"
         )
 
 

@@ -47,6 +47,11 @@ def mimic(
         weights = stacked_weights(model, target)
         random = np.random.Philox(key=np.array([config.seed, index], dtype=np.uint64))
         templates, coefficients = source(weights, config.templates, random)
+        if not bool(templates.any()):
+            raise RecastError(
+                f"the templates of {target.name} are zero, as its weights are, so that nothing can "
+                "train there: leave it out of the targets, or load trained weights"
+            )
         groups.append(
             TemplateGroup(
                 name=target.name,

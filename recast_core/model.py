@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from recast_core.bank import TemplateBank
 from recast_core.coefficients import Coefficients
+from recast_core.copies import copied
 from recast_core.errors import RecastError
 from recast_core.fitness import check_fits, choose_head, compare, reference
 from recast_core.frozen import freeze_moving, freeze_statistics, thaw_statistics
@@ -72,7 +72,7 @@ class RecastModel(nn.Module):
     def copy(self) -> RecastModel:
         """A model of its own that shares only the frozen templates and the bank with this one."""
         shared: list[object] = [self.bank, *self.templates]
-        return copy.deepcopy(self, {id(item): item for item in shared})
+        return copied(self, {id(item): item for item in shared})
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[N, C]`` of images ``[N, 3, H, W]``; raises as ``features``."""

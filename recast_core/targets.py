@@ -141,7 +141,7 @@ def _no_match(pattern: str, candidates: list[str]) -> RecastError:
     if not candidates:
         return RecastError(
             f"target {pattern!r} matches nothing: the model has no Linear, Conv2d or "
-            "MultiheadAttention module"
+            "MultiheadAttention module (of a quantised or scripted one give the float model)"
         )
     if pattern in PRESETS:
         fitting = [

@@ -10,6 +10,7 @@ from experiments.command.deployed import keeps_head
 from experiments.command.run_folder import learned
 from experiments.command.tasks_export import fit_head
 from recast_core.errors import RecastError
+from recast_core.layers import has_hooks, why_not
 from recast_core.library import TaskLibrary
 from server.record.registry import Registry, Run
 
@@ -40,7 +41,7 @@ def library_of(registry: Registry, run: Run, data: Mapping[str, str]) -> TaskLib
         library = library or TaskLibrary(model.bank)
         sent = model.net.coefficients.sent()
         if keeps_head(model, run.config):
-            head = _linear(model.net.own_head) if model.kept is None else model.kept
+            head = linear_of(model.net.own_head) if model.kept is None else model.kept
             classes = model.classes or (model.backbone.classes if model.kept is None else ())
         else:
             source = data.get(task.name, task.source)
@@ -57,12 +58,18 @@ def library_of(registry: Registry, run: Run, data: Mapping[str, str]) -> TaskLib
     return library
 
 
-def _linear(head: nn.Module) -> nn.Linear:
-    """The linear layer of a backbone's classifier."""
-    found = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if len(found) != 1:
+def linear_of(head: nn.Module) -> nn.Linear:
+    """The linear layer that a backbone's classifier is.
+
+    Raises:
+        RecastError: it computes more than that.
+    """
+    leaves = [module for module in head.modules() if not list(module.children())]
+    found = [module for module in leaves if isinstance(module, nn.Linear)]
+    silent = all(isinstance(m, nn.Linear | nn.Dropout | nn.Identity | nn.Flatten) for m in leaves)
+    if len(found) != 1 or not silent or why_not(found[0], "weight") or has_hooks(head):
         raise RecastError(
-            f"the deployed classifier is a {type(head).__name__} of {len(found)} linear layers, "
-            "a library keeps one: use run.model(TASK)"
+            f"the deployed classifier is a {type(head).__name__} that computes more than one plain "
+            "Linear does, which is all that a library keeps: use run.model(TASK)"
         )
     return found[0]

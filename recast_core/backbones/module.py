@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib
 import re
@@ -23,6 +22,7 @@ from recast_core.backbones.preprocess import (
     IMAGENET_STD,
     Preprocess,
 )
+from recast_core.copies import copied
 from recast_core.errors import RecastError
 from recast_core.trial import declared_sizes, on_trial, output_tensor, unwrapped
 
@@ -140,7 +140,7 @@ def _made(name: str) -> nn.Module:
             "write module:pkg.mod:factory"
         )
     if isinstance(factory, nn.Module):
-        return copy.deepcopy(factory)  # its module keeps it, and may be asked for it again
+        return copied(factory)  # its module keeps it, and may be asked for it again
     try:
         with redirect_stdout(sys.stderr):
             model = factory()

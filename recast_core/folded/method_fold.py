@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from recast_core.copies import copied
 from recast_core.methods import MethodModel
 from recast_core.objectives import Batch, Objective
 
@@ -60,7 +60,7 @@ class MethodFold:
 
     def copy(self) -> MethodFold:
         """See ``Fold``."""
-        return MethodFold(copy.deepcopy(self.model))
+        return MethodFold(copied(self.model))
 
     @torch.no_grad()
     def spread(self, start: Tensor, clients: int) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
+from recast_core.copies import copied
 from recast_core.folded.economy import economise
 from recast_core.folded.graphs import ancestors
 from recast_core.layers import ReadWhileTracedError, TargetLayer, traced
@@ -158,8 +158,8 @@ def copy_split(model: SplitModel) -> SplitModel:
     held = [*net.parameters(), *net.buffers(), *(p for m in _modules(model) for p in m.buffers())]
     shared: dict[int, object] = {id(t): t for t in held if id(t) not in own}
     shared |= {id(item): item for item in (net.bank, *net.templates)}
-    copied, suffix = copy.deepcopy((net, model.suffix), shared)
-    return SplitModel(copied, model.prefix, suffix, model.graph)
+    twin, suffix = copied((net, model.suffix), shared)
+    return SplitModel(twin, model.prefix, suffix, model.graph)
 
 
 def _modules(model: SplitModel) -> list[nn.Module]:

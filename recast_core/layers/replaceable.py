@@ -37,7 +37,7 @@ def check_replaceable(model: nn.Module, name: str, tensor: str) -> None:
                 f"replaced: give each place a module of its own, or {_LEAVE_OUT}"
             )
     if why is not None:
-        raise RecastError(f"module {name!r} ({type(module).__name__}) {why}")
+        raise RecastError(f"module {name!r} ({_called(module)}) {why}")
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -95,6 +95,13 @@ def _computed(module: nn.Module, tensor: str) -> str | None:
     if not held or hasattr(type(module), tensor):
         return f"computes its {tensor} instead of holding it: {_LEAVE_OUT}"
     return None
+
+
+def _called(module: nn.Module) -> str:
+    """The name of its class; with its module's where PyTorch has another class of that name."""
+    kind = type(module)
+    plain = getattr(nn, kind.__name__, kind)
+    return kind.__name__ if plain is kind else f"{kind.__module__}.{kind.__name__}"
 
 
 def _own(module: nn.Module, kind: type[nn.Module], method: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from recast_core.copies import copied
 from recast_core.errors import RecastError
 from recast_core.recipe import Recipe
 from recast_core.sources.forms import Form
@@ -61,7 +61,7 @@ class FineTuner:
     def __init__(self, model: nn.Module, form: Form, device: torch.device) -> None:
         self.form = form
         self._device = device
-        self._net = copy.deepcopy(model).to(device).requires_grad_(False)
+        self._net = copied(model).to(device).requires_grad_(False)
         if device.type == "cuda":
             self._net = self._net.to(memory_format=torch.channels_last)
         self._start = {name: b.detach().clone() for name, b in self._net.named_buffers()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -44,6 +45,13 @@ class Dynamic(s.Layers):
         return super().forward(x)
 
 
+class Output(NamedTuple):
+    """What a model of more than one result may return."""
+
+    logits: Tensor
+    features: Tensor
+
+
 def linear(width: int = 3) -> nn.Linear:
     return nn.Linear(16, width)
 
@@ -72,6 +80,7 @@ FOUND: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "mapping": (
         lambda: Ends(lambda m, x: {"features": x, "logits": m.out(x)}, out=linear()), "out",
     ),
+    "named tuple": (lambda: Ends(lambda m, x: Output(m.out(x), x), out=linear()), "out"),
     "tuple of one": (lambda: Ends(lambda m, x: (m.out(x),), out=linear()), "out"),
     "dynamic": (Dynamic, "fc"),
     "whole classifier": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,3 +205,43 @@ def test_a_lossy_start_is_no_difference() -> None:
     wanted = model(ROWS)
     bank = mimic(model, RecastConfig(("layers.*",), templates=1, basis="orthonormal"))
     assert not torch.allclose(attach(model, bank)(ROWS), wanted, atol=1e-2)
+
+
+class Drawing(s.Layers):
+    """Dropout that evaluation mode does not switch off."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(x, 0.5, training=True))
+
+
+def test_a_model_that_draws_at_random_is_called_that() -> None:
+    model = Drawing().eval()
+    bank = mimic(model, RecastConfig(("layers.*",)))
+    with pytest.raises(RecastError, match=r"other logits each time .* draw nothing at random"):
+        attach(model, bank)
+
+
+def test_layers_of_zeros_make_no_templates() -> None:
+    model = s.Layers()
+    for layer in model.layers:
+        nn.init.zeros_(layer.weight)
+    with pytest.raises(RecastError, match=r"templates of layers\.0.* are zero.*leave it out"):
+        mimic(model, RecastConfig(("layers.*",)))
+    nn.init.ones_(model.layers[0].weight)
+    mimic(model, RecastConfig(("layers.*",)))
+
+
+def test_another_class_of_the_same_name_is_told_apart() -> None:
+    qat = torch.ao.nn.qat.Linear
+    config = torch.ao.quantization.get_default_qat_qconfig("x86")
+    model = s.Layers(lambda: qat(16, 16, qconfig=config))
+    with pytest.raises(RecastError, match=r"\(torch\.ao\.nn\.qat.*Linear\) has a forward"):
+        mimic(model, RecastConfig(("layers.*",)))
+
+
+def test_a_model_that_cannot_be_copied_is_told_why() -> None:
+    model = s.Layers()
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    net = attach(model, mimic(model, RecastConfig(("layers.*",))))
+    with pytest.raises(RecastError, match=r"cannot be copied .*lock.*: keep locks"):
+        net.copy()

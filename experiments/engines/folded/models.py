@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from experiments.engines.folded.data import TaskImages
 from recast_core.backbones import Preprocess
+from recast_core.copies import copied
 from recast_core.errors import RecastError
 from recast_core.fitting import EVALUATION_BATCH
 from recast_core.folded import (
@@ -234,7 +234,7 @@ class FoldedMethod:
                 return error
 
         workers = self.workers if learner.device.type == "cpu" else 0
-        make = (lambda: copy.deepcopy(learner)) if workers else (lambda: learner)
+        make = (lambda: copied(learner)) if workers else (lambda: learner)
         learned = []
         for one in on_each_core(clients, workers, make, alone):
             learned.append(one)

@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import recast
+from experiments.session.library import linear_of
 from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from tests.recast_core import strangers as s
 
 Tiny = Callable[..., Settings]
 
@@ -68,6 +71,14 @@ def test_the_frames_are_what_the_registry_has(run: recast.Run) -> None:
         ("a", "a"), ("b", "b"), ("a", "b"),
     ]  # fmt: skip
     assert all(isinstance(x, pd.DataFrame) for x in (run.tasks, history, ledger))
+
+
+def test_a_library_keeps_no_classifier_that_is_more_than_one_linear() -> None:
+    head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
+    assert linear_of(nn.Sequential(nn.Dropout(), nn.Linear(4, 3))).out_features == 3
+    for refused in (head, s.CalledLinear(4, 3), nn.Identity()):
+        with pytest.raises(recast.RecastError, match=r"computes more than .* use run\.model"):
+            linear_of(refused)
 
 
 def test_the_report_is_written_where_it_is_wanted(run: recast.Run, tmp_path: Path) -> None:
