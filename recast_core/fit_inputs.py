@@ -15,6 +15,7 @@ from recast_core.model import RecastModel
 from recast_core.recipe import Recipe
 
 _IMAGES = ("pixel_values", "images", "image", "img", "x", "input_ids")
+_END = object()
 _LABELS = ("labels", "label", "targets", "target", "y")
 
 
@@ -131,7 +132,7 @@ def _of_pairs(data: object) -> tuple[object, object]:
     single = isinstance(data, Dataset) and not isinstance(data, DataLoader)
     images: list[Tensor] = []
     labels: list[Tensor] = []
-    for item in _items(data):
+    for item in _read(data):
         image, label = _pair(item)
         x, y = _tensor(image, "images"), _tensor(label, "labels")
         images.append(x.unsqueeze(0) if single else x)
@@ -151,6 +152,26 @@ def _items(data: Iterable[object] | Dataset[object]) -> Iterator[object]:
         yield from data
     else:
         yield from (data[index] for index in range(len(data)))  # type: ignore[arg-type]
+
+
+def _read(data: Iterable[object] | Dataset[object]) -> Iterator[object]:
+    """What it gives; where that fails, one line that says at which item and why."""
+    items, place = _items(data), 0
+    while True:
+        try:
+            item = next(items, _END)
+        except RecastError:
+            raise
+        except Exception as error:  # a stranger's data set
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            raise RecastError(
+                f"the data set fails at item {place} ({reason}): repair or leave out what it reads "
+                "there, and let it give tensors"
+            ) from error
+        if item is _END:
+            return
+        yield item
+        place += 1
 
 
 def _pair(item: object) -> tuple[object, object]:
@@ -183,6 +204,9 @@ def _tensor(value: object, what: str) -> Tensor:
         kind = getattr(value, "dtype", type(value).__name__)
         hint = "whole numbers from 0, one for each class" if what == "labels" else "a float tensor"
         raise RecastError(f"cannot read {what} of type {kind}: give {hint}") from error
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        kind = "quantised" if tensor.is_quantized else "meta" if tensor.is_meta else "sparse"
+        raise RecastError(f"{what} are a {kind} tensor: give a dense one of numbers")
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 

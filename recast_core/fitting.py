@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack
@@ -27,6 +28,8 @@ Optimizer = Literal["adamw", "sgd"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "sgd")
 # Affine parameters of normalisation layers train at this multiple of the coefficients' rate.
 _AFFINE_RATE = 0.1
+logger = logging.getLogger("recast.fit")
+_SEEDS = 1 << 63
 _SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
@@ -120,6 +123,8 @@ def fit(
         options.get("learning_rate", told.learning_rate),
     )
     check_recipe(made)
+    if not -_SEEDS <= whole("seed", seed, -_SEEDS) < _SEEDS:
+        raise RecastError(f"seed is {seed}: give one of 63 bits at most")
     count = whole("classes", class_count(images) if classes is None else classes, 1)
     with training(net):
         x, y = fit_inputs(net, images, labels, count)
@@ -140,6 +145,8 @@ def _fit(
     if kept is not None:
         objective = _through(net, kept, classes, images, labels)
     objective.check(labels)
+    if len(images) > 1 and bool((images == images[:1]).all()):
+        raise RecastError(f"all {len(images)} images are the same: look at how they were read")
     kind, norm = options.get("optimizer", "adamw"), options.get("norm", "frozen")
     if kind not in OPTIMIZERS:
         raise RecastError(f"unknown optimizer {kind!r}: choose {', '.join(OPTIMIZERS)}")
@@ -153,16 +160,28 @@ def _fit(
     optimizer = _optimizer(kind, net.coefficients.flat, affine, recipe.learning_rate)
     for parameter in affine:
         parameter.requires_grad_(True)
+    steps: list[bool] = []
+    optimizer.register_step_post_hook(lambda *_: steps.append(True))
     with shown(optimizer, len(labels), recipe, options.get("progress")):
         loss = descend(net, optimizer, images, labels, objective, recipe, seed)
     for parameter in affine:
         parameter.requires_grad_(False)
         parameter.grad = None
+    if recipe.epochs and not steps:
+        logger.warning(
+            "no batch of these %d images teaches anything, so the coefficients stay as they were "
+            "and only a head is fitted: give two images or more of each class", len(labels),
+        )  # fmt: skip
     coefficients = net.coefficients.sent()
     state = norm_state(net) if changed else {}
     if not all(bool(torch.isfinite(t).all()) for t in (coefficients, *state.values())):
         raise RecastError("training ended in NaN or infinity: lower the learning rate")
-    head = kept if kept is not None else ridge_head(features_of(net, images), labels, classes)
+    if kept is not None:
+        return Fit(coefficients.cpu(), loss, state, kept)
+    features = features_of(net, images)
+    if not bool(torch.isfinite(features).all()):
+        raise RecastError("features are NaN or infinity: lower the learning rate, or scale images")
+    head = ridge_head(features, labels, classes)
     return Fit(coefficients.cpu(), loss, state, head)
 
 

@@ -171,6 +171,11 @@ def _select(
             f"task {spec.name} has no {part} images: add some, or choose other classes or a "
             "larger part"
         )
+    if ":" in spec.data and part == "train" and len(x) > 1 and bool((x == x[:1]).all()):
+        raise RecastError(
+            f"all {len(x)} training images of task {spec.name} are the same: look at how they "
+            "were written"
+        )
     # What corrupted data come with is in their pixels.
     transforms = spec.transforms[1:] if spec.data.startswith("corrupted:") else spec.transforms
     x = apply_transforms(x, transforms, indices=indices, part=part, seed=seed)

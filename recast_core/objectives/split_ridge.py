@@ -12,6 +12,8 @@ from recast_core.objectives.base import Batch, Objective, check_labels
 PENALTY = 0.1
 # Ridge scores lie near 0 and 1; cross-entropy wants logits of a few units.
 LOGIT_SCALE = 8.0
+# Features of images that are all alike differ by float32's last bits; this is their square.
+_ROUNDING = 1e-12
 # The logit of a class that the support lacks: exp() of it is 0, and its gradient finite.
 _ABSENT = -1e9
 
@@ -91,11 +93,19 @@ def _ridge_scores(support: Tensor, labels: Tensor, query: Tensor, classes: int) 
     targets = F.one_hot(labels, classes).to(support.dtype)
     mean_x, mean_y = support.mean(0), targets.mean(0)
     x, y = support - mean_x, targets - mean_y
-    power = x.square().sum(1).mean()
-    gram = x @ x.T + PENALTY * power * torch.eye(len(x), dtype=x.dtype, device=x.device)
+    power, raw = x.square().sum(1).mean(), support.square().sum(1).mean()
+    gram = x @ x.T + _ridge(power, raw) * torch.eye(len(x), dtype=x.dtype, device=x.device)
     dual = torch.linalg.solve(gram, y)
     scores: Tensor = (query - mean_x) @ (x.T @ dual) + mean_y
     return scores
+
+
+def _ridge(power: Tensor, raw: Tensor) -> Tensor:
+    """The penalty of a half by the mean square of its features, about their mean and about 0.
+
+    Images that are all alike leave no difference but rounding, and no matrix to invert: there 1.
+    """
+    return torch.where(power > _ROUNDING * raw, PENALTY * power, torch.ones_like(power))
 
 
 def folded_loss(features: Tensor, labels: Tensor, real: Tensor) -> Tensor:
@@ -126,7 +136,8 @@ def folded_loss(features: Tensor, labels: Tensor, real: Tensor) -> Tensor:
     x = (features - mean_x) * mask.unsqueeze(-1)
     y = (real - mean_y) * mask.unsqueeze(-1)
     power = x.square().sum((-2, -1)) / count[..., 0, 0]
-    ridge = torch.where(usable, PENALTY * power, torch.ones_like(power))
+    raw = (features * mask.unsqueeze(-1)).square().sum((-2, -1)) / count[..., 0, 0]
+    ridge = torch.where(usable, _ridge(power, raw), torch.ones_like(power))
     eye = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     gram = x @ x.transpose(-1, -2) + ridge[..., None, None] * eye
     # Not checked: that would wait for the device, and a client that diverged is found at the end.

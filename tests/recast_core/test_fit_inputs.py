@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -37,6 +38,18 @@ class Rows(torch.utils.data.Dataset[object]):
         if index >= 12:
             raise IndexError
         return IMAGES[index], int(LABELS[index])
+
+
+class Broken(Rows):
+    def __getitem__(self, index: int) -> object:
+        if index == 5:
+            raise OSError("truncated")
+        return super().__getitem__(index)
+
+
+class Photographs(Rows):
+    def __getitem__(self, index: int) -> object:
+        return Image.new("RGB", (12, 12)), 0
 
 
 def mappings(image: str, label: str) -> list[dict[str, Tensor]]:
@@ -115,6 +128,11 @@ REFUSED: dict[str, tuple[Callable[[], tuple[object, object]], str]] = {
         lambda: (DataLoader(TensorDataset(IMAGES, LABELS, LABELS)), None), "list of 3",
     ),
     "other names": (lambda: (mappings("a", "b"), None), "a, b"),
+    "sparse": (lambda: (IMAGES.to_sparse(), LABELS), "sparse tensor"),
+    "meta": (lambda: (IMAGES.to("meta"), LABELS), "meta tensor"),
+    "dead camera": (lambda: (torch.zeros_like(IMAGES), LABELS), "12 images are the same"),
+    "broken item": (lambda: (Broken(), None), r"item 5 \(OSError: truncated\)"),
+    "loader of photographs": (lambda: (DataLoader(Photographs()), None), "item 0 .*tensors"),
     "empty loader": (lambda: ([], None), "no images"),
     "text": (lambda: ("images", LABELS), "cannot read images"),
     "uneven": (lambda: ([(torch.zeros(1, 3, 8, 8), [0]), (IMAGES, LABELS)], None), "shape"),
@@ -199,3 +217,23 @@ def test_unsigned_labels_are_ids() -> None:
     right = trained(IMAGES, LABELS)
     for kind in (torch.uint16, torch.uint32, torch.uint64):
         assert torch.equal(trained(IMAGES, LABELS.to(kind)), right)
+
+
+def test_a_half_of_images_that_are_all_alike_stops_nothing() -> None:
+    images = IMAGES.clone()
+    images[:8] = 0
+    for seed in range(3):
+        found = fit(attached(), images, LABELS, CLASSES, epochs=2, batch=4, seed=seed)
+        assert bool(torch.isfinite(found.coefficients).all())
+
+
+def test_features_that_overflow_and_a_seed_that_is_none_are_one_line() -> None:
+    with pytest.raises(RecastError, match="lower the learning rate"):
+        trained(IMAGES, LABELS, learning_rate=1e9)
+    with pytest.raises(RecastError, match="63 bits"):
+        trained(IMAGES, LABELS, seed=1 << 70)
+
+
+def test_images_that_teach_nothing_are_said_to(caplog: pytest.LogCaptureFixture) -> None:
+    fit(attached(), IMAGES[:2], LABELS[:2], CLASSES)
+    assert "no batch of these 2 images teaches anything" in caplog.text
