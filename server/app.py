@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flwr.app import Context
@@ -24,6 +23,7 @@ from server.exchange.carried import Ending
 from server.exchange.notices import Noticing
 from server.exchange.observer import LogObserver, Observer
 from server.exchange.standing import WatchedGrid
+from server.idle import idle_settings
 from server.prepare import bank_path, check_length, keep_bank, kept_start, make_heads, make_start
 from server.record.database import AwayError
 from server.record.farewell import farewell_given, owe_farewell, owed_farewell
@@ -39,6 +39,7 @@ from server.rounds.plan import RoundPlan
 from server.rounds.probe import Probe
 from server.rounds.strategy import FedRecast
 from server.terminate import Terminated, interrupt_on_terminate
+from server.versions import versions
 
 logger = logging.getLogger("recast.server")
 SECONDS_TO_TELL = 2.0
@@ -168,6 +169,8 @@ def run_federation(
             if previous is not None and around.resumed is not None:
                 around.resumed(registry, run, start)
             observer.run_started(start)
+            for line in idle_settings(settings, start):
+                logger.warning(line)
             heads = make_heads(settings, around.classes_of, start)
             plan = _plan(settings, around, folder, start)
             strategy = FedRecast(start, tasks, plan, registry, run, observer, heads)
@@ -288,14 +291,3 @@ def _another_task(strategy: FedRecast, grid: Grid, registry: Registry, run: int)
     except Terminated:
         logger.info("told to end with all tasks learned")
     return False
-
-
-def versions() -> dict[str, str]:
-    """The versions that decide a run's numbers."""
-    found = {}
-    for package in ("recast-fl", "flwr", "torch", "torchvision", "numpy", "protobuf"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("recast.link")
 # These speak of the server's own machine.
 _PRIVATE = {"run-dir", "device", "registry", "ledger"}
+# Where a server listens unless it is told.
+LISTEN = "127.0.0.1:9441"
 # A client that has been cut off looks for the server again within two minutes.
 FAREWELL_SECONDS = 150.0
 
@@ -123,6 +125,25 @@ class LinkOptions:
             bank=bank,
         )
 
+    def check(self, settings: Settings) -> None:
+        """Refuse what would do nothing beside something else.
+
+        Raises:
+            RecastError: the first that would.
+        """
+        if self.mqtt is not None and self.listen != LISTEN:
+            raise RecastError(
+                "--mqtt and --listen: clients come through the broker; leave --listen out"
+            )
+        if self.mqtt is not None and self.insecure:
+            raise RecastError(
+                "--mqtt and --insecure: the broker's URL says it, mqtts:// with TLS and mqtt:// "
+                "without; leave --insecure out"
+            )
+        method = settings.canonical_method()
+        if self.bank_url is not None and method != "recast":
+            raise RecastError(f"--bank-url: method {method} has no bank; leave --bank-url out")
+
     def keys(self) -> ServerKeys | None:
         """The server's keys, ``None`` without TLS.
 
@@ -168,8 +189,12 @@ def run_server(
     folder = run_folder(settings)
     make_grid = _checked(settings, options, folder)
     set_up(as_json=options.json_log)
-    if settings.labels >= 0:
+    if settings.labels > 0:
         logger.warning("labels is for simulated clients: these have the labels that their data has")
+    if settings.partition != Settings.partition:
+        logger.warning("partition is for simulated clients: these have images of their own")
+    if options.web_token and options.web is None:
+        logger.warning("web-token has no effect: there is no live page without --web")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     with ExitStack() as stack:
@@ -216,6 +241,7 @@ def _checked(settings: Settings, options: LinkOptions, folder: Path) -> Callable
     if options.clients < 1:
         raise RecastError(f"{options.clients} clients: wait for at least 1")
     parse_tasks(settings.tasks)
+    options.check(settings)
     opener = options.opener(settings)
     check_registry(registry_path(folder), settings.registry)
     load_backbone(settings.backbone)
@@ -226,6 +252,8 @@ def _over_lorawan(
     settings: Settings, options: LinkOptions, callbacks: Sequence[Callback]
 ) -> Finished:
     beside = {"mqtt": options.mqtt, "web": options.web, "metrics": options.metrics}
+    beside |= {"bank-url": options.bank_url, "insecure": options.insecure or None}
+    beside |= {"listen": None if options.listen == LISTEN else options.listen}
     if given := [name for name, value in beside.items() if value is not None]:
         raise RecastError(f"--lorawan has no --{given[0]}: leave it out")
     set_up(as_json=options.json_log)
