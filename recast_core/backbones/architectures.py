@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ _VITS = {
     (1408, 40, 6144): ("ViT-g", 16),
     (1664, 48, 8192): ("ViT-G", 16),
 }
+# So many tensors of the same names as others' are a network of its own, not a stage or a block.
+_NETWORK = 30
 _HEADS = ("heads.head.weight", "fc.weight", "linear.weight")
 
 
@@ -100,12 +103,28 @@ def infer_architecture(state: State) -> Architecture:
         blocks = {_count(state, f"layer{stage}.") for stage in (1, 2, 3)}
         if len(blocks) == 1 and state["linear.weight"].shape[1] == WIDTHS[-1]:
             return Architecture("cifar_resnet", {"depth": 6 * blocks.pop() + 2, **_classes(state)})
+    if len(twins := _twins(state)) > 1:
+        raise RecastError(
+            f"several networks are in this file, under {', '.join(twins)}: save the state_dict() "
+            "of the one that is meant alone"
+        )
     names = ", ".join(sorted(state)[:3]) or "none"
     raise RecastError(
         f"no known architecture has these tensors ({len(state)}: {names} ...): "
         "name one as file:PATH@ARCH, such as file:PATH@resnet34(small_stem=1), "
         "or build the model yourself with module:pkg.mod:factory"
     )
+
+
+def _twins(state: State) -> list[str]:
+    """The first parts of names under which the same names of tensors come again; no stages."""
+    held: dict[str, set[str]] = defaultdict(set)
+    for key in state:
+        first, _, rest = key.partition(".")
+        if not first[-1:].isdigit():
+            held[first].add(rest)
+    large = {first: rests for first, rests in held.items() if len(rests) >= _NETWORK}
+    return [first for first, own in large.items() if list(large.values()).count(own) > 1]
 
 
 def complete(explicit: Architecture, state: State) -> Architecture:

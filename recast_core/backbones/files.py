@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from recast_core.backbones.sniff import foreign, is_safetensors, is_torch
 from recast_core.backbones.unwrap import unprefixed, unwrap
 from recast_core.errors import RecastError
 
+# One of several files, or the index of them, as Hugging Face names them.
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.|\.index\.json$")
 _TORCH = (".pt", ".pth", ".th", ".bin", ".ckpt", ".pth.tar", ".pt.tar", ".th.tar", ".tar")
 
 
@@ -29,9 +32,18 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         RecastError: no such file, another format, or something in it that is not a tensor.
     """
+    if path.is_dir():
+        raise RecastError(
+            f"{path} is a folder: give the path of the weights in it, or hf:{path} if it is a "
+            "Hugging Face model's"
+        )
     if not path.is_file():
         raise RecastError(f"no weights at {path}{_near(path)}: give the path of an existing file")
     name = path.name.lower()
+    if _SHARD.search(name):
+        raise RecastError(
+            f"{path} is a part of a model's weights: give hf:{path.parent}, or join the parts"
+        )
     if not name.endswith((".safetensors", *_TORCH)):
         raise RecastError(
             f"cannot read {path}: weights are .safetensors or a torch file ({', '.join(_TORCH)})"

@@ -21,7 +21,7 @@ from recast_core.backbones.architectures import (
 )
 from recast_core.backbones.files import read_state
 from recast_core.backbones.module import load_module
-from recast_core.backbones.notes import kept
+from recast_core.backbones.notes import kept, note
 from recast_core.backbones.preprocess import Preprocess
 from recast_core.classifier import require_head
 from recast_core.errors import RecastError
@@ -119,7 +119,15 @@ def _load_file(rest: str, random: bool = False) -> _Loaded:
     elif looks_like_architecture(stored):
         found = complete(parse_architecture(stored), state)
     else:
-        found = infer_architecture(state)
+        try:
+            found = infer_architecture(state)
+        except RecastError as error:
+            raise RecastError(f"{path}: {error}") from error
+        if found.options.get("small_stem"):
+            note(
+                f"{path}: a first convolution of 3 x 3 with stride 1 and no pooling after it is "
+                "assumed; if yours differs, build the model with module:pkg.mod:factory"
+            )
     found = with_heads(found, metadata.get("num_heads"), path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -132,6 +140,11 @@ def _load_file(rest: str, random: bool = False) -> _Loaded:
 def _check_finite(model: nn.Module, spec: str) -> None:
     running = [(name, b) for name, b in model.named_buffers() if ".running_" in f".{name}"]
     for name, tensor in [*model.named_parameters(), *running]:
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise RecastError(
+                f"{name} of backbone {spec!r} holds negative variances, so that it computes "
+                "nothing: take an undamaged checkpoint"
+            )
         if not bool(torch.isfinite(tensor).all()):
             raise RecastError(
                 f"{name} of backbone {spec!r} holds NaN or infinity, so that it computes nothing: "

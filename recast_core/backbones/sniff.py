@@ -15,6 +15,10 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ", "compressed by xz", "unpack it"),
     (b"\x89HDF", "an HDF5 file, as Keras writes", "save a torch state_dict()"),
     (b"\x93NUMPY", "a NumPy array", "save a torch state_dict()"),
+    *(
+        (b"\x80" + bytes([n]), "a pickle of Python's, not of torch", "save a torch state_dict()")
+        for n in (3, 4, 5)
+    ),
     (b"GGUF", "a GGUF file", "save a torch state_dict()"),
     (b"%PDF", "a PDF", "download the weights"),
     (b"\x89PNG", "a PNG image", "download the weights"),
@@ -30,6 +34,10 @@ def foreign(path: Path) -> str | None:
     for beginning, what, remedy in _BEGINNINGS:
         if head.startswith(beginning):
             return f"is {what}: {remedy}"
+    if head[:1] == b"\x08" and (b"\x12" in head[:4] or b"pytorch" in head[:64]):
+        return "is an ONNX file: save the model's torch state_dict()"
+    if head[4:8] == b"TFL3":
+        return "is a TensorFlow Lite file: save a torch state_dict()"
     text = _narrow(head).lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         return (

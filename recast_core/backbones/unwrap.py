@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recast_core.backbones.notes import note
+from recast_core.classes import some
 from recast_core.errors import RecastError
 
 # In this order, where a checkpoint holds several.
@@ -22,6 +23,14 @@ _WRAPPERS = (
 _WRAPPED = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Of so small a part of the tensors a checkpoint may hold what is no layer: a loss, a metric.
 _BESIDE = 0.1
+# What profilers (thop) leave in every module.
+_PROFILED = ("total_ops", "total_params")
+# What counts or points to something; a network's weights are floats.
+_COUNTS = (torch.int64, torch.int32, torch.bool)
+_HALF = 2
+# How OpenMMLab and others divide a classifier, and what a backbone holds that has one already.
+_PARTS = {"backbone", "head"}
+_OWN = ("fc", "linear", "head", "heads", "classifier")
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 _DEPTH = 4
 
@@ -117,6 +126,20 @@ def _tensors(content: Mapping[object, object], path: Path) -> dict[str, Tensor]:
                     f"{path} holds quantised or sparse tensors ({key}): save the float model's "
                     "state_dict()"
                 )
+            if value.is_meta or not (value.is_floating_point() or value.dtype in _COUNTS):
+                kind = "without data (meta)" if value.is_meta else f"of {value.dtype}"
+                raise RecastError(
+                    f"{path} holds tensors {kind} ({key}), which are no weights: save the float "
+                    "model's state_dict()"
+                )
+            if value.is_floating_point() and value.element_size() < _HALF:
+                raise RecastError(
+                    f"{path} holds {value.dtype} ({key}), which mean nothing without their scales: "
+                    "save the float model's state_dict()"
+                )
+            if key.rpartition(".")[2] in _PROFILED:
+                left.append(key)
+                continue
             state[key] = value
         elif isinstance(key, str) and isinstance(value, int | float | str | bool | None):
             left.append(key)
@@ -127,7 +150,7 @@ def _tensors(content: Mapping[object, object], path: Path) -> dict[str, Tensor]:
     if not state:
         raise RecastError(f"{path} holds no state dict: save the model's state_dict() in it")
     if left:
-        note(f"{path}: left out {', '.join(left)}, which are no tensors")
+        note(f"{path}: left out {some(left)}, which are no weights")
     return state
 
 
@@ -143,9 +166,21 @@ def _unprefixed(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         taken += prefix
         if beside:
             note(f"{path}: left out {', '.join(beside)}, which are counters or beside the model")
+    if {key.partition(".")[0] for key in state} == _PARTS:
+        state = _joined(state, path)
     if taken:
         note(f"{path}: took {taken!r} off the names of its tensors")
     return _without_wrappers(state, path)
+
+
+def _joined(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """One network of a ``backbone`` without a classifier, and the ``head`` that it goes with."""
+    found = {key.partition(".")[2]: tensor for key, tensor in state.items()}
+    own = {key.split(".")[1] for key in state if key.startswith("backbone.")}
+    if len(found) < len(state) or not own.isdisjoint(_OWN):
+        return state
+    note(f"{path}: took 'backbone.' and 'head.' off the names of its tensors")
+    return found
 
 
 def _without_wrappers(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import argparse
 import gzip
 import io
 import logging
+import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -89,6 +90,21 @@ WRAPPED: dict[str, tuple[Callable[[State], object], str]] = {
         lambda s: {"model": s, "model_ema": {k: v * 0 for k, v in s.items()}}, "not model_ema",
     ),
     "only ema": (lambda s: {"model_ema": ema(s), "decay": 0.9999}, "'model_ema'"),
+    "profiled": (
+        lambda s: {**s, "total_ops": torch.zeros(1), "conv1.total_params": torch.zeros(1)},
+        "left out total_ops, conv1.total_params",
+    ),
+    "openmmlab": (
+        lambda s: {"meta": {"CLASSES": ["a"]}, "state_dict": {
+            ("head." if key.startswith("linear.") else "backbone.") + key: value
+            for key, value in s.items()
+        }},
+        "took 'backbone.' and 'head.' off",
+    ),
+    "teacher before student": (
+        lambda s: {"teacher": prefixed(s, "backbone."), "student": {"x": s["conv1.weight"]}},
+        "not student",
+    ),
     "numbers among the tensors": (lambda s: {**s, "epoch": 3, "note": None}, "epoch, note"),
 }  # fmt: skip
 
@@ -201,6 +217,22 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     "list": (lambda: saved([torch.zeros(2)]), "no state dict"),
     "tensor": (lambda: saved(torch.zeros(2)), "no state dict"),
     "optimizer alone": (lambda: saved({"optimizer": optimizer()}), "no tensor"),
+    "pickle": (lambda: pickle.dumps({"a": 1}), "pickle of Python's"),
+    "onnx": (lambda: b"\x08\x08\x12\x07pytorch" + bytes(20), "ONNX file"),
+    "lite": (lambda: b"\x1c\0\0\0TFL3" + bytes(20), "TensorFlow Lite"),
+    "whole numbers": (lambda: with_values(lambda t: (100 * t).to(torch.int8)), "torch.int8"),
+    "eighth floats": (lambda: with_values(lambda t: t.to(torch.float8_e4m3fn)), "scales"),
+    "meta": (lambda: with_values(lambda t: t.to("meta")), "without data"),
+    "negative variance": (
+        lambda: saved({k: -v - 1 if k.endswith("running_var") else v
+                       for k, v in network().state_dict().items()}),
+        "negative variances",
+    ),
+    "teacher and student in one": (
+        lambda: saved({"state_dict": {**prefixed(network().state_dict(), "student."),
+                                      **prefixed(network().state_dict(), "teacher.")}}),
+        "several networks .*student, teacher",
+    ),
     "two of them": (
         lambda: saved({"a": network().state_dict(), "b": network().state_dict()}),
         r"several state dicts \(a, b\)",
@@ -271,6 +303,23 @@ def test_a_head_of_its_own_beside_a_backbone_is_not_left_out(tmp_path: Path) -> 
     torch.save({**state, "head.fc.weight": torch.ones(2, 2)}, tmp_path / "w.pth")
     with pytest.raises(RecastError, match="no known architecture"):
         load_backbone(f"file:{tmp_path / 'w.pth'}")
+
+
+def test_a_shard_and_a_folder_are_told_what_to_give(tmp_path: Path) -> None:
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        (tmp_path / name).write_bytes(b"{}")
+        with pytest.raises(RecastError, match=f"a part of a model's weights: give hf:{tmp_path}"):
+            load_backbone(f"file:{tmp_path / name}")
+    with pytest.raises(RecastError, match="is a folder: give the path"):
+        load_backbone(f"file:{tmp_path}")
+
+
+def test_a_stem_of_three_by_three_is_said_to_be_assumed(tmp_path: Path) -> None:
+    state = models.resnet18(num_classes=3).state_dict()
+    state["conv1.weight"] = torch.randn(64, 3, 3, 3)
+    torch.save(state, tmp_path / "w.pth")
+    assert "no pooling after it is assumed" in load_backbone(f"file:{tmp_path / 'w.pth'}").notes[0]
+    assert not load_backbone(f"file:{tmp_path / 'w.pth'}@resnet18(small_stem=1)").notes
 
 
 def test_a_torch_file_is_known_by_its_content(tmp_path: Path) -> None:
