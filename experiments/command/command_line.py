@@ -6,7 +6,7 @@ file of ``--config``, and that before the defaults. No heavy imports here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from experiments.command.config_file import DEFAULTS, as_toml, read_config
 from experiments.command.opening import opening
+from recast_core.errors import RecastError
 from recast_core.setting_fields import Adaptation, Images, Learning, Privacy, Running, Updates
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -164,12 +165,47 @@ def _load(context: click.Context, parameter: click.Parameter, path: str | None) 
     """Make the file's values the command's defaults, before its other options are read."""
     if path is not None:
         options = {
-            written(one): str(one.name)
+            str(one.name): one
             for one in context.command.params
             if isinstance(one, click.Option) and one.name not in _NEVER_FROM_A_FILE
         }
-        context.default_map = read_config(path, str(context.command.name), options)
+        names = {written(one): name for name, one in options.items()}
+        found = read_config(path, str(context.command.name), names)
+        for name, value in found.items():
+            _check_type(context, options[name], value, path)
+        context.default_map = found
     return path
+
+
+def _check_type(context: click.Context, option: click.Option, value: Any, path: str) -> None:
+    """Refuse a value in a file that is not of an option's type, where click would make it so.
+
+    Raises:
+        RecastError: it is not; the file and the key.
+    """
+    wanted: tuple[str, tuple[type, ...]] = "a text", (str,)
+    for kind, words, of in _TYPES:
+        if isinstance(option.type, kind):
+            wanted = words, (*of, str)
+    if option.multiple:
+        wanted = "a list of texts", (str, list)
+    # To Python true is a number.
+    fits = isinstance(value, wanted[1]) and isinstance(value, bool) <= (bool in wanted[1])
+    why = f"give {wanted[0]}"
+    if fits and not option.multiple:
+        try:
+            option.type_cast_value(context, value)
+        except click.BadParameter as error:
+            fits, why = False, why if isinstance(value, str) else error.message
+    if not fits:
+        raise RecastError(f"{path}: {written(option)} is {value!r}: {why}")
+
+
+_TYPES: Sequence[tuple[type, str, tuple[type, ...]]] = (
+    (click.types.BoolParamType, "true or false", (bool,)),
+    (click.types.IntParamType, "a whole number", (int,)),
+    (click.types.FloatParamType, "a number", (int, float)),
+)
 
 
 def _group_of(parameter: click.Parameter) -> str:

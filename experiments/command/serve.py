@@ -28,6 +28,7 @@ from experiments.session.simulation import Finished
 from experiments.web.launch import live_page
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
+from recast_core.secure.check import check_count
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
@@ -240,6 +241,7 @@ def _checked(settings: Settings, options: LinkOptions, folder: Path) -> Callable
     """What makes the grid; a mistake shows before anyone is waited for."""
     if options.clients < 1:
         raise RecastError(f"{options.clients} clients: wait for at least 1")
+    check_count(settings, options.clients)
     parse_tasks(settings.tasks)
     options.check(settings)
     opener = options.opener(settings)

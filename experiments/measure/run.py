@@ -27,6 +27,7 @@ from experiments.measure.table import print_tables, ratios
 from experiments.session.simulation import ENGINES, Population
 from recast_core.errors import RecastError
 from recast_core.methods import parse_method
+from recast_core.secure.check import check_count
 from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry
@@ -106,6 +107,7 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
     """
     if settings.registry:
         raise RecastError("measure keeps a registry beside each run: leave --registry out")
+    check_count(settings, plan.clients)
     # A request to end must run the clean-up too, or processes would be left.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report: dict[str, Any] = {"rows": [], "rounds": [], "ratios": [], "connection": []}

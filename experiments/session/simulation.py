@@ -35,6 +35,7 @@ from experiments.report.summary import summarise
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
 from recast_core.pulse import begin
+from recast_core.secure.check import check_count
 from recast_core.settings import Settings
 from recast_core.start import Start
 from server.app import Conditions, RunResult, run_federation, run_folder
@@ -133,6 +134,7 @@ def simulate(
         RecastError: settings that cannot run. Finished rounds stay in the registry.
     """
     people.check()
+    check_count(settings, people.clients)
     began, folder = time.monotonic(), run_folder(settings)
     check_registry(registry_path(folder), settings.registry)
     digests = _check_data(settings, people.clients)

@@ -56,3 +56,16 @@ def check_secure(settings: Settings) -> None:
             f"--clients-per-round {settings.clients_per_round} and --secure-aggregation: give at "
             f"least {FEWEST}, fewer do not hide each other"
         )
+
+
+def check_count(settings: Settings, clients: int) -> None:
+    """Refuse so few clients that they cannot hide each other, before anything is sent to them.
+
+    Raises:
+        RecastError: they are too few.
+    """
+    if settings.secure_aggregation and clients < FEWEST:
+        raise RecastError(
+            f"--clients {clients} and --secure-aggregation: give at least {FEWEST}, fewer do not "
+            "hide each other"
+        )

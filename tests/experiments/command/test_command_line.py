@@ -99,6 +99,34 @@ def test_a_mistake_in_a_file_is_one_error_that_names_the_remedy(
         read_config(str(tmp_path / "none.toml"), "simulate", {})
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('rounds = "many"', "rounds is 'many': give a whole number"),
+        ("rounds = 2.5", "rounds is 2.5: give a whole number"),
+        ("bits = true", "bits is True: give a whole number"),
+        ("error_feedback = 3", "error-feedback is 3: give true or false"),
+        ("learning-rate = [1]", "learning-rate is [1]: give a text, a number"),
+        ("aggregation = 7", "aggregation is 7: give a text"),
+        ("[simulate]\nbf16 = 3", "bf16 is 3: give true or false"),
+        ("[simulate]\nworkers = -3", "workers is -3: -3 is not in the range"),
+        ("[simulate]\nlog = 3", "log is 3: give a list of texts"),
+    ],
+)
+def test_a_wrong_type_in_a_file_names_file_and_key(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    done = CliRunner().invoke(recast, ["simulate", "--config", str(file), "--print-config"])
+    assert isinstance(done.exception, RecastError)
+    assert f"{file}: {said}" in str(done.exception)
+
+
+def test_a_number_in_quotes_is_still_one(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('rounds = "3"\nlearning-rate = 1\n')
+    found = printed("simulate", "--config", str(tmp_path / "run.toml"))
+    assert (found["rounds"], found["learning-rate"]) == (3, 1.0)
+
+
 def test_help_has_every_setting_under_a_heading_with_its_default() -> None:
     text = CliRunner().invoke(recast, ["simulate", "--help"]).output
     for heading in ("This command:", "What is adapted:", "Updates:", "The run:", "In and out:"):
