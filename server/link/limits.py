@@ -21,7 +21,9 @@ WAITING_PER_ADDRESS = 128
 WAITING_AT_MOST = 1024
 # From the connection to the first word, TLS included.
 SECONDS_TO_JOIN = 10.0
-# That one which joins or calls too often waits to be told so.
+# That one which joins too often waits to be told so. One which calls too often is told after as
+# long only where the system does not show a process its own sockets: on Linux its connection is
+# frozen before that, nothing more is read from it, and it is reset after ``SECONDS_TO_JOIN``.
 SECONDS_OF_PENANCE = 2.0
 # How often the list of revoked certificates is looked at where nobody speaks, and how long whoever
 # is on it has for leaving by itself.

@@ -151,6 +151,20 @@ def site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
 
 
 @pytest.fixture
+def site_of_one(site: Callable[..., Site]) -> Callable[..., tuple[Site, Client]]:
+    """A site whose server has one client, ``one``, and that client."""
+
+    def make(**options: Any) -> tuple[Site, Client]:
+        here = site(**options)
+        here.serve()
+        client = here.join("one")
+        here.grid.wait_for_clients(1)
+        return here, client
+
+    return make
+
+
+@pytest.fixture
 def quiet() -> Callable[[Relay], tuple[int, int]]:
     def counts(relay: Relay) -> tuple[int, int]:
         found = settled(relay.counted, 0.4)

@@ -14,7 +14,7 @@ from recast_core.errors import RecastError
 from server.link.identity import node_id
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from conftest import Client, Site
 
 
 def test_what_is_the_same_for_all_is_published_once_and_kept_for_who_comes_later(
@@ -161,11 +161,10 @@ def test_a_server_process_that_takes_over_is_joined_by_all_and_a_third_is_told(
     assert client.ended is None
 
 
-def test_a_second_process_of_a_name_ends_the_first(site: Callable[..., Site]) -> None:
-    here = site()
-    here.serve()
-    first = here.join("one")
-    here.grid.wait_for_clients(1)
+def test_a_second_process_of_a_name_ends_the_first(
+    site_of_one: Callable[..., tuple[Site, Client]],
+) -> None:
+    here, first = site_of_one()
     here.join("one", cache=here.folder / "other")
     assert "another process joined as 'one'" in str(first.wait())
     assert here.ask(b"forward") == [b"drawrof"]
@@ -218,12 +217,9 @@ def test_a_finished_run_is_told_also_to_who_comes_when_the_server_has_gone(
 
 
 def test_garbage_and_strangers_are_refused_counted_and_harm_nobody(
-    site: Callable[..., Site], wait_until: Callable[..., None]
+    site_of_one: Callable[..., tuple[Site, Client]], wait_until: Callable[..., None]
 ) -> None:
-    here = site(tls=False)
-    here.serve()
-    here.join("one")
-    here.grid.wait_for_clients(1)
+    here, _ = site_of_one(tls=False)
     raw = here.raw("bad")
     raw.publish("recast/up/one", b"\xff\xff\xff")
     raw.publish("recast/up/one", bytes((1 << 20) + 100))

@@ -9,16 +9,13 @@ from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from conftest import Client, Site
 
 
 def test_one_that_is_refused_without_end_is_told_so_only_now_and_then(
-    site: Callable[..., Site], wait_until: Callable[..., None]
+    site_of_one: Callable[..., tuple[Site, Client]], wait_until: Callable[..., None]
 ) -> None:
-    here = site()
-    here.serve()
-    here.join("one")
-    here.grid.wait_for_clients(1)
+    here, _ = site_of_one()
     two = here.raw("two")
     two.subscribe("recast/down/two")
     join = link.FromClient(join=link.Join(session=1, certificate=b"none")).SerializeToString()
@@ -33,12 +30,9 @@ def test_one_that_is_refused_without_end_is_told_so_only_now_and_then(
 
 
 def test_the_broker_leaves_out_what_would_only_fill_the_servers_memory(
-    site: Callable[..., Site],
+    site_of_one: Callable[..., tuple[Site, Client]],
 ) -> None:
-    here = site()
-    here.serve()
-    here.join("one")
-    here.grid.wait_for_clients(1)
+    here, _ = site_of_one()
     two = here.raw("two")
     heard: list[int] = []
     take = here.grid._desk._intake.take
@@ -52,12 +46,9 @@ def test_the_broker_leaves_out_what_would_only_fill_the_servers_memory(
 
 
 def test_a_join_that_was_signed_for_the_server_before_is_asked_for_again(
-    site: Callable[..., Site], wait_until: Callable[..., None]
+    site_of_one: Callable[..., tuple[Site, Client]], wait_until: Callable[..., None]
 ) -> None:
-    here = site()
-    here.serve()
-    client = here.join("one")
-    here.grid.wait_for_clients(1)
+    here, client = site_of_one()
     sign = client.link._access.sign
     crossed = []
 

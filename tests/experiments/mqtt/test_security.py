@@ -39,12 +39,9 @@ def ending(client: Client) -> str:
 
 
 def test_a_client_can_neither_write_anothers_topic_nor_read_what_is_for_another(
-    site: Callable[..., Site],
+    site_of_one: Callable[..., tuple[Site, Client]],
 ) -> None:
-    here = site()
-    here.serve()
-    here.join("one")
-    here.grid.wait_for_clients(1)
+    here, _ = site_of_one()
     two = here.raw("two")
     assert two.publish("recast/up/two", b"\xff") < 0x80
     for topic in ("recast/up/one", "recast/all/0", "recast/all/s", "recast/down/one"):
