@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 # What the system's resolver reads as an address of 127.0.0.0/8, with fewer than four numbers.
 _SHORT_LOOPBACK = re.compile(r"127(\.\d{1,8}){1,2}", re.ASCII)
+# How long a part of a name between two dots may be.
+_LABEL = 63
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252}[A-Za-z0-9_.])?")
 
 
@@ -27,6 +29,7 @@ class Address:
         if self.host.lower().rstrip(".") == "localhost":
             return True
         address = _ip(self.host)
+        address = getattr(address, "ipv4_mapped", None) or address
         return address is not None and address.is_loopback
 
     @property
@@ -61,8 +64,8 @@ class Address:
             host, _, port = text.partition(":")
         if not bracketed and re.fullmatch(r"[0-9]{1,5}", text):
             raise ValueError(f"{text!r} is a port without a host: give HOST:PORT, 127.0.0.1:{text}")
-        if not bracketed and not _HOST.fullmatch(host):
-            raise ValueError(f"{text!r}: {host!r} is no host; give HOST:PORT")
+        if not bracketed and (why := _why_no_host(host)):
+            raise ValueError(f"{text!r}: {host!r} is no host{why}; give HOST:PORT")
         if not port:
             raise ValueError(
                 f"{text!r} has no port: give HOST:PORT, such as {text.rstrip(':')}:9441"
@@ -70,6 +73,21 @@ class Address:
         if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
             raise ValueError(f"{text!r}: {port!r} is no port; give a number from 0 to 65535")
         return cls(host, int(port))
+
+
+def _why_no_host(host: str) -> str | None:
+    """Why no resolver can find a host of this name, maybe nothing; ``None`` where one may."""
+    if not host.isascii():
+        try:
+            return f", write {host.encode('idna').decode()}"
+        except UnicodeError:
+            return ""
+    if not _HOST.fullmatch(host):
+        return ""
+    if re.fullmatch(r"(\d+\.){3}\d+", host) and _ip(host) is None:
+        return " and no IPv4 address, of four numbers up to 255"
+    labels = host.removesuffix(".").split(".")
+    return None if all(0 < len(label) <= _LABEL for label in labels) else ""
 
 
 def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -270,7 +270,7 @@ def _default_name(
         base = data.lower()
     else:
         base = PurePath(path).stem if kind == "npz" else PurePath(path).name
-    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).lstrip(".") or kind
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).lstrip(".-") or kind
     suffix = "" if part is None else f"-{part[0]}-{part[1]}pct"
     if class_range is not None:
         suffix += f"-{class_range[0]}-{class_range[1]}"

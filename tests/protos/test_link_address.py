@@ -21,6 +21,8 @@ from protos.link_address import Address
         (" [2001:db8::7]:80 ", "2001:db8::7", 80, False),
         ("localhost.example:1", "localhost.example", 1, False),
         ("my_host:8", "my_host", 8, False),
+        ("fl.example.:8", "fl.example.", 8, False),
+        ("[::ffff:127.0.0.1]:9441", "::ffff:127.0.0.1", 9441, True),
     ],
 )
 def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int, loopback: bool) -> None:
@@ -54,6 +56,11 @@ def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int, loopba
         ("user@host:1", "'user@host' is no host"),
         ("a b:1", "'a b' is no host"),
         ("host/path:1", "'host/path' is no host"),
+        ("256.1.1.1:80", "and no IPv4 address, of four numbers up to 255"),
+        ("192.168.1.300:80", "and no IPv4 address"),
+        ("a..b:80", "'a..b' is no host"),
+        ("a" * 64 + ".de:80", "is no host"),
+        ("m\u00fcnchen.de:80", "write xn--mnchen-3ya.de"),
     ],
 )
 def test_what_is_none_is_told_what_to_write(text: str, says: str) -> None:

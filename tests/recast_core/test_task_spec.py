@@ -132,6 +132,9 @@ def test_text_of_a_spec_parses_back_to_it(spec: TaskSpec) -> None:
         ("a=FASHIONMNIST", "a", "FashionMNIST"),
         ("folder:/x/a=b", "a-b", "folder:/x/a=b"),
         ("npz:/c++/d.npz", "d", "npz:/c++/d.npz"),
+        ("folder:/x/#1", "1", "folder:/x/#1"),
+        ("folder:/\u65e5\u672c", "folder", "folder:/\u65e5\u672c"),
+        ("npz:/x/-9.npz", "9", "npz:/x/-9.npz"),
     ],
 )
 def test_name_defaults_to_the_data(text: str, name: str, data: str) -> None:
