@@ -64,7 +64,7 @@ class Address:
             host, _, port = text.partition(":")
         if not bracketed and re.fullmatch(r"[0-9]{1,5}", text):
             raise ValueError(f"{text!r} is a port without a host: give HOST:PORT, 127.0.0.1:{text}")
-        if not bracketed and (why := _why_no_host(host)):
+        if not bracketed and (why := _why_no_host(host)) is not None:
             raise ValueError(f"{text!r}: {host!r} is no host{why}; give HOST:PORT")
         if not port:
             raise ValueError(

@@ -56,6 +56,11 @@ def check_fits(model: nn.Module, bank: TemplateBank) -> None:
         for name in group.modules:
             _check_module(model, name, group)
     if bank.backbone and bank.backbone != (found := fingerprint(model)):
+        if found != fingerprint(model):
+            raise RecastError(
+                "the model writes into its buffers or parameters whenever it runs, so that one "
+                "task would move another: let it do that in training mode only"
+            )
         raise RecastError(
             f"the bank was made for backbone {bank.backbone}, this one is {found}: load the "
             "backbone that it names, or mimic this one"
@@ -178,8 +183,8 @@ def _refuse_random(net: Attached, trial: Trial, found: Tensor) -> None:
         again = output_tensor(net.head(output_tensor(inner(trial.example)))).reshape(found.shape)
     if not torch.equal(again, found):
         raise RecastError(
-            "the model gives other logits each time for the same images (dropout or noise in "
-            "evaluation mode): let it draw nothing at random there"
+            "the model gives other logits each time for the same images (dropout, noise or "
+            "statistics in evaluation mode): let it draw nothing at random and keep nothing there"
         )
 
 

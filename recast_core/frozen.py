@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,9 @@ from recast_core.trial import output_tensor, unwrapped
 _KNOWN = ("torch.nn.", "torchvision.", "recast_core.")
 # Kernels differ in their last bits; a statistic that has moved shows in the first.
 _TOLERANCE = 1e-5
+# Of a module's attributes: what PyTorch keeps there itself.
+_REGISTERS = frozenset(nn.Module().__dict__)
+_DEPTH = 3
 
 
 def freeze_statistics(backbone: nn.Module) -> None:
@@ -41,7 +46,7 @@ def freeze_moving(backbone: nn.Module, example: Tensor) -> None:
         example: an input that it takes.
 
     Raises:
-        RecastError: it moves in evaluation mode too.
+        RecastError: it moves in evaluation mode too, or by what no module holds.
     """
     inner, _ = unwrapped(backbone)
     strangers = {name for name, module in inner.named_modules() if _is_strange(module)}
@@ -75,12 +80,16 @@ def _moved(model: nn.Module, example: Tensor) -> list[str]:
     if float((before - after).abs().max()) <= _TOLERANCE * float(before.abs().max()):
         return []
     held = dict(model.named_modules())
-    return [
-        name
-        for name, module in trained.named_modules()
-        if any(not _equal(tensor, _tensors(held[name]).get(key))
-               for key, tensor in _tensors(module).items())
+    written = [
+        name for name, module in trained.named_modules() if _differ(module, held[name])
     ]  # fmt: skip
+    if not written:
+        raise RecastError(
+            "the model answers otherwise after it has run in training mode, by what none of its "
+            "modules holds, so that learning one task would move another: keep what it counts in "
+            "a buffer"
+        )
+    return written
 
 
 def _answer(model: nn.Module, example: Tensor) -> Tensor:
@@ -88,14 +97,32 @@ def _answer(model: nn.Module, example: Tensor) -> Tensor:
     return output_tensor(model(example))
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors that a module itself holds, in whatever way."""
-    held = {**module.__dict__, **module._parameters, **module._buffers}
-    return {key: value for key, value in held.items() if isinstance(value, Tensor)}
+def _differ(module: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold other numbers, in tensors or in attributes, however deep."""
+    one, two = (dict(_numbers(_own(each))) for each in (module, other))
+    return one.keys() != two.keys() or any(not _equal(one[key], two[key]) for key in one)
 
 
-def _equal(tensor: Tensor, other: Tensor | None) -> bool:
-    return other is not None and tensor.shape == other.shape and bool(torch.equal(tensor, other))
+def _own(module: nn.Module) -> dict[str, object]:
+    own = {key: value for key, value in module.__dict__.items() if key not in _REGISTERS}
+    return {**own, **module._parameters, **module._buffers}
+
+
+def _numbers(value: object, name: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Tensor | np.ndarray | int | float):
+        yield name, value
+    elif isinstance(value, Mapping) and depth:
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{key}", depth - 1)
+    elif isinstance(value, list | tuple | deque) and depth:
+        for place, inner in enumerate(value):
+            yield from _numbers(inner, f"{name}.{place}", depth - 1)
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.equal(one, other))
+    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
 def _outwards(name: str) -> Iterator[str]:

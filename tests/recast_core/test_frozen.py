@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -141,13 +142,62 @@ class Frozen(nn.Module):
         return x - self.mean[:, None, None]
 
 
+class Counting(nn.Module):
+    """Keeps a number in an attribute of its own, or a mean in a mapping or a list."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.count, self.kept, self.means = 0, {"mean": torch.zeros(16)}, [0.0]
+        self.place = place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.place == "number":
+            self.count += 1
+        if self.training and self.place == "mapping":
+            self.kept["mean"] = 0.9 * self.kept["mean"] + 0.1 * x.detach().mean((0, 2, 3))
+        if self.training and self.place == "list":
+            self.means[0] = 0.9 * self.means[0] + 0.1 * float(x.mean())
+        return (x - self.kept["mean"][:, None, None] - self.means[0]) / (1 + self.count)
+
+
+HIDDEN = [0]
+
+
+class Outside(nn.Module):
+    """Counts in what no module holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        HIDDEN[0] += int(self.training)
+        return x / (1 + HIDDEN[0])
+
+
+class Writing(nn.Module):
+    """Writes its buffer in every mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(0.1 * x.detach().mean((0, 2, 3)))  # type: ignore[operator]
+        return x - self.mean[:, None, None]  # type: ignore[index]
+
+
 def with_layer(layer: nn.Module) -> nn.Module:
     model = cifar()
     model.bn1 = nn.Sequential(model.bn1, layer, nn.Dropout(0.5))
     return model.eval()
 
 
-@pytest.mark.parametrize("layer", [Parent, Attribute, Frozen])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Parent,
+        Attribute,
+        Frozen,
+        *(partial(Counting, place) for place in ("number", "mapping", "list")),
+    ],
+)
 def test_statistics_that_no_module_holds_in_a_buffer_of_its_own_are_frozen_too(
     layer: Callable[[], nn.Module],
 ) -> None:
@@ -172,6 +222,13 @@ def test_statistics_that_move_in_every_mode_are_refused() -> None:
     with pytest.raises(RecastError, match=r"module 'bn1\.1' writes what it computes with"):
         attach(model, bank)
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_what_is_counted_outside_and_what_is_written_in_every_mode_is_refused() -> None:
+    with pytest.raises(RecastError, match="by what none of its modules holds"):
+        attached(with_layer(Outside()), "layer?.0.conv*")
+    with pytest.raises(RecastError, match=r"writes .* whenever|other logits each time"):
+        attached(with_layer(Writing()), "layer?.0.conv*")
 
 
 def test_what_is_only_remembered_freezes_nothing() -> None:
