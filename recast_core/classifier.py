@@ -115,7 +115,7 @@ def _traced(model: nn.Module) -> Found | None:
                 return Found(name)
             if not isinstance(module, _SAME_MODULES):
                 kind = type(module).__name__
-                return Found(None, name, f"its output is that of {name!r}, a {kind}")
+                return Found(None, name, f"its output is that of {name!r} ({kind})")
         elif node.op == "call_function" and node.target in _SAME_FUNCTIONS:
             pass
         elif node.op != "call_method" or node.target not in _SAME_METHODS:

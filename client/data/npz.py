@@ -169,7 +169,7 @@ def _class_names(arrays: _Arrays, path: Path, known: Sequence[str] | None) -> tu
             _require(arrays, path, ("classes",))
         return tuple(known or ())
     array = arrays["classes"]
-    if array.ndim != 1 or array.dtype.kind not in "USiu":
+    if array.ndim != 1 or array.dtype.kind not in "USiu" or not len(array):
         raise RecastError(f"classes in {path} is no list of names: store one string per class")
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", errors="replace")

@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 from recast_core.backbones.module import ready_module
+from recast_core.backbones.notes import note
 from recast_core.backbones.preprocess import Preprocess
+from recast_core.classes import some
+from recast_core.classifier import find_head
 from recast_core.errors import RecastError
 
 _Loaded = tuple[nn.Module, Preprocess, tuple[str, ...]]
@@ -37,14 +40,21 @@ def load_hf(rest: str, weights: bool = True) -> _Loaded:
 
         transformers_logging.disable_progress_bar()
         config = AutoConfig.from_pretrained(name)
+        transformers_logging.set_verbosity_error()  # its report of keys has many lines
+        missing: list[str] = []
         if weights:
-            model = AutoModelForImageClassification.from_pretrained(name, config=config)
+            with _seeded():
+                model, report = AutoModelForImageClassification.from_pretrained(
+                    name, config=config, output_loading_info=True
+                )
+            missing = sorted(report["missing_keys"])
         else:
             with _seeded():
                 model = AutoModelForImageClassification.from_config(config)
         images = _image_options(name)
     given = options if at else images
     model, preprocess = ready_module(model.eval(), f"hf:{name}", given)
+    _check_missing(model, missing, name)
     labels = getattr(config, "id2label", None) or {}
     names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     # What transformers writes where nobody has said what the classes are.
@@ -78,6 +88,26 @@ def load_timm(rest: str, weights: bool = True) -> _Loaded:
     return model, preprocess, tuple(map(str, labels))
 
 
+def _check_missing(model: nn.Module, missing: list[str], name: str) -> None:
+    """Refuse weights that lack more than the classifier; say so where they lack that.
+
+    Raises:
+        RecastError: names the first that is missing.
+    """
+    head = find_head(model)
+    lacking = [key for key in missing if not (head and key.startswith(f"{head}."))]
+    if lacking:
+        raise RecastError(
+            f"the weights of hf:{name} lack {len(lacking)} tensors, such as {lacking[0]}: give a "
+            "whole classifier of images"
+        )
+    if missing:
+        note(
+            f"hf:{name} has no classifier ({some(missing)}): it is random, so that only tasks "
+            "with a head of their own mean something"
+        )
+
+
 def _image_options(name: str) -> str:
     """What a model's image processor says, as options; empty where it has none."""
     from transformers import AutoImageProcessor
@@ -91,6 +121,8 @@ def _image_options(name: str) -> str:
     size = found.get("height") or found.get("shortest_edge")
     if size:
         said.append(f"size={size}")
+    if getattr(processor, "do_normalize", True) is False:
+        return ",".join([*said, "mean=0", "std=1"])  # what stands beside it is not used
     for key, attribute in (("mean", "image_mean"), ("std", "image_std")):
         if values := getattr(processor, attribute, None):
             said.append(f"{key}={_slashed(values)}")

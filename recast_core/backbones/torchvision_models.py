@@ -36,7 +36,7 @@ def load_torchvision(
     known = models.list_models(module=models)
     if name not in known:
         packaged = ", ".join(other for other in others if "_" in other)
-        near = difflib.get_close_matches(name, [*known, *others], n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name.lower(), [*known, *others], n=3, cutoff=0.4)
         raise RecastError(
             f"unknown backbone {name!r} (near names: {', '.join(near) or 'none'}): give "
             f"{packaged}, a torchvision classifier, file:PATH, module:pkg.mod:factory, hf:NAME or "

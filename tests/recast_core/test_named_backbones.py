@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from recast_core import RecastConfig, RecastError, attach, mimic
 from recast_core.backbones import load_backbone
@@ -78,6 +78,28 @@ def test_a_folder_gives_model_images_classes_and_a_bank(
     torch.testing.assert_close(net(pixels).detach(), before, rtol=1e-4, atol=1e-5)
     again = load_backbone(spec).model
     assert mimic(again, RecastConfig(target="mlp")).sha256 == bank.sha256
+
+
+def test_weights_without_a_classifier_are_said_to_be_and_those_without_more_refused(
+    hf_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    ViTModel(ViTConfig.from_pretrained(hf_folder)).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False).save_pretrained(
+        tmp_path
+    )
+    capfd.readouterr()
+    one, other = (load_backbone(f"hf:{tmp_path}") for _ in range(2))
+    assert "has no classifier (classifier.bias, classifier.weight): it is random" in one.notes[0]
+    assert torch.equal(one.model.classifier.weight, other.model.classifier.weight)
+    assert (one.preprocess.mean, one.preprocess.std) == ((0.0,) * 3, (1.0,) * 3)
+    assert "\n\n" not in capfd.readouterr().err
+    state = load_file(tmp_path / "model.safetensors")
+    state.pop("layernorm.weight")
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RecastError, match=r"lack 1 tensors, such as vit.layernorm.weight"):
+        load_backbone(f"hf:{tmp_path}")
 
 
 def test_weights_may_be_random_and_are_the_same_everywhere(hf_folder: Path) -> None:

@@ -98,6 +98,7 @@ def test_npz_with_a_test_flag_is_split_by_it(tmp_path: Path) -> None:
         ({"x_test": np.zeros((0, 6, 6, 3), np.uint8), "y_test": np.zeros(0, int)}, "no test"),
         ({"classes": np.array(["a", None, 3], dtype=object)}, "object"),
         ({"classes": np.array("a")}, "classes"),
+        ({"classes": np.array([], dtype=str)}, "no list of names"),
         ({"y_train": np.array(0)}, "y_train"),
     ],
 )
