@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,12 +67,19 @@ class CapturedLearner:
     """A method's numbers, one client after another: on a GPU a step is captured and replayed.
 
     The batches are those of the folded engine, but that a client whose BatchNorms take its own
-    images repeats some of a batch's images where there are fewer. Products run in bfloat16 on a
-    GPU.
+    images repeats some of a batch's images where there are fewer. On a CPU, where nothing is
+    captured, a step has no padding.
+
+    Args:
+        learner: what trains.
+        batch: images a step.
+        half: products are bfloat16; on a CPU also where clients are judged.
     """
 
-    def __init__(self, learner: MethodLearner | BankTrainee, batch: int) -> None:
-        self._learner = learner
+    def __init__(
+        self, learner: MethodLearner | BankTrainee, batch: int, *, half: bool = False
+    ) -> None:
+        self._learner, self._half = learner, half
         self._model = learner.model
         self._device = learner.device
         self._batch = batch + batch % 2
@@ -119,7 +126,7 @@ class CapturedLearner:
             # Where a captured step reads them.
             self._images.copy_(images)
             return
-        if self._device.type == "cuda":
+        if self._half:
             images = images.contiguous(memory_format=torch.channels_last)
         self._images, self._classes = images, domain.classes
         # Where a captured step reads the mix that is expected of a client without labels.
@@ -146,12 +153,11 @@ class CapturedLearner:
                 if self._device.type != "cuda":
                     group["lr"] = recipe.learning_rate
             plan = schedule([client], objective, recipe, uniform=True)
-            tables = _filled(plan.rows, plan.labels, plan.own >= 0, self._batch, whole=share.local)
+            whole = share.local and self._device.type == "cuda"
+            tables = _filled(plan.rows, plan.labels, plan.own >= 0, self._batch, whole=whole)
             rows, labels, real = (table.to(self._device) for table in tables)
             for place in range(len(rows)):
-                self._rows.copy_(rows[place])
-                self._labels.copy_(labels[place])
-                self._real.copy_(real[place])
+                self._show(rows[place], labels[place], real[place])
                 step()
             found.append(self._model.sent_vector().clone())
         return found
@@ -162,10 +168,32 @@ class CapturedLearner:
         net = self._model.net
         self._model.load_vector(vector.to(self._device))
         rows = rows.to(self._device)
-        if by is None or net.statistics is None:
-            return torch.cat([net.features(self._images[p]) for p in rows.split(EVALUATED)])
-        giving = self._images[by[spread_choice(len(by))].to(self._device)]
-        return features_by(net.features, net.statistics, (giving, self._images[rows]), EVALUATED)
+        with self._products() if self._device.type == "cpu" else nullcontext():
+            if by is None or net.statistics is None:
+                parts = [net.features(self._images[p]) for p in rows.split(EVALUATED)]
+                return torch.cat(parts).float()
+            giving = self._images[by[spread_choice(len(by))].to(self._device)]
+            wanted = self._images[rows]
+            return features_by(net.features, net.statistics, (giving, wanted), EVALUATED).float()
+
+    def _products(self) -> AbstractContextManager[object]:
+        """In bfloat16, if they are to be."""
+        if not self._half:
+            return nullcontext()
+        net = self._model.net
+        if isinstance(net, RecastModel):
+            return bfloat16(net)
+        # What trains changes from step to step: its cast is not to be kept.
+        return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False)
+
+    def _show(self, rows: Tensor, labels: Tensor, real: Tensor) -> None:
+        """Put a batch where the step reads it; without padding, if that place may be another."""
+        if self._device.type == "cuda":
+            self._rows.copy_(rows)
+            self._labels.copy_(labels)
+            self._real.copy_(real)
+        else:
+            self._rows, self._labels, self._real = rows[real], labels[real], real[real]
 
     def _restart(self, vector: Tensor) -> None:
         with torch.no_grad():
@@ -181,12 +209,7 @@ class CapturedLearner:
             if local:
                 assert net.statistics is not None
                 within.enter_context(net.statistics.of(self._real.float(), whole=True))
-            if self._device.type == "cuda":
-                within.enter_context(
-                    bfloat16(net)
-                    if isinstance(net, RecastModel)
-                    else torch.autocast("cuda", dtype=torch.bfloat16)
-                )
+            within.enter_context(self._products())
             features = self._model.features(self._images[self._rows]).float()
         labels, real = self._labels.unsqueeze(0), self._real.unsqueeze(0)
         batch = Batch(labels, labels, real, self._classes, mix=self._mix)

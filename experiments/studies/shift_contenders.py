@@ -68,13 +68,12 @@ CONTENDERS = (
     Contender(LOCAL_HEAD, "head-only"),
     Contender("alone, everything", "full", (2e-4, 6e-4, 2e-3), alone=True, bits=32),
     Contender("alone, coefficients", "recast", bank="shifts", rates_of=COEFFICIENTS, alone=True),
-    Contender("own weights", "recast", (1e-2, 3e-2, 1e-1), "own", budgets=(ALL, 64)),
-    Contender("norm affine, 1 bit", "norm-affine", bits=1, rates_of="norm affine",
-              budgets=(ALL, 64)),
-    Contender("LoRA r4", "lora:4:{}", (1e-3, 3e-3, 1e-2), budgets=(ALL, 64)),
-    Contender("LoRA r1", "lora:1:{}", rates_of="LoRA r4", budgets=(ALL, 64)),
-    Contender("FedAvg, server Adam", "full", (1e-4, 3e-4, 1e-3), bits=32, server=True,
-              budgets=(ALL, 64)),
+    Contender("alone, norm affine", "norm-affine", rates_of="norm affine", alone=True),
+    Contender("own weights", "recast", (1e-2, 3e-2, 1e-1), "own"),
+    Contender("norm affine, 1 bit", "norm-affine", bits=1, rates_of="norm affine"),
+    Contender("LoRA r4", "lora:4:{}", (1e-3, 3e-3, 1e-2)),
+    Contender("LoRA r1", "lora:1:{}", rates_of="LoRA r4"),
+    Contender("FedAvg, server Adam", "full", (1e-4, 3e-4, 1e-3), bits=32, server=True),
 )  # fmt: skip
 BY_NAME = {contender.name: contender for contender in CONTENDERS}
 _MAIN = (DEPLOYED, STATISTICS, COEFFICIENTS, FULL, "norm affine", "centralised, everything")

@@ -21,6 +21,7 @@ from experiments.studies.shift_learners import FoldedLearner
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.config import RecastConfig
+from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from recast_core.folded import split_model
 from recast_core.learner import method_learner
@@ -59,7 +60,8 @@ class SitePlan:
     """How the server makes what it deploys.
 
     Attributes:
-        epochs: of the deployed classifier, on half A of the training images.
+        epochs: of the deployed classifier, on half A of the training images; 0 deploys the network
+            as it is, with the classifier that it has.
         rate: likewise, the highest.
         sources: source networks, over all families.
         source_epochs: of each.
@@ -70,6 +72,7 @@ class SitePlan:
         bits: likewise.
         images: training images, and test images, that are used at most.
         seed: of halves, deployment and sources.
+        half: products are bfloat16; ``None`` is so on a GPU alone.
     """
 
     epochs: int = 25
@@ -83,6 +86,7 @@ class SitePlan:
     bits: int = 4
     images: int = 1_000_000
     seed: int = 0
+    half: bool | None = None
 
 
 class Site:
@@ -92,13 +96,19 @@ class Site:
         model: the classifier, on the CPU.
         head: dotted name of its last layer.
         clean: test accuracy without a shift.
+        seen: likewise on the clients' training images, some of which the network may have seen.
     """
 
     def __init__(
         self, backbone: str, data: str, plan: SitePlan, device: torch.device, folder: Path
     ) -> None:
-        """Fine-tune the classifier, or take it from ``folder``."""
+        """Fine-tune the classifier, take it from ``folder``, or deploy the network as it is.
+
+        Raises:
+            RecastError: it is to be deployed as it is, and its classes are not the data's.
+        """
         self.plan, self.device, self.data = plan, device, data
+        self.half = device.type == "cuda" if plan.half is None else plan.half
         self._loaded: Backbone = load_backbone(backbone)
         dataset = load_dataset(parse_task(data), self._loaded.preprocess.size)
         self.classes = len(dataset.classes)
@@ -158,7 +168,7 @@ class Site:
 
         form = Everything(self.model, self.head, self.device)
         made = make_sources(
-            FineTuner(self.model, form, self.device),
+            FineTuner(self.model, form, self.device, half=self.half),
             [asked(place, each) for place, each in enumerate(wanted)],
             torch.from_numpy(self._dataset.y_train[self._ours]),
             Recipe(plan.source_epochs, _BATCH, plan.source_rate),
@@ -200,19 +210,19 @@ class Site:
 
     def folded(self, bank: TemplateBank) -> FoldedLearner:
         """What trains a bank's coefficients, all clients as one batch."""
-        net, preprocess = self._attached(bank), self._loaded.preprocess
-        split = split_model(net.to(self.device), preprocess.size, preprocess.channels)
-        return FoldedLearner(split, preprocess, half=self.device.type == "cuda")
+        net, shown = self._attached(bank).to(self.device), self._loaded.preprocess
+        split = split_model(net, shown.size, shown.channels)
+        return FoldedLearner(split, shown, half=self.half)
 
     def captured_bank(self, bank: TemplateBank, batch: int) -> CapturedLearner:
         """The same, one client after another."""
         net = self._attached(bank).to(self.device)
         trainee = BankTrainee(BankModel(net), self._loaded.preprocess, bank, self.device)
-        return CapturedLearner(trainee, batch)
+        return CapturedLearner(trainee, batch, half=self.half)
 
     def _attached(self, bank: TemplateBank) -> RecastModel:
         model = copy.deepcopy(self.model)
-        if self.device.type == "cuda":
+        if self.half:
             model = model.to(memory_format=torch.channels_last)
         net = attach(model, bank, self.head)
         net.statistics = own_statistics(net.backbone)
@@ -221,12 +231,11 @@ class Site:
     def captured(self, method: str, batch: int) -> CapturedLearner:
         """What trains another method."""
         model = copy.deepcopy(self.model)
-        if self.device.type == "cuda":
+        if self.half:
             model = model.to(memory_format=torch.channels_last)
-        learner = method_learner(
-            method, model, self._loaded.preprocess, self.device, statistics=True
-        )
-        return CapturedLearner(learner, batch)
+        shown, device = self._loaded.preprocess, self.device
+        learner = method_learner(method, model, shown, device, statistics=True)
+        return CapturedLearner(learner, batch, half=self.half)
 
     @property
     def lora_target(self) -> str:
@@ -236,16 +245,22 @@ class Site:
     def _deploy(self, path: Path) -> nn.Module:
         model = copy.deepcopy(self._loaded.model)
         old = [m for m in model.get_submodule(self.head).modules() if isinstance(m, nn.Linear)][-1]
+        if not self.plan.epochs:
+            if old.out_features != self.classes:
+                raise RecastError(
+                    f"the network tells {old.out_features} classes apart and {self.data} has "
+                    f"{self.classes}: it cannot be deployed as it is"
+                )
+            self._examine(FineTuner(model, Everything(model, "", self.device), self.device))
+            return model.eval().requires_grad_(requires_grad=False)
         fresh = nn.Linear(old.in_features, self.classes)
         nn.init.zeros_(fresh.weight)
         nn.init.zeros_(fresh.bias)
         replace_module(model, self.head, fresh)
         model.eval().requires_grad_(requires_grad=False)
         images = self._prepared(self._planes(self._dataset.x_train[self._ours]))
-        tests = self._prepared(self._planes(self._dataset.x_test))
         # No tensor's name starts with a dot: the new classifier trains too.
-        form = Everything(model, "", self.device)
-        tuner = FineTuner(model, form, self.device)
+        tuner = FineTuner(model, Everything(model, "", self.device), self.device)
         if path.exists():
             model.load_state_dict(safetensors.torch.load_file(path))
             tuner = FineTuner(model, Everything(model, "", self.device), self.device)
@@ -255,8 +270,19 @@ class Site:
             if tuner.buffers:
                 tuner.statistics(images)
             self._keep(model, tuner, path)
-        self.clean = tuner.accuracy(tests, torch.from_numpy(self._dataset.y_test))
+        self._examine(tuner)
         return model
+
+    def _examine(self, tuner: FineTuner) -> None:
+        """Accuracies without a shift."""
+        data, theirs = self._dataset, self._theirs
+        self.clean, self.seen = (
+            tuner.accuracy(self._prepared(self._planes(images)), torch.from_numpy(labels))
+            for images, labels in (
+                (data.x_test, data.y_test),
+                (data.x_train[theirs], data.y_train[theirs]),
+            )
+        )
 
     def _keep(self, model: nn.Module, tuner: FineTuner, path: Path) -> None:
         made = {**tuner.form.tensors(), **tuner.buffers}

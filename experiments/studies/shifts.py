@@ -18,12 +18,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from client.learners import pick_device
 from experiments.studies.shift_book import Book, OutOfTime, Row
 from experiments.studies.shift_cell import Banks, Cell, Trial
 from experiments.studies.shift_contenders import (
+    ALL,
     BY_NAME,
     FULL,
     Contender,
@@ -136,49 +138,80 @@ def quick(args: argparse.Namespace) -> tuple[SitePlan, Trial]:
                     sections=3, directions=3, rank=8, images=160)  # fmt: skip
     terms = Terms(rounds=1, epochs=1, batch=16)
     skip = ("LoRA r1", "LoRA r4", "norm affine, 1 bit", "FedAvg, server Adam", "own weights",
-            "alone, coefficients")  # fmt: skip
+            "alone, coefficients", "alone, norm affine")  # fmt: skip
     return plan, Trial(3, 1.0, 1, terms, 1, skip, (-1, 64), not args.captured)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = made.add_argument
+    add("--backbone", default="file:resnet34_32px.safetensors")
+    add("--name", default="", help="of the network, for people")
+    add("--data", default="npz:gtsrb.npz")
+    add("--as-is", action="store_true", help="deploy the network with the classifier that it has")
+    add("--images", type=int, default=SitePlan.images, help="training images, at most")
+    add("--shifts", default=" ".join(SHIFTS))
+    add("--rows", type=Path, default=Path("shifts.jsonl"))
+    add("--keep", type=Path, default=Path("shifts"), help="folder of networks")
+    add("--budget", type=float, default=1e9, help="seconds")
+    add("--device", default="auto")
+    add("--bfloat16", action="store_true", help="products, on a CPU too")
+    add("--quick", action="store_true")
+    add("--sources", type=int, default=SitePlan.sources)
+    add("--source-epochs", type=int, default=SitePlan.source_epochs)
+    add("--source-rate", type=float, default=SitePlan.source_rate)
+    add("--sections", type=int, default=SitePlan.sections)
+    add("--directions", type=int, default=SitePlan.directions)
+    add("--rank", type=int, default=SitePlan.rank, help="0: not packed")
+    add("--rounds", type=int, default=Terms.rounds)
+    add("--epochs", type=int, default=Terms.epochs)
+    add("--batch", type=int, default=Terms.batch)
+    add("--tuning-rounds", type=int, default=Trial.tuning_rounds)
+    add("--seeds", type=int, default=Trial.seeds)
+    add("--labels", default="all 0 64 256 1024", help="budgets that are tried")
+    add("--skip", default="", help="contenders left out, with ; between them")
+    add("--captured", action="store_true", help="banks: one client after another")
+    return made
+
+
+def asked(args: argparse.Namespace) -> tuple[SitePlan, Trial]:
+    """How the server makes what it deploys, and what does not change over the rows.
+
+    Raises:
+        RecastError: a label budget is no number.
+    """
+    if args.quick:
+        return quick(args)
+    plan = SitePlan(sources=args.sources, source_rate=args.source_rate, rank=args.rank,
+                    source_epochs=args.source_epochs, sections=args.sections,
+                    directions=args.directions, images=args.images,
+                    half=args.bfloat16 or None)  # fmt: skip
+    if args.as_is:
+        plan = replace(plan, epochs=0)
+    terms = Terms(rounds=args.rounds, epochs=args.epochs, batch=args.batch)
+    try:
+        budgets = tuple(ALL if text == "all" else int(text) for text in args.labels.split())
+    except ValueError as error:
+        raise RecastError(f"--labels {args.labels}: give numbers, 0 for none, or all") from error
+    trial = Trial(seeds=args.seeds, terms=terms, tuning_rounds=args.tuning_rounds,
+                  skip=tuple(args.skip.split(";")), budgets=budgets,
+                  folded=not args.captured)  # fmt: skip
+    return plan, trial
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--backbone", default="file:resnet34_32px.safetensors")
-    parser.add_argument("--name", default="", help="of the network, for people")
-    parser.add_argument("--data", default="npz:gtsrb.npz")
-    parser.add_argument("--shifts", default=" ".join(SHIFTS))
-    parser.add_argument("--rows", type=Path, default=Path("shifts.jsonl"))
-    parser.add_argument("--keep", type=Path, default=Path("shifts"), help="folder of networks")
-    parser.add_argument("--budget", type=float, default=1e9, help="seconds")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--sources", type=int, default=SitePlan.sources)
-    parser.add_argument("--source-epochs", type=int, default=SitePlan.source_epochs)
-    parser.add_argument("--source-rate", type=float, default=SitePlan.source_rate)
-    parser.add_argument("--sections", type=int, default=SitePlan.sections)
-    parser.add_argument("--directions", type=int, default=SitePlan.directions)
-    parser.add_argument("--rank", type=int, default=SitePlan.rank, help="0: not packed")
-    parser.add_argument("--rounds", type=int, default=Terms.rounds)
-    parser.add_argument("--epochs", type=int, default=Terms.epochs)
-    parser.add_argument("--seeds", type=int, default=Trial.seeds)
-    parser.add_argument("--skip", default="", help="contenders left out, with ; between them")
-    parser.add_argument("--captured", action="store_true", help="banks: one client after another")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     until = time.monotonic() + args.budget
-    plan = SitePlan(sources=args.sources, source_rate=args.source_rate, rank=args.rank,
-                    source_epochs=args.source_epochs, sections=args.sections,
-                    directions=args.directions)  # fmt: skip
-    terms = Terms(rounds=args.rounds, epochs=args.epochs)
-    skip = tuple(args.skip.split(";"))
-    trial = Trial(seeds=args.seeds, terms=terms, skip=skip, folded=not args.captured)
-    if args.quick:
-        plan, trial = quick(args)
     try:
+        plan, trial = asked(args)
         shifts = [parse_shift(text) for text in args.shifts.split()]
         book = Book(args.rows, until)
         site = Site(args.backbone, args.data, plan, pick_device(args.device), args.keep)
         network = args.name or args.backbone.rpartition("/")[2].split(".")[0]
-        print(f"{network} on {args.data}: {site.clean:.3f} as deployed, clean", flush=True)
+        print(f"{network} on {args.data}, as deployed, clean: {site.clean:.3f}, and "
+              f"{site.seen:.3f} on the clients' training images", flush=True)  # fmt: skip
         Study(site, network, book, trial).run(shifts)
     except OutOfTime:
         print(f"the budget is spent; run it again to go on: {args.rows}")

@@ -45,24 +45,28 @@ class Losses:
 class FineTuner:
     """Trains a form of one network on images, as often as asked, each time from the start.
 
-    BatchNorm uses the statistics of the batch. On a GPU a step is captured once and replayed, in
-    bfloat16 where that is safe, so that all images of a run must have one shape.
+    BatchNorm uses the statistics of the batch. On a GPU a step is captured once and replayed, so
+    that all images of a run must have one shape.
 
     Args:
         model: a classifier in float32; not changed.
         form: what trains.
         device: where.
+        half: products are bfloat16 where that is safe; ``None`` is so on a GPU alone.
 
     Attributes:
         form: what trains.
         buffers: the network's buffers as they are now, by dotted name.
     """
 
-    def __init__(self, model: nn.Module, form: Form, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, form: Form, device: torch.device, *, half: bool | None = None
+    ) -> None:
         self.form = form
         self._device = device
+        self._half = device.type == "cuda" if half is None else half
         self._net = copied(model).to(device).requires_grad_(False)
-        if device.type == "cuda":
+        if self._half:
             self._net = self._net.to(memory_format=torch.channels_last)
         self._start = {name: b.detach().clone() for name, b in self._net.named_buffers()}
         self.buffers = {name: b.clone() for name, b in self._start.items()}
@@ -160,9 +164,9 @@ class FineTuner:
     def _logits(self, images: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         images = images.to(self._device)
         precision: AbstractContextManager[object] = nullcontext()
-        if self._device.type == "cuda":
+        if self._half:
             images = images.contiguous(memory_format=torch.channels_last)
-            precision = torch.autocast("cuda", dtype=torch.bfloat16)
+            precision = torch.autocast(self._device.type, dtype=torch.bfloat16)
         with precision:
             logits: Tensor = functional_call(self._net, {**tensors, **self.buffers}, (images,))
         return logits.float()

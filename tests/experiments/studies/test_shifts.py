@@ -25,6 +25,8 @@ from experiments.studies.shift_contenders import (
 from experiments.studies.shift_fleet import Share, deal
 from experiments.studies.shift_rounds import Terms, federate, with_statistics
 from experiments.studies.shift_site import Site, SitePlan
+from recast_core.backbones import load_backbone
+from recast_core.errors import RecastError
 from recast_core.shifts.table import parse_shift
 from recast_core.sources.source_networks import SourceNetwork
 
@@ -115,6 +117,47 @@ def test_one_client_after_another_trains_as_the_folded_engine_does(site: Site) -
     assert not torch.allclose(free[0].vectors[0], found[0].vectors[0], atol=1e-2)
     # A first round that listens is small: no coefficients go up in it.
     assert free[0].up < found[0].up
+
+
+def test_on_a_cpu_a_client_by_its_own_statistics_trains_as_in_the_folded_engine(
+    site: Site,
+) -> None:
+    bank, _ = site.bank(site.sources(Silent()), "light", 8)
+    domain = site.domain(parse_shift("lowlight:4"))
+    terms = Terms(rounds=2, epochs=1, batch=16, rate=0.2)
+    found = []
+    for make in (site.folded(bank), site.captured_bank(bank, terms.batch)):
+        make.hold(domain)
+        # Few labels, so that images without one fill the batches up.
+        shares = [replace(s, local=True) for s in deal(domain, 3, 1.0, 0, 24)]
+        found.append(federate(make, shares, terms, 0).vectors[0])
+    assert torch.allclose(found[0], found[1], atol=2e-3)
+    assert found[0].abs().max() > 0.05
+
+
+def test_a_network_is_deployed_as_it_is_and_products_may_be_bfloat16_on_a_cpu(
+    tmp_path: Path,
+) -> None:
+    plan = replace(PLAN, epochs=0, half=True)
+    site = Site("digits_resnet20", "digits", plan, torch.device("cpu"), tmp_path)
+    theirs = load_backbone("digits_resnet20").model.state_dict()
+    assert all(torch.equal(theirs[name], mine) for name, mine in site.model.state_dict().items())
+    assert min(site.clean, site.seen) > 0.9
+    assert not (tmp_path / "deployed.safetensors").exists()
+    domain = site.domain(parse_shift("lowlight:4"))
+    shares = deal(domain, 3, 1.0, 0, -1)
+    found = []
+    for each in (site, Site("digits_resnet20", "digits", replace(plan, half=False),
+                            torch.device("cpu"), tmp_path)):  # fmt: skip
+        learner = each.captured("norm-affine", 16)
+        learner.hold(domain)
+        terms = Terms(rounds=2, epochs=1, batch=16, rate=1e-2)
+        found.append(federate(learner, shares, terms, 0).vectors[0])
+    # The same, to what products of 8 bits can do to AdamW's steps.
+    assert not torch.equal(found[0], found[1])
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.8
+    with pytest.raises(RecastError, match="769 classes apart and digits has 10"):
+        Site("glyph_resnet20", "digits", plan, torch.device("cpu"), tmp_path)
 
 
 def test_a_client_takes_its_own_statistics_where_the_products_rule_says_so(site: Site) -> None:
