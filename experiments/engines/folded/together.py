@@ -102,7 +102,8 @@ class Together(Engine[FoldedModel, NodeRows]):
             table, kind, shares = _table(exams), exams[0].kind, [one.data for one in exams]
             if head_kind(kind).kept or exams[0].head:
                 head = exams[0].model.head
-                if exams[0].head:
+                # With a mix an exam brings its own: see ``Exam.right``.
+                if exams[0].head and any(one.mix is None for one in exams):
                     head = unpack_head_for(table, exams[0].head, kind)
                 return [
                     one.right(head, _at(table, one.data.judge), one.data.judge_labels)
@@ -150,6 +151,8 @@ def _by_own_images(exam: Exam[FoldedModel, NodeRows]) -> int:
     vector = _vector(model, exam.vector)
     tests = model.features_by(data.task, data.judge, vector, data.all_rows)
     head = model.head
+    if exam.mix is not None:
+        return exam.right(head, tests, data.judge_labels)
     if exam.head:
         head = unpack_head_for(tests, exam.head, exam.kind)
     elif not kind.kept:

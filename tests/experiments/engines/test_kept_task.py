@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from client.app import app
 from client.data import known_classes
 from experiments.command.predict import predict
 from experiments.command.tasks_export import export
-from experiments.engines.folded import FoldedGrid
+from experiments.engines.folded import FoldedGrid, together
 from experiments.engines.sequential import SequentialGrid
 from experiments.report.summary import summarise
 from recast_core import TaskLibrary, TemplateBank
@@ -69,6 +70,27 @@ def head_bytes(registry: Registry) -> Counter[str]:
         if kind == "head" and layer == "message":
             sums[task] += size
     return sums
+
+
+def test_a_kept_head_is_unpacked_only_for_who_uses_it_as_it_is(
+    keeping: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a label mix the logits count, of a classifier that the exam makes."""
+    asked: list[bool] = []
+    examine, unpack = together.Together.examine, together.unpack_head_for
+
+    def watched(self: Any, exams: Any) -> Any:
+        asked.append(any(one.mix is None for one in exams))
+        return examine(self, exams)
+
+    def counted(*args: Any) -> Any:
+        assert asked[-1]
+        return unpack(*args)
+
+    monkeypatch.setattr(together.Together, "examine", watched)
+    monkeypatch.setattr(together, "unpack_head_for", counted)
+    learn(keeping(rounds=1), tmp_path)
+    assert set(asked) == {True, False}
 
 
 @pytest.mark.parametrize("kind", ["", ":means", ":shared"])
