@@ -60,16 +60,18 @@ def print_summary(report: dict[str, Any], model_bytes: int, sent: str) -> None:
             task["name"],
             *(_percent(task[name]) for name in (_KEPT if kept else _FITTED)),
             _percent(task["median_accuracy"]),
-            f"{task['update_bytes']} B",
+            f"{task['update_bytes']:,} B",
             f"{task['message_bytes_up'] / clients:,.0f} B",
             f"{task['message_bytes_down'] / clients:,.0f} B",
             f"{2 * task['rounds'] * model_bytes / 1e6:.1f} MB",
         )
     console = stdout()
     console.print(table)
-    console.print(
-        "  accuracies are over all test images, median is that of the clients' own", style="dim"
-    )
+    measured = any(task["accuracy"] is not None for task in report["tasks"])
+    told = "accuracies are over all test images, median is that of the clients' own"
+    if not measured:
+        told = "no accuracy: no client told of any; try a task with `recast tasks export`"
+    console.print(f"  {told}", style="dim", highlight=False)
     console.print(
         "* computed, not sent: float32 weights without the classifier, both ways in every round",
         style="dim",
@@ -87,18 +89,26 @@ def print_summary(report: dict[str, Any], model_bytes: int, sent: str) -> None:
     for task, count in report.get("without_images", {}).items():
         who = "1 client has" if count == 1 else f"{count} clients have"
         console.print(f"{task}: {who} no training images and took no part")
-    bank = report["bank"]
-    console.print(
-        f"bank: {bank['templates']} templates, {bank['coefficients']} coefficients sent, "
-        f"{sent} | forgetting: "
-        f"{100 * report['forgetting']['max_abs_change']:.1f} points at most | "
-        f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all",
-        highlight=False,
-    )
+    console.print(_run_line(report, sent, measured=measured), highlight=False)
     if "privacy" in report:
         console.print(privacy_line(report["privacy"]), highlight=False)
     if "fleet" in report:
         console.print(_fleet_line(report["fleet"]), highlight=False)
+
+
+def _run_line(report: dict[str, Any], sent: str, *, measured: bool) -> str:
+    """What was sent of a bank, what was forgotten where it could be, and how long it took."""
+    bank = report["bank"]
+    parts = [
+        f"bank: {bank['templates']} templates, {bank['coefficients']:,} coefficients sent, {sent}"
+        if bank["templates"]
+        else f"no bank: {bank['coefficients']:,} numbers sent"
+    ]
+    if measured and len(report["tasks"]) > 1:
+        change = 100 * report["forgetting"]["max_abs_change"]
+        parts.append(f"forgetting: {change:.1f} points at most")
+    parts.append(f"{report['round_seconds']:.2f} s a round, {report['seconds']:.0f} s in all")
+    return " | ".join(parts)
 
 
 def _fleet_line(fleet: dict[str, Any]) -> str:
