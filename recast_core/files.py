@@ -39,6 +39,21 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
             temporary.unlink()
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a path where no file can be written, before the work whose result it is to hold.
+
+    Raises:
+        RecastError: a folder, or below what is no folder or cannot be written.
+    """
+    if path.is_dir():
+        raise RecastError(f"{path} is a folder: give the path of a file")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise RecastError(f"cannot write {path}: {place} is a file; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RecastError(f"cannot write {path}: {place} cannot be written; choose another folder")
+
+
 def read_bytes(path: Path) -> bytes:
     """What is in the file at ``path``, which somebody else may have put there.
 

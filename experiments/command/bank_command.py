@@ -42,4 +42,4 @@ def bank(
     for name in ("shifts", "holdout"):
         if name in values:
             values[name] = tuple(values[name].replace(",", " ").split())
-    report(json_path, lambda: run(backbone, data, BankPlan(**values), output, device))
+    report(json_path, lambda: run(backbone, data, BankPlan(**values), output, device), output)

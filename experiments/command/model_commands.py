@@ -87,4 +87,4 @@ def mimic(
     """
     from experiments.command.mimic import mimic as run
 
-    report_file.report(json_path, lambda: run(backbone, values, method, output, data))
+    report_file.report(json_path, lambda: run(backbone, values, method, output, data), output)

@@ -14,12 +14,20 @@ from typing import Any
 import click
 
 
-def report(path: Path | None, command: Callable[[], Mapping[str, Any]]) -> None:
+def report(
+    path: Path | None, command: Callable[[], Mapping[str, Any]], output: Path | None = None
+) -> None:
     """Run ``command`` and write what it returns as JSON to a file; ``-`` is standard output.
 
     There it is alone: whatever else the command, its libraries and its processes print goes to
-    standard error. Numbers that JSON lacks (NaN, infinity) are null.
+    standard error. Numbers that JSON lacks (NaN, infinity) are null. Whether that file, and the
+    ``output`` of the command itself, can be written is seen before the work.
     """
+    from recast_core.files import check_writable, write_atomically
+
+    for file in (path, output):
+        if file is not None and str(file) != "-":
+            check_writable(file)
     if path is None:
         command()
     elif str(path) == "-":
@@ -27,8 +35,6 @@ def report(path: Path | None, command: Callable[[], Mapping[str, Any]]) -> None:
             found = command()
         click.echo(_text(found), nl=False)
     else:
-        from recast_core.files import write_atomically
-
         write_atomically(path, _text(command()).encode())
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from experiments.command.report_file import report
+from recast_core.errors import RecastError
 from recast_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -127,3 +128,21 @@ def test_predict_prints_any_name_on_any_terminal(
     assert "Traceback" not in done.stderr.decode(encoding)
     if encoding == "utf-8":
         assert all(name in printed for name in names)
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [("", "is a folder"), ("file/x.json", "is a file; choose another folder")],
+)
+def test_where_nothing_can_be_written_is_seen_before_the_work(
+    tmp_path: Path, where: str, says: str
+) -> None:
+    (tmp_path / "file").touch()
+
+    def work() -> dict[str, Any]:
+        raise AssertionError("it must not begin")
+
+    with pytest.raises(RecastError, match=says):
+        report(tmp_path / where, work)
+    with pytest.raises(RecastError, match=says):
+        report(None, work, tmp_path / where)
