@@ -17,7 +17,7 @@ from torch import Tensor
 
 from client.data import parse_tasks
 from client.kept import ENOUGH_LABELS, FOLDS
-from experiments.studies.one_round import Fleet
+from experiments.studies.one_round_fleet import Fleet
 from experiments.studies.shift_fleet import Share
 from experiments.studies.shift_rounds import Terms, federate
 from recast_core.heads import head_kind, right_answers

@@ -52,6 +52,7 @@ class Terms:
         label_free: there are no labels.
         server_rate: of Adam at the server (Reddi et al., ICLR 2021); 0 averages.
         alone: nobody sends anything; each client goes on from where it was.
+        objective: what lowers where there are labels, by its name.
     """
 
     rounds: int = 10
@@ -62,11 +63,12 @@ class Terms:
     label_free: bool = False
     server_rate: float = 0.0
     alone: bool = False
+    objective: str = "cross-entropy"
 
     @property
     def plan(self) -> RoundPlan:
         """As the product's server has it."""
-        objective = "label-free" if self.label_free else "cross-entropy"
+        objective = "label-free" if self.label_free else self.objective
         hyper = Hyperparameters(
             self.epochs, self.batch, self.rate, objective=objective, bits=self.bits
         )

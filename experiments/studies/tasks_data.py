@@ -13,16 +13,19 @@ from client.data.arrays import Dataset, stratified_split
 _HELD = 0.25
 
 
-def materialised(task: str, size: int, images: int, folder: Path, *, validate: bool) -> str:
+def materialised(
+    task: str, size: int, images: int, folder: Path, *, validate: bool, tests: int | None = None
+) -> str:
     """A task as a file of its own, in the task grammar under the name that it had.
 
     Args:
         task: in the task grammar.
         size: of the backbone's images.
-        images: training images, and test images, at most: the same share of each class.
+        images: training images at most: the same share of each class.
         folder: for the file.
         validate: judge by a quarter of the training images, which are then not learned from, in
             place of the test images.
+        tests: test images at most; all where ``None``.
 
     Raises:
         RecastError: no such task.
@@ -30,12 +33,12 @@ def materialised(task: str, size: int, images: int, folder: Path, *, validate: b
     spec = parse_task(task)
     data = load_dataset(spec, size)
     x, y = _some(data.x_train, data.y_train, images)
-    tests = _some(data.x_test, data.y_test, images)
+    judge = _some(data.x_test, data.y_test, len(data.y_test) if tests is None else tests)
     if validate:
         learn, held = stratified_split(y, _HELD, 0)
-        tests = x[held], y[held]
+        judge = x[held], y[held]
         x, y = x[learn], y[learn]
-    data = replace(data, x_train=x, y_train=y, x_test=tests[0], y_test=tests[1])
+    data = replace(data, x_train=x, y_train=y, x_test=judge[0], y_test=judge[1])
     path = folder / f"{spec.name}{'-validation' if validate else ''}.npz"
     _save(path, data)
     return f"{spec.name}=npz:{path}"

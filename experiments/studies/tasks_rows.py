@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.engines.folded import FoldedGrid
 from experiments.studies.trial import federation, tasks_of, trial
+from recast_core.errors import RecastError
 from recast_core.methods import parse_method
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.sources.shift_bank import LEARNING_RATE
+from recast_core.task_spec import parse_tasks
 from server.record.registry import Registry
 
 # Times the rate that a method declares.
 FACTORS = (0.3, 1.0, 3.0)
+# What a federation says in which nobody has enough of a task to learn it.
+_ONE_CLASS = "no client has two classes"
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,9 @@ class Row:
     alone: bool = False
 
     @property
-    def rate_of(self) -> tuple[str, str]:
+    def rate_of(self) -> tuple[str, ...]:
         """Rows that share this share a tuned rate."""
-        return self.method, self.bank
+        return self.method, self.bank, *(("alone",) if self.alone else ())
 
     @property
     def free(self) -> bool:
@@ -53,6 +57,8 @@ class Row:
 LOCAL_HEAD = "local head"
 ROWS = (
     Row(LOCAL_HEAD, "head-only"),
+    Row("alone, own weights", bank="own", alone=True),
+    Row("alone, LoRA-XS 2", "lora-xs:2:{}", alone=True),
     Row("alone, norm affine", "norm-affine", alone=True),
     Row("alone, everything", "full", alone=True),
     Row("own weights", bank="own"),
@@ -166,27 +172,41 @@ class _One(FoldedGrid):
 
 
 def alone(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
-    """The same where each client keeps what it learned: weighted by its test images."""
+    """The same where each client keeps what it learned: weighted by its test images.
+
+    Who has one class alone of a task is left out of that task, as a federation leaves it out.
+    """
     began = time.monotonic()
     settings = terms.settings(row, tasks, seed, factor)
     right: dict[str, float] = {}
     total: dict[str, int] = {}
     for node in range(1, terms.clients + 1):
-        grid = _One(terms.clients, settings, node)
-        with (
-            federation(settings, terms.clients, grid) as result,
-            Registry(result.registry) as registry,
-        ):
-            names = {task.number: task.name for task in registry.tasks(result.run)}
-            first = {one.task: one for one in reversed(registry.accuracies(result.run))}
-        for task, one in first.items():
-            name = names[task]
-            right[name] = right.get(name, 0.0) + one.accuracy * one.examples
-            total[name] = total.get(name, 0) + one.examples
+        for name, accuracy, examples in _of_one(settings, terms.clients, node):
+            right[name] = right.get(name, 0.0) + accuracy * examples
+            total[name] = total.get(name, 0) + examples
     nothing = {"numbers": 0, "update_bytes": 0, "up": 0.0, "down": 0.0}
     return {
         "tasks": {name: {"accuracy": right[name] / total[name], **nothing} for name in total},
+        "examples": total,
         "forgetting": 0.0,
         "bank_bytes": 0,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _of_one(settings: Settings, clients: int, node: int) -> list[tuple[str, float, int]]:
+    """What one client learned alone: each task's name, accuracy and test images."""
+    try:
+        with (
+            federation(settings, clients, _One(clients, settings, node)) as result,
+            Registry(result.registry) as registry,
+        ):
+            names = {task.number: task.name for task in registry.tasks(result.run)}
+            first = {one.task: one for one in reversed(registry.accuracies(result.run))}
+            return [(names[task], one.accuracy, one.examples) for task, one in first.items()]
+    except RecastError as error:
+        if _ONE_CLASS not in str(error):
+            raise
+    tasks = [str(task) for task in parse_tasks(settings.tasks)]
+    each = [replace(settings, tasks=task) for task in tasks if len(tasks) > 1]
+    return [found for single in each for found in _of_one(single, clients, node)]

@@ -1,4 +1,4 @@
-"""Tables, plot and results of the study of tasks.
+"""Tables, plot and results of the study of tasks, of the order in which they were given.
 
 ``python -m experiments.studies.tasks_table rows.jsonl --plot frontier.svg --results results.json``
 Gains are points over the best row that sends nothing: a local head, or training alone.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.report.results import (
     ALL_LABELS,
@@ -39,7 +39,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 20, 52
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: means over seeds and orders.
+    """A row of the table: means over seeds.
 
     Attributes:
         name: of the row.
@@ -71,15 +71,49 @@ class Entry:
         return fmean(self.seeds)
 
 
-def read(paths: Sequence[Path]) -> dict[tuple[str, int, int], list[Entry]]:
-    """Rows by backbone, clients and images, those that send least first."""
-    found: defaultdict[tuple[str, int, int], defaultdict[str, list[Any]]]
-    found = defaultdict(lambda: defaultdict(list))
+class Where(NamedTuple):
+    """What rows must have in common to be compared.
+
+    Attributes:
+        backbone: its name.
+        clients: how many.
+        images: of a task that train, at most.
+        terms: rounds, passes, batch, partition, test images and tasks, in words.
+    """
+
+    backbone: str
+    clients: int
+    images: int
+    terms: str
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.backbone}, {self.clients} clients, {self.images} images a task"
+
+
+_TERMS = ("rounds", "epochs", "batch", "partition", "tests", "sequence")
+
+
+def rows_in(paths: Sequence[Path]) -> dict[Where, list[dict[str, Any]]]:
+    """Every measured row of the files, by what rows must have in common."""
+    found: defaultdict[Where, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
         for told in path.read_text("utf-8").splitlines():
             row = json.loads(told)
             if "row" in row:
-                where = row["backbone"], row["clients"], row["images"]
+                terms = ", ".join(f"{name} {row.get(name)}" for name in _TERMS)
+                found[Where(row["backbone"], row["clients"], row["images"], terms)].append(row)
+    return dict(found)
+
+
+def read(paths: Sequence[Path]) -> dict[Where, list[Entry]]:
+    """Rows of the first order by what they have in common, those that send least first."""
+    found: dict[Where, defaultdict[str, list[Any]]] = {}
+    for where, rows in rows_in(paths).items():
+        found[where] = defaultdict(list)
+        for row in rows:
+            if not row.get("order"):
                 found[where][row["row"]].append(row)
     return {
         where: sorted((_entry(*pair) for pair in rows.items()), key=_order)
@@ -235,16 +269,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     found = read(options.rows)
     lines: list[str] = []
-    for (backbone, clients, images), entries in found.items():
-        title = f"{backbone}, {clients} clients, {images} images a task"
-        lines += [f"### {title}", "", *table(entries), ""]
+    for where, entries in found.items():
+        lines += [f"### {where.title}", "", *table(entries), ""]
         if options.plot:
-            write_atomically(options.plot, draw(entries, title).encode())
+            write_atomically(options.plot, draw(entries, where.title).encode())
             options.plot = None
         if options.results and options.backbone:
             others = load_results(options.results) if options.results.exists() else ()
             kept = [row for row in others if row.study != STUDY]
-            save_results(options.results, [*kept, *results(options.backbone, clients, entries)])
+            save_results(
+                options.results, [*kept, *results(options.backbone, where.clients, entries)]
+            )
     page = "\n".join(lines).rstrip() + "\n"
     if options.page:
         write_atomically(options.page, page.encode())

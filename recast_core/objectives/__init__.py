@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from recast_core.objectives.base import Batch, Objective, check_labels
 from recast_core.objectives.cross_entropy import CrossEntropy, outputs_of
 from recast_core.objectives.label_free import LabelFree, collapsed
-from recast_core.objectives.split_ridge import SplitRidge
+from recast_core.objectives.split_ridge import SplitRidge, split_ridge_logits
 
 OBJECTIVES = ("split-ridge", "cross-entropy", "label-free")
 """By their number on the wire."""
@@ -38,4 +38,5 @@ __all__ = [
     "collapsed",
     "objective_of",
     "outputs_of",
+    "split_ridge_logits",
 ]

@@ -72,9 +72,27 @@ def split_ridge_loss(features: Tensor, labels: Tensor, classes: int) -> Tensor |
     Returns:
         The mean loss, or ``None`` where no half has an image whose class the other half has too.
     """
+    losses = [F.cross_entropy(*half) for half in split_ridge_logits(features, labels, classes)]
+    return torch.stack(losses).mean() if losses else None
+
+
+def split_ridge_logits(
+    features: Tensor, labels: Tensor, classes: int
+) -> list[tuple[Tensor, Tensor]]:
+    """What the ridge head of one half says of the other, both ways, and what is right.
+
+    Args:
+        features: float32 ``[N, d]``.
+        labels: int64 ``[N]``, already in random order.
+        classes: C.
+
+    Returns:
+        For each half that can be judged, of its images whose class the other half has: logits
+        ``[M, C]``, minus infinity for classes that the other half lacks, and int64 ``[M]``.
+    """
     middle = len(labels) // 2
     halves = (features[:middle], labels[:middle]), (features[middle:], labels[middle:])
-    losses = []
+    found = []
     for (support, support_labels), (query, query_labels) in (halves, halves[::-1]):
         if len(support_labels) == 0:
             continue
@@ -85,8 +103,8 @@ def split_ridge_loss(features: Tensor, labels: Tensor, classes: int) -> Tensor |
             continue
         scores = _ridge_scores(support, support_labels, query[known], classes)
         logits = (LOGIT_SCALE * scores).masked_fill(~present, float("-inf"))
-        losses.append(F.cross_entropy(logits, query_labels[known]))
-    return torch.stack(losses).mean() if losses else None
+        found.append((logits, query_labels[known]))
+    return found
 
 
 def _ridge_scores(support: Tensor, labels: Tensor, query: Tensor, classes: int) -> Tensor:

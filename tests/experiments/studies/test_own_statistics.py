@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.studies.one_round import Fleet
+from experiments.studies.one_round_fleet import Fleet
 from experiments.studies.own_statistics import PARTS, accuracies
 from experiments.studies.shift_fleet import deal
 from experiments.studies.shift_rounds import with_statistics

@@ -11,12 +11,15 @@ import pytest
 
 from client.data import load_dataset, parse_task
 from experiments.report.results import load_results
-from experiments.studies import tasks, tasks_banks, tasks_table
+from experiments.studies import tasks, tasks_banks, tasks_compare, tasks_table
 from experiments.studies.tasks import ordered
 from experiments.studies.tasks_data import materialised
+from experiments.studies.tasks_rows import BY_NAME, Terms, alone
 from experiments.studies.tasks_table import frontier, read
+from experiments.studies.trial import federation
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
+from server.record.registry import Registry
 
 
 def lines(path: Path) -> list[Any]:
@@ -61,6 +64,73 @@ def test_alone_sends_nothing_and_weighs_clients_by_their_test_images(tmp_path: P
     by = {row["row"]: row["tasks"]["digits-0-2"] for row in lines(rows) if "row" in row}
     assert by["alone, norm affine"]["update_bytes"] == by["alone, norm affine"]["up"] == 0
     assert 0.5 < by["alone, norm affine"]["accuracy"] <= 1
+
+
+def test_alone_a_client_of_one_class_is_left_out_of_a_task_as_in_a_federation(
+    tmp_path: Path,
+) -> None:
+    task = tmp_path / "t.npz"
+    whole = load_dataset(parse_task("digits@0-1"), 16)
+    names = np.array(whole.classes)
+    # Two writers: one has both digits, the other zeros alone.
+    learn, judge = (np.flatnonzero(labels >= 0)[:40] for labels in (whole.y_train, whole.y_test))
+    groups = [np.where((y == 0) & (np.arange(40) % 2 == 0), 1, 0) for y in (
+        whole.y_train[learn], whole.y_test[judge]
+    )]  # fmt: skip
+    np.savez(
+        task, x_train=whole.x_train[learn], y_train=whole.y_train[learn],
+        x_test=whole.x_test[judge], y_test=whole.y_test[judge], classes=names,
+        group_train=groups[0], group_test=groups[1],
+    )  # fmt: skip
+    terms = Terms("glyph_resnet20", "conv", 2, 1, 1, 16, "natural", {})
+    found = alone(BY_NAME["alone, norm affine"], terms, [f"t=npz:{task}"], 0, 1.0)
+    settings = terms.settings(BY_NAME["local head"], [f"t=npz:{task}"], 0, 1.0)
+    with federation(settings, 2) as result, Registry(result.registry) as registry:
+        [together] = registry.accuracies(result.run)
+    assert found["examples"] == {"t": together.examples}
+    assert together.examples == int((groups[1] == 0).sum()) < 40
+
+
+def test_other_rounds_are_other_rows_and_of_equal_rates_the_declared_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def same(*_: object) -> Any:
+        task = {"accuracy": 0.5, "numbers": 1, "update_bytes": 1, "up": 1.0, "down": 1.0}
+        return {"tasks": {"t": task}, "forgetting": 0.0, "bank_bytes": 0, "seconds": 0.0}
+
+    monkeypatch.setattr(tasks, "federated", same)
+    rows = tmp_path / "rows.jsonl"
+    for rounds in ("1", "2", "2"):
+        tasks.main(
+            ["--only", "norm affine", "--tasks", "digits[:5%]@0-1", "--seeds", "1", "--rounds",
+             rounds, "--rows", str(rows)]
+        )  # fmt: skip
+    made = [row for row in lines(rows) if "row" in row]
+    assert [row["rounds"] for row in made] == [1, 2]
+    assert {row["factor"] for row in made} == {1.0}
+    assert len(read([rows])) == 2
+
+
+def test_orders_and_training_alone_are_compared_seed_by_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def row(name: str, order: int, seed: int, a: float, b: float) -> str:
+        told = {"a": {"accuracy": a}, "b": {"accuracy": b}}
+        where = {"backbone": "n", "clients": 2, "images": 16, "sequence": "a=digits b=digits@0-4"}
+        cell = {"row": name, "order": order, "seed": seed, "tasks": told, "forgetting": 0.0}
+        return json.dumps({**cell, **where}) + "\n"
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        row("x", 0, 0, 0.5, 0.8) + row("x", 1, 0, 0.6, 0.7)
+        + row("x", 0, 1, 0.5, 0.8) + row("x", 1, 1, 0.6, 0.7)
+        + row("alone, x", 0, 0, 0.4, 0.8) + row("alone, x", 0, 1, 0.6, 0.8)
+    )  # fmt: skip
+    tasks_compare.main([str(rows)])
+    told = capsys.readouterr().out
+    # Of "a" second 60 and first 50, of "b" second 80 and first 70.
+    assert "| x | 65.0 | 65.0 | 0.0 | 0.0 | 0.0 | +10.0 |" in told
+    assert "| 2 | 8 | x | 65.0 | 65.0 | +0.0 | -5.0 to +5.0 |" in told
 
 
 def test_validation_images_are_training_images_and_are_not_learned_from(tmp_path: Path) -> None:
@@ -112,6 +182,8 @@ def test_orders_are_permutations_that_the_number_decides() -> None:
     assert ordered(sequence, 0) == sequence
     assert sorted(ordered(sequence, 1)) == sequence
     assert ordered(sequence, 1) == ordered(sequence, 1) != ordered(sequence, 2)
+    assert {ordered(sequence, order)[0] for order in range(4)} == set(sequence)
+    assert sorted(ordered(sequence, 7)) == sequence
 
 
 def test_an_unknown_row_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
