@@ -46,7 +46,7 @@ def check_writable(path: Path) -> None:
         RecastError: a folder, or below what is no folder or cannot be written.
     """
     if path.is_dir():
-        raise RecastError(f"{path} is a folder: give the path of a file")
+        raise RecastError(f"{path} is a folder: name a file to write to")
     place = next(parent for parent in path.absolute().parents if parent.exists())
     if not place.is_dir():
         raise RecastError(f"cannot write {path}: {place} is a file; choose another folder")
