@@ -50,6 +50,7 @@ class Trial:
         seeds: runs of each row.
         terms: of every federation, apart from its rate.
         tuning_rounds: of a federation that tries a rate.
+        further: rates that are tried at most beyond an end of a grid where the best lies there.
         skip: names of contenders that are left out.
         budgets: of labels, that are tried.
         folded: train banks in the folded engine, or one client after another.
@@ -63,6 +64,7 @@ class Trial:
     skip: tuple[str, ...] = ()
     budgets: tuple[int, ...] = (-1, 0, 64, 256, 1024)
     folded: bool = True
+    further: int = 0
 
 
 class Cell:
@@ -152,20 +154,44 @@ class Cell:
         }
 
     def tuned(self, contender: Contender, regime: str, rates: dict[str, float]) -> Row:
-        """The rate of the grid that does best on validation images."""
+        """The rate of the grid, or beyond an end of it, that does best on validation images."""
         labels, began = REGIMES[regime], time.monotonic()
         learner = self.learner(contender)
         shares = self.shares(learner, contender, labels, _VALIDATION_SEED, validate=True)
-        found = {}
-        grid = contender.rates(regime)
-        for rate in grid:
+
+        def tried(rate: float) -> float:
             terms = self.terms(contender, labels, {**rates, "server": rate})
             terms = replace(with_rate(terms, rate), rounds=self.trial.tuning_rounds)
             vectors = federate(learner, shares, terms, _VALIDATION_SEED).vectors
-            found[str(rate)] = round(accuracy(learner, shares, vectors), 5)
-        best = max(grid, key=lambda rate: found[str(rate)])
+            return round(accuracy(learner, shares, vectors), 5)
+
+        best, found = best_rate(contender.rates(regime), tried, self.trial.further)
         seconds = round(time.monotonic() - began, 2)
-        return {"rate": best, "validation": found, "seconds": seconds}
+        validation = {str(rate): right for rate, right in found.items()}
+        return {"rate": best, "validation": validation, "seconds": seconds}
+
+
+def best_rate(
+    grid: Sequence[float], tried: Callable[[float], float], further: int
+) -> tuple[float, dict[float, float]]:
+    """The rate with the highest accuracy, the lower of two that are even, and what each had.
+
+    Args:
+        grid: rates to try, rising by about one factor.
+        tried: the accuracy at a rate.
+        further: rates to try at most beyond the end at which the best lies.
+    """
+    found = {rate: tried(rate) for rate in grid}
+    for _ in range(further):
+        rates = sorted(found)
+        best = max(rates, key=found.__getitem__)
+        if best not in (rates[0], rates[-1]):
+            break
+        factor = grid[1] / grid[0]
+        beyond = best / factor if best == rates[0] else best * factor
+        rate = float(f"{beyond:.3g}")
+        found[rate] = tried(rate)
+    return max(sorted(found), key=found.__getitem__), found
 
 
 def _local_heads(learner: Learner, shares: Sequence[Share], classes: int) -> float:

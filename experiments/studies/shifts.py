@@ -168,6 +168,7 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=Terms.epochs)
     add("--batch", type=int, default=Terms.batch)
     add("--tuning-rounds", type=int, default=Trial.tuning_rounds)
+    add("--further", type=int, default=0, help="rates beyond the end of a grid, at most")
     add("--seeds", type=int, default=Trial.seeds)
     add("--labels", default="all 0 64 256 1024", help="budgets that are tried")
     add("--skip", default="", help="contenders left out, with ; between them")
@@ -196,7 +197,7 @@ def asked(args: argparse.Namespace) -> tuple[SitePlan, Trial]:
         raise RecastError(f"--labels {args.labels}: give numbers, 0 for none, or all") from error
     trial = Trial(seeds=args.seeds, terms=terms, tuning_rounds=args.tuning_rounds,
                   skip=tuple(args.skip.split(";")), budgets=budgets,
-                  folded=not args.captured)  # fmt: skip
+                  folded=not args.captured, further=args.further)  # fmt: skip
     return plan, trial
 
 

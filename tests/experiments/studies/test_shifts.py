@@ -14,6 +14,7 @@ import torch
 from experiments.report.results import load_results
 from experiments.studies import shift_table, shifts
 from experiments.studies.shift_captured import CapturedLearner
+from experiments.studies.shift_cell import best_rate
 from experiments.studies.shift_contenders import (
     BY_NAME,
     CONTENDERS,
@@ -192,6 +193,31 @@ def test_every_row_is_made_once_and_what_matters_most_first() -> None:
     assert cells[:3] == [(0, 0), (0, 1), (0, 2)]
     assert sorted(cells) == [(phase, cell) for phase in PHASES for cell in range(4)]
     assert Key("coefficients", -1, 0) == next(k for k in keys if k.contender == "coefficients")
+
+
+def test_a_label_budget_that_is_no_number_is_said() -> None:
+    with pytest.raises(SystemExit, match="--labels many: give numbers"):
+        shifts.main(["--labels", "many"])
+
+
+def test_a_rate_at_an_end_of_its_grid_is_followed_beyond_it_as_far_as_is_allowed() -> None:
+    asked: list[float] = []
+
+    def lower_is_better(rate: float) -> float:
+        asked.append(rate)
+        return -abs(rate - 2e-5)
+
+    grid = (2e-4, 6e-4, 2e-3)
+    assert best_rate(grid, lower_is_better, 0)[0] == 2e-4
+    asked.clear()
+    best, found = best_rate(grid, lower_is_better, 2)
+    assert best == pytest.approx(2.22e-5)
+    assert asked == [*grid, 6.67e-5, 2.22e-5]
+    assert sorted(found) == sorted(asked)
+    assert best_rate(grid, lambda rate: rate, 1)[0] == pytest.approx(6e-3)
+    asked.clear()
+    assert best_rate(grid, lambda rate: asked.append(rate) or -abs(rate - 6e-4), 2)[0] == 6e-4
+    assert asked == list(grid)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on a GPU")
