@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from statistics import median
 
@@ -16,6 +16,9 @@ LEAST_ALONE = {"query.hello": 2.0, "query.bank": 5.0}
 GREETING_LAG = 3.0
 LEAST_ALONE_OTHERWISE = 120.0
 REMEMBERED = 64
+# Whoever is silent now and then would cost everybody the wait again each time it has answered once:
+# after each miss twice as many answers are wanted, and after so many in a row all is forgotten.
+MOST_OWED = 64
 
 
 class Pace:
@@ -31,6 +34,10 @@ class Pace:
         self._deadline, self._lag = deadline, lag
         self._usual: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
         self.overdue: set[int] = set()
+        # How often a node was waited for in vain, the answers it owes for it, and those in a row.
+        self._misses: Counter[int] = Counter()
+        self._owed: dict[int, int] = {}
+        self._streak: Counter[int] = Counter()
 
     def limit(self, kind: str, about: str, asked: int, taken: Sequence[float]) -> float:
         """Seconds after which the rest is not waited for.
@@ -55,15 +62,29 @@ class Pace:
         return min(limit, self._deadline)
 
     def answered(self, node: int, kind: str, about: str, seconds: float) -> None:
-        """A node has answered in time: it is waited for again."""
+        """A node has answered in time; one that was silent once is waited for again."""
         self._usual[f"{kind}/{about}"].append(seconds)
-        self.overdue.discard(node)
+        self._credit(node)
 
     def answered_late(self, node: int, seconds: float, limit: float) -> None:
-        """A node has answered when nobody waited; one that is soon enough is waited for again."""
+        """A node has answered when nobody waited, which counts if it was soon enough."""
         if seconds <= limit:
-            self.overdue.discard(node)
+            self._credit(node)
 
     def missed(self, nodes: Iterable[int]) -> None:
         """These have not answered in time: they are asked again, but not waited for."""
-        self.overdue.update(nodes)
+        for node in nodes:
+            if node not in self.overdue:
+                self.overdue.add(node)
+                self._misses[node] += 1
+            self._owed[node] = min(2 ** (self._misses[node] - 1), MOST_OWED)
+            self._streak[node] = 0
+
+    def _credit(self, node: int) -> None:
+        if not self._misses[node]:
+            return
+        self._streak[node] += 1
+        if self._streak[node] >= self._owed[node]:
+            self.overdue.discard(node)
+        if self._streak[node] >= MOST_OWED:
+            del self._misses[node], self._owed[node], self._streak[node]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from protos import recast_v1_pb2 as pb
-from server.exchange.pace import LEAST_ALONE, LEAST_SECONDS, Pace
+from server.exchange.pace import LEAST_ALONE, LEAST_SECONDS, MOST_OWED, Pace
 from server.exchange.wait import Question, Wait
 
 if TYPE_CHECKING:
@@ -91,6 +91,39 @@ def test_who_was_away_for_a_while_is_waited_for_again_when_its_answers_come(
     assert found[-1] == 3
     assert found.count(3) >= 6
     assert seen == list(range(1, 10))
+
+
+def test_who_is_silent_in_every_other_round_costs_a_wait_seldom(federation: Make) -> None:
+    """Each time it wants to be waited for again it has to answer twice as often."""
+    made = federation(nodes=3, rounds=40, deadline=HOUR, max_lag=10)
+
+    def flaps(question: pb.ToClient) -> float:
+        return NEVER if question.WhichOneof("body") == "train" and question.train.round % 2 else 0.0
+
+    made.grid.nodes[3].delay = flaps
+    made.go()
+    assert len(clients(made)) == 40
+    assert made.clock.now <= 2 * LEAST_SECONDS + 45
+
+
+def test_silence_is_forgotten_after_many_answers() -> None:
+    pace = Pace(HOUR, 10)
+
+    def answers(count: int) -> None:
+        for _ in range(count):
+            pace.answered(1, "train", "a", 1.0)
+
+    for owed in (1, 2, 4, 8):
+        pace.missed([1])
+        pace.missed([1])  # one of several tasks that are asked at once
+        answers(owed - 1)
+        assert pace.overdue == {1}
+        answers(1)
+        assert not pace.overdue
+    answers(MOST_OWED)
+    pace.missed([1])
+    answers(1)
+    assert not pace.overdue
 
 
 @pytest.mark.parametrize("kind", ["hello", "bank"])
