@@ -92,7 +92,7 @@ class Study:
                     self._cell(row, tasks, order, seed)
 
     def _cell(self, row: Row, tasks: Sequence[str], order: int, seed: int) -> None:
-        key = {"row": row.name, "order": order, "seed": seed, **self.where}
+        key = {"row": row.name, "order": order, "seed": seed, **self._bank_of(row), **self.where}
         if self.book.find(**key):
             return
         factor = self._factor(row)
@@ -102,11 +102,16 @@ class Study:
         told = " ".join(f"{n} {100 * t['accuracy']:.1f}" for n, t in found["tasks"].items())
         print(f"{row.name}, order {order}, seed {seed}: {told} ({found['seconds']} s)", flush=True)
 
+    def _bank_of(self, row: Row) -> dict[str, str]:
+        """Which file a row's bank is, so that another file's rows are others."""
+        file = self.terms.banks.get(row.bank)
+        return {"bank": Path(file).stem} if file else {}
+
     def _factor(self, row: Row) -> float:
         """The multiple that does best on validation images; tried once for each kind of row."""
         if row.free:
             return 1.0
-        key = {"tuned": list(row.rate_of), **self.where}
+        key = {"tuned": list(row.rate_of), **self._bank_of(row), **self.where}
         done = self.book.find(**key)
         if done is None:
             self.book.check()

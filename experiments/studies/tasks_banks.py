@@ -9,6 +9,7 @@ of the network the directions along which these networks differ most: of all par
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -88,6 +89,19 @@ def principal_bank(
     return shift_bank(model, found, rank=rank, bits=bits, meta={"source": "tasks"})
 
 
+def shape_of(told: str) -> tuple[int, int, int]:
+    """Sources, sections and directions of ``SOURCES:SECTIONSxDIRECTIONS``.
+
+    Raises:
+        RecastError: it is written otherwise.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)x(\d+)", told)
+    if not found:
+        raise RecastError(f"{told!r} is no shape of a bank: write SOURCES:SECTIONSxDIRECTIONS")
+    sources, sections, directions = map(int, found.groups())
+    return sources, sections, directions
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -99,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--move", choices=MOVES, default="all")
     parser.add_argument("--sections", type=int, default=4)
     parser.add_argument("--directions", type=int, default=12)
+    parser.add_argument("--shapes", nargs="+", help="SOURCES:SECTIONSxDIRECTIONS, one bank each")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -107,17 +122,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     method = parse_method(MOVES[options.move])
     recipe = Recipe(options.epochs, learning_rate=method.learning_rate)
     tasks = parse_tasks(options.donors)
+    single = (len(tasks), options.sections, options.directions)
+    shapes = [shape_of(told) for told in options.shapes or ()] or [single]
+    if max(sources for sources, *_ in shapes) > len(tasks):
+        raise RecastError(f"a bank of more sources than the {len(tasks)} donors: give more donors")
     found = []
     for place, task in enumerate(tasks):
         found.append(
             donor_difference(options.backbone, task, options.move, recipe, options.seed + place)
         )
         print(f"{place + 1} of {len(tasks)}: {task.name}", flush=True)
-    bank = principal_bank(
-        options.backbone, found, options.sections, options.directions, bits=options.bits
-    )
-    bank.save(options.output)
-    print(f"{options.output}: {bank.sent} coefficients, {len(bank.to_bytes()):,} bytes")
+    for sources, sections, directions in shapes:
+        path: Path = options.output
+        if options.shapes:
+            path = path.with_stem(f"{path.stem}-{sources}-{sections}x{directions}")
+        bank = principal_bank(
+            options.backbone, found[:sources], sections, directions, bits=options.bits
+        )
+        bank.save(path)
+        print(f"{path}: {bank.sent} coefficients, {len(bank.to_bytes()):,} bytes", flush=True)
 
 
 if __name__ == "__main__":

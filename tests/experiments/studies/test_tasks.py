@@ -154,9 +154,10 @@ def test_a_bank_of_norm_directions_moves_norms_alone_and_is_small(tmp_path: Path
     path = tmp_path / "norms.safetensors"
     tasks_banks.main(
         ["--donors", "digits[:5%]@0-4 digits[:5%]@5-9", "--move", "norms", "--epochs", "1",
-         "--sections", "2", "--directions", "2", "--bits", "8", "-o", str(path)]
+         "--shapes", "2:2x2", "2:1x1", "--bits", "8", "-o", str(path)]
     )  # fmt: skip
-    bank = TemplateBank.load(path)
+    assert TemplateBank.load(tmp_path / "norms-2-1x1.safetensors").sent == 1
+    bank = TemplateBank.load(tmp_path / "norms-2-2x2.safetensors")
     assert bank.sent == 4
     assert {group.tensor for group in bank.groups} == {"weight", "bias"}
     assert all(len(group.shape) == 1 for group in bank.groups)
@@ -184,6 +185,16 @@ def test_orders_are_permutations_that_the_number_decides() -> None:
     assert ordered(sequence, 1) == ordered(sequence, 1) != ordered(sequence, 2)
     assert {ordered(sequence, order)[0] for order in range(4)} == set(sequence)
     assert sorted(ordered(sequence, 7)) == sequence
+
+
+def test_a_shape_of_a_bank_is_refused_where_it_is_none_or_has_too_few_donors(
+    tmp_path: Path,
+) -> None:
+    arguments = ["--donors", "digits@0-4", "-o", str(tmp_path / "b.safetensors"), "--shapes"]
+    with pytest.raises(RecastError, match="write SOURCES:SECTIONSxDIRECTIONS"):
+        tasks_banks.main([*arguments, "4x12"])
+    with pytest.raises(RecastError, match="give more donors"):
+        tasks_banks.main([*arguments, "2:1x1"])
 
 
 def test_an_unknown_row_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
