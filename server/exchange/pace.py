@@ -10,8 +10,8 @@ from statistics import median
 # milliseconds elsewhere may take seconds where something else runs too.
 LEAST_SECONDS = 20.0
 # The same where nobody has answered yet, but others have been asked the same before. A greeting is
-# repeated without harm; a round that nobody answers may be the network's doing.
-LEAST_ALONE = {"query.hello": 2.0, "query.bank": 5.0}
+# repeated without harm, and so is a roster; a round that nobody answers may be the network's doing.
+LEAST_ALONE = {"query.hello": 2.0, "query.bank": 5.0, "query.keys": 5.0}
 # How many times as long as others took a newcomer may let them wait: they could be at work.
 GREETING_LAG = 3.0
 LEAST_ALONE_OTHERWISE = 120.0

@@ -52,7 +52,7 @@ class SecureSums:
         self, grid: Grid, state: TaskState, shares: Mapping[int, Share]
     ) -> tuple[list[int], pb.SecureRound]:
         """The nodes that can hide their updates of a task, and what tells them how to."""
-        federation, barred = self._federation, self._suspects.barred(state)
+        federation, barred = self._federation, self._suspects.barred
         topic = Topic(state.name, state.round + 1)
         suspects = self._suspects.of(state)
         # Those who are not waited for would count as lost, and too many lost spoil a sum.

@@ -20,38 +20,35 @@ _FORGED, _SPOILS = "forged-shares", "spoils-sums"
 class Suspects:
     """Of each task the nodes of which one has spoiled a sum, and those that are left out for it.
 
-    Who is left out is read from the registry's refusals, so that it stays so when the server starts
-    again. Of whom it is suspected is forgotten then, and found out anew.
+    Whoever has spoiled sums of one task is in no sum of another: each time it would be found out
+    anew, at the cost of half the updates. Who that is is read from the registry's refusals, so that
+    it stays so when the server starts again. Of whom it is suspected is forgotten then.
     """
 
     def __init__(self, federation: Federation) -> None:
         """Nobody is suspected; who was convicted before is looked up when it is asked."""
         self._federation = federation
         self._suspects: dict[int, frozenset[int]] = {}
-        self._barred: dict[int, set[int]] = {}
+        self._barred: set[int] | None = None
 
     def of(self, state: TaskState) -> frozenset[int]:
         """The nodes of which one has spoiled a sum of a task."""
         return self._suspects.get(state.number, frozenset())
 
-    def barred(self, state: TaskState) -> set[int]:
-        """The nodes that are left out of a task's sums."""
-        if state.number not in self._barred:
+    @property
+    def barred(self) -> set[int]:
+        """The nodes that are left out of the run's sums."""
+        if self._barred is None:
             federation = self._federation
-            found = {
+            self._barred = {
                 int(refusal.client)
                 for refusal in federation.registry.refusals(federation.run)
-                if refusal.task == state.name
-                and refusal.reason in (_FORGED, _SPOILS)
-                and refusal.client != OTHERS
+                if refusal.reason in (_FORGED, _SPOILS) and refusal.client != OTHERS
             }
-            self._barred[state.number] = found
-            if found:
-                logger.warning(
-                    "task %s: %d clients stay out of its hidden sums, which they spoiled before",
-                    *(state.name, len(found)),
-                )
-        return self._barred[state.number]
+            if self._barred:
+                text = "%d clients stay out of hidden sums, which they spoiled before"
+                logger.warning(text, len(self._barred))
+        return self._barred
 
     def unreadable(
         self,
@@ -99,5 +96,5 @@ class Suspects:
         self._suspects[state.number] = self.of(state) - set(group)
 
     def _convict(self, state: TaskState, node: int, reason: str, why: str) -> None:
-        self.barred(state).add(node)
+        self.barred.add(node)
         self._federation.traffic.refuse(node, Topic(state.name, state.round + 1), reason, why)

@@ -217,7 +217,19 @@ def test_whoever_was_left_out_stays_so_when_the_server_starts_again(
     assert [round_.clients for round_ in again.registry.rounds(again.run, 1)][4:] == [5, 5]
     assert len(clients[4].told) == before
     assert again.reasons() == {how: 1}
-    assert "1 clients stay out of its hidden sums" in caplog.text
+    assert "1 clients stay out of hidden sums" in caplog.text
+
+
+def test_whoever_spoils_sums_of_one_task_is_in_no_sum_of_the_next(federation: Make) -> None:
+    def spoils(question: pb.ToClient, reply: pb.ToServer) -> object:
+        with patch("client.secure.share", SPOILED["beyond what a sum can be"]):
+            return clients[4].right(question, reply)
+
+    clients = fleet(6, train={4: spoils})
+    made = federation(nodes=6, scripts=clients, secure=True, rounds=4, tasks=2)
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 2)] == [5] * 4
+    assert made.reasons() == {"spoils-sums": 1}
 
 
 def test_sealed_shares_that_nobody_can_read_bar_whoever_sent_them(federation: Make) -> None:
@@ -393,6 +405,23 @@ def test_one_that_says_in_each_round_that_it_lacks_the_roster_is_sent_it_seldom(
     asked = made.grid.nodes[5].asked
     assert sum(len(question.keys.members) > 0 for question in asked) <= 10
     assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4] * 30
+
+
+def test_one_that_alone_is_sent_the_roster_again_and_keeps_silent_costs_seconds(
+    federation: Make,
+) -> None:
+    def lacks(question: pb.ToClient, reply: pb.ToServer) -> object:
+        return pb.ToServer(refusal=pb.Refusal(reason=pb.Refusal.REASON_ROSTER))
+
+    made = federation(
+        nodes=5, scripts=fleet(5, train={5: lacks}), secure=True, rounds=6, deadline=3600.0,
+        max_lag=10.0,
+    )  # fmt: skip
+    asked = made.grid.nodes[5].kinds
+    made.grid.nodes[5].delay = lambda question: 1e9 if "train" in asked()[:-1] else 0.0
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4] * 6
+    assert made.clock.now < 12
 
 
 def test_one_that_has_another_key_each_time_is_left_out_and_ends_nothing(
