@@ -83,6 +83,9 @@ def _guarded(command: Callable[[], Any]) -> int:
         result = command()
     except RecastError as error:
         return _complain(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)  # a page, of what could have been given
+        return REFUSED
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "recast"
         return _complain(f"{error.format_message()} See `{where} --help`.")

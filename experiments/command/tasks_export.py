@@ -229,7 +229,7 @@ def _features(model: Learned) -> _Content:
     state = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
     replace_module(plain, model.backbone.head, nn.Identity())
     said = (
-        "no classifier: clients keep their heads to themselves, so this is the model up to its "
+        "no classifier: the heads of a federation are its clients', so this is the model up to its "
         "features; give --data DATA to fit a ridge head on it"
     )
     return _Content(plain, state, built, "none", model.classes, None, said)

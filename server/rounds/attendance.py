@@ -82,3 +82,14 @@ def _why_unlearnable(federation: Federation, state: TaskState) -> str:
         said = f" ({part} no part, the last said: {code}: {detail})"
     enough = "training images" if federation.heads.stay else "two classes of training images"
     return _UNLEARNABLE % (enough, state.name, said)
+
+
+def say_unable(federation: Federation, state: TaskState) -> None:
+    """Say how many clients have images of a task and train none of it: all are of one class."""
+    there = [share for _, share in federation.shares(state.number) if share.train_examples]
+    unable = sum(not federation.heads.can_train(state.number, share) for share in there)
+    if unable:
+        logger.warning(
+            "task %s: %d of %d clients have images of one class only and do not train",
+            state.name, unable, len(there),
+        )  # fmt: skip

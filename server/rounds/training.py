@@ -15,6 +15,7 @@ from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError, snap
 from server.exchange.traffic import Topic
 from server.record.rows import FinishedRound
+from server.rounds.attendance import say_unable
 from server.rounds.combining import Combined, Combining, finished
 from server.rounds.contribution import Contribution
 from server.rounds.drawing import Drawing
@@ -48,6 +49,7 @@ class Training:
         # Where else a task may have started in this round, by its number.
         self._offered: dict[int, dict[int, Vector]] = {}
         self._learned: Sequence[TaskState] = ()
+        self._said: set[int] = set()
         # The last round in which a node's update of a task counted.
         self._counted: dict[tuple[int, int], int] = {}
         plan = federation.plan
@@ -137,6 +139,9 @@ class Training:
         federation = self._federation
         if not federation.start.sent:
             return []
+        if state.number not in self._said:
+            self._said.add(state.number)
+            say_unable(federation, state)
         overdue = federation.collector.overdue
         return self._drawing.draw(self._able(state), overdue, state.number, state.round + 1)
 

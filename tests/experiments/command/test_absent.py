@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ def test_clients_without_images_take_no_part_and_are_counted(
     assert f"few: {30 - there} clients have no training images and took no part" in done.stderr
     assert f"{there} clients ready, bank sent to {there}" in done.stderr
     assert "left out" not in done.stderr
+    told = re.search(rf"task few: (\d+) of {there} clients have images of one class", done.stderr)
+    trained = re.search(r"few round 1: (\d+) updates", done.stderr)
+    assert told is not None
+    assert trained is not None
+    assert int(told[1]) + int(trained[1]) == there
 
 
 def test_batches_too_small_to_teach_are_refused(tiny: Make) -> None:

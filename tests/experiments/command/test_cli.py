@@ -332,3 +332,16 @@ def test_tasks_may_be_given_one_at_a_time_with_any_path(
     ]  # fmt: skip
     again = recast("tasks", "show", "b", "--run", str(tmp_path / "run"), "--json", "-")
     assert parse_task(json.loads(again.stdout)["source"]).data == f"npz:{odd / 'a+b.npz'}"
+
+
+@pytest.mark.parametrize("group", ["", "runs", "tasks", "certs"])
+def test_a_group_without_a_command_shows_its_page_and_ends_with_2(
+    group: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["recast", *group.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Usage: recast")
+    assert "\nCommands:\n" in said
