@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -13,6 +14,7 @@ from typing import Any
 from recast_core.errors import RecastError
 from recast_core.files import read_text
 from recast_core.settings import Settings
+from recast_core.task_spec import parse_tasks
 
 # Not of a Settings, which would wait for torch to check itself.
 DEFAULTS: Mapping[str, Any] = {
@@ -97,7 +99,11 @@ def _unknown(what: str, name: str, known: Iterable[str], path: str) -> str:
 def _plain(value: Any, key: str, path: str) -> Any:
     """A value as an option takes it; tasks may be written as a list."""
     if isinstance(value, list) and key == "tasks":
-        return " ".join(str(one) for one in value)
+        texts = [str(one) for one in value]
+        # Each is a text of its own: what stands for a separator elsewhere is a path's there.
+        if any(re.search(r"\s", text) for text in texts):
+            texts = [str(spec) for spec in parse_tasks(texts)]
+        return " ".join(texts)
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return value
     if isinstance(value, bool | int | float | str):

@@ -89,7 +89,11 @@ def simulate(
 @click.option("--clients", default=2, show_default=True, help="Clients, a process each.")
 @click.option("--tls/--no-tls", default=False, help="TLS, and clients that authenticate.")
 @click.option(
-    "--idle", default=60.0, show_default=True, help="Seconds to measure the idle cost; 0 for none."
+    "--idle",
+    default=60.0,
+    show_default=True,
+    help="Seconds to measure the idle cost, rounded up to whole periods of what an idle transport "
+    "repeats, 240 on the link; 0 for none.",
 )
 @options.settings
 @configured

@@ -198,7 +198,7 @@ def _measure_wire(
             connection = [_entry("join", clock.end("control"), last=True)]
             if idle:
                 window = deployment.period * math.ceil(idle / deployment.period)
-                _say(f"{transport}: idle for {window:.0f} s")
+                _say(f"{transport}: idle for {window:.0f} s (with --idle 0 not at all)")
                 time.sleep(window)
                 waited = clock.end("control")
                 connection += [

@@ -23,6 +23,7 @@ from experiments.command.progress import ProgressObserver
 from experiments.command.working import Work, clock
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from recast_core.task_spec import parse_tasks
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,6 +62,15 @@ def test_one_file_serves_every_command_and_what_is_printed_is_such_a_file(
     done = CliRunner().invoke(recast, [command, "--config", str(file), "--print-config"])
     (tmp_path / "again.toml").write_text(done.output)
     assert printed(command, "--config", str(tmp_path / "again.toml")) == first
+
+
+def test_each_text_of_a_list_of_tasks_may_hold_spaces(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('tasks = ["folder:my photos+inverted", "digits"]\n')
+    told = printed("simulate", "--config", str(file))["tasks"]
+    assert [task.data for task in parse_tasks(told)] == ["folder:my photos", "digits"]
+    file.write_text('tasks = ["a=digits", "b=digits+fog"]\n')
+    assert printed("simulate", "--config", str(file))["tasks"] == "a=digits b=digits+fog"
 
 
 def test_a_file_given_to_a_run_is_what_the_run_records(
