@@ -77,6 +77,11 @@ class Collector:
         """The nodes that are asked, but not waited for."""
         return frozenset(self._pace.overdue)
 
+    @property
+    def returning(self) -> frozenset[int]:
+        """Those of them that have answered since they were late."""
+        return self._pace.returning
+
     def question(self, reply: Message) -> Question | None:
         """The question of the last ``ask`` that ``reply`` answers."""
         return self._asked.get(reply.metadata.reply_to_message_id)

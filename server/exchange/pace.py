@@ -38,6 +38,13 @@ class Pace:
         self._misses: Counter[int] = Counter()
         self._owed: dict[int, int] = {}
         self._streak: Counter[int] = Counter()
+        # Who has answered since, however late.
+        self._heard: set[int] = set()
+
+    @property
+    def returning(self) -> frozenset[int]:
+        """The nodes that are not waited for yet, and have answered since they were."""
+        return frozenset(self.overdue & self._heard)
 
     def limit(self, kind: str, about: str, asked: int, taken: Sequence[float]) -> float:
         """Seconds after which the rest is not waited for.
@@ -45,12 +52,12 @@ class Pace:
         Args:
             kind: message type.
             about: what else makes answers comparable, as a task's name.
-            asked: how many nodes were.
+            asked: how many nodes were that are waited for.
             taken: seconds that those took who have answered.
         """
-        if not self._lag or not asked:
+        if not self._lag or not (asked or kind in LEAST_ALONE):
             return self._deadline
-        usual = self._usual.get(f"{kind}/{about}")
+        usual = self._usual.get(_comparable(kind, about))
         if taken and 2 * len(taken) >= asked:
             limit = max(LEAST_SECONDS, self._lag * median(taken))
         elif usual:
@@ -63,11 +70,12 @@ class Pace:
 
     def answered(self, node: int, kind: str, about: str, seconds: float) -> None:
         """A node has answered in time; one that was silent once is waited for again."""
-        self._usual[f"{kind}/{about}"].append(seconds)
+        self._usual[_comparable(kind, about)].append(seconds)
         self._credit(node)
 
     def answered_late(self, node: int, seconds: float, limit: float) -> None:
         """A node has answered when nobody waited, which counts if it was soon enough."""
+        self._heard.add(node)
         if seconds <= limit:
             self._credit(node)
 
@@ -79,12 +87,20 @@ class Pace:
                 self._misses[node] += 1
             self._owed[node] = min(2 ** (self._misses[node] - 1), MOST_OWED)
             self._streak[node] = 0
+            self._heard.discard(node)
 
     def _credit(self, node: int) -> None:
         if not self._misses[node]:
             return
+        self._heard.add(node)
         self._streak[node] += 1
         if self._streak[node] >= self._owed[node]:
             self.overdue.discard(node)
         if self._streak[node] >= MOST_OWED:
             del self._misses[node], self._owed[node], self._streak[node]
+            self._heard.discard(node)
+
+
+def _comparable(kind: str, about: str) -> str:
+    """What takes as long: what hangs on no images, whatever the task."""
+    return kind if kind in LEAST_ALONE else f"{kind}/{about}"

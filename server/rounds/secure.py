@@ -59,7 +59,9 @@ class SecureSums:
         overdue = federation.collector.overdue
         nodes = [node for node in shares if node not in barred]
         present = [node for node in nodes if node not in overdue]
-        nodes = present if len(present) >= FEWEST else nodes
+        if len(present) >= FEWEST:
+            back = [node for node in nodes if node in federation.collector.returning]
+            nodes = present + back[: _spare(len(present))]
         roster = self._rosters.form(grid, nodes, topic, suspects, 2 if suspects else 1)
         self._hidden.pop(state.number, None)
         if roster is None:
@@ -240,6 +242,14 @@ class SecureSums:
         for place in liars(field, shares, needed):
             traffic.refuse(group[place], topic, "lying-share", "its share of the sum is wrong")
         return field.centred(total)
+
+
+def _spare(present: int) -> int:
+    """How many more may be in a sum without being missed, if all that are present open it."""
+    more = 0
+    while threshold(present + more + 1) <= present:
+        more += 1
+    return more
 
 
 def _group_of(roster: Roster, node: int) -> Group:

@@ -424,6 +424,27 @@ def test_one_that_alone_is_sent_the_roster_again_and_keeps_silent_costs_seconds(
     assert made.clock.now < 12
 
 
+def test_one_that_was_silent_twice_is_in_a_sum_again_when_it_has_answered(
+    federation: Make,
+) -> None:
+    """It is asked before it is waited for, as long as the sum does not need it."""
+    made = federation(
+        nodes=5, scripts=fleet(5), secure=True, rounds=20, deadline=3600.0, max_lag=10.0
+    )
+
+    def twice(question: pb.ToClient) -> float:
+        return 30.0 if question.WhichOneof("body") == "train" and question.train.round in (
+            2, 5) else 0.0  # fmt: skip
+
+    made.grid.nodes[5].delay = twice
+    for node in range(1, 5):
+        made.grid.nodes[node].delay = lambda question: 1.0
+    made.go()
+    counts = [round_.clients for round_ in made.registry.rounds(made.run, 1)]
+    assert counts[-3:] == [5, 5, 5]
+    assert counts.count(4) >= 2
+
+
 def test_one_that_has_another_key_each_time_is_left_out_and_ends_nothing(
     federation: Make,
 ) -> None:

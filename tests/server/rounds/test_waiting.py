@@ -106,6 +106,15 @@ def test_who_is_silent_in_every_other_round_costs_a_wait_seldom(federation: Make
     assert made.clock.now <= 2 * LEAST_SECONDS + 45
 
 
+@pytest.mark.parametrize("kind", LEAST_ALONE)
+def test_who_is_not_waited_for_keeps_nobody_either_where_it_alone_is_asked(kind: str) -> None:
+    """What does not hang on images takes as long for one task as for another."""
+    pace = Pace(HOUR, 10)
+    pace.answered(2, kind, "a", 1.0)
+    assert pace.limit(kind, "b", 1, []) == pace.limit(kind, "b", 0, []) <= 5
+    assert pace.limit("train", "b", 0, []) == HOUR
+
+
 def test_silence_is_forgotten_after_many_answers() -> None:
     pace = Pace(HOUR, 10)
 
