@@ -61,6 +61,7 @@ SKIPPED: dict[str, str] = {
     "flower-supernode": "tests/experiments/deployment",
     "export ": "a setting of the shell",
     "python -m experiments.studies.paper": "downloads: tests/experiments/studies/test_paper.py",
+    "python -m experiments.studies.shifts": "weights: tests/experiments/studies/test_shifts.py",
     "python -m experiments.studies.shift_sources": "weights: studies/test_shift_sources.py",
     "python -m experiments.studies.peers": "tests/experiments/studies/test_peers.py",
     "systemctl": "a service manager",

@@ -66,7 +66,8 @@ def results(cells: dict[Cell, Group]) -> list[Result]:
     """As ``docs/results/README.md`` says; without what is trained in one place or alone.
 
     Nor the deployed network as it came, which is within ``zero_byte_accuracy``. A label budget of a
-    cell that was not finished is left out: methods would be compared over different cells.
+    cell that was not finished is left out, and a method that sends something and that not all
+    finished cells of its network have: methods would be compared over different cells.
     """
     made = []
     for (network, data, shift), group in cells.items():
@@ -74,7 +75,13 @@ def results(cells: dict[Cell, Group]) -> list[Result]:
             by, first = BY_NAME[name], rows[0]
             if by.central or by.alone or by.server or name == DEPLOYED:
                 continue
-            if not all((main, labels) in group for main in _COMPARED):
+            finished = [
+                other
+                for (where, *_), other in cells.items()
+                if where == network and all((main, labels) in other for main in _COMPARED)
+            ]
+            everywhere = all((name, labels) in other for other in finished)
+            if group not in finished or not (everywhere or by.free):
                 continue
             heads = [mean(group["local head", n]) for n in (labels,) if ("local head", n) in group]
             head = "local" if name == "local head" else "backbone"

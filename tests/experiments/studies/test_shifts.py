@@ -156,7 +156,7 @@ def test_a_network_is_deployed_as_it_is_and_products_may_be_bfloat16_on_a_cpu(
         found.append(federate(learner, shares, terms, 0).vectors[0])
     # The same, to what products of 8 bits can do to AdamW's steps.
     assert not torch.equal(found[0], found[1])
-    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.8
+    assert torch.cosine_similarity(found[0], found[1], dim=0) > 0.8
     with pytest.raises(RecastError, match="769 classes apart and digits has 10"):
         Site("glyph_resnet20", "digits", plan, torch.device("cpu"), tmp_path)
 
@@ -195,6 +195,31 @@ def test_every_row_is_made_once_and_what_matters_most_first() -> None:
     assert Key("coefficients", -1, 0) == next(k for k in keys if k.contender == "coefficients")
 
 
+def test_results_compare_methods_over_the_same_cells() -> None:
+    def row(accuracy: float) -> dict[str, Any]:
+        return {"accuracy": accuracy, "kind": "batch-norm", "parameters": 1, "clients": 10,
+                "bits": 8, "numbers": 2, "update_bytes": 20, "family": "light"}  # fmt: skip
+
+    whole: dict[tuple[str, int], list[dict[str, Any]]] = {
+        (name, 64): [row(0.5)] for name in COMPARED
+    }
+    whole["statistics", -1] = [row(0.3)]
+    local = {**whole, ("own weights", 64): [row(0.9)], ("local head", 64): [row(0.4)]}
+    unfinished = {("coefficients", 64): [row(0.1)], ("statistics", -1): [row(0.3)]}
+    cells = {
+        ("small", "photos", "fog:4"): local,
+        ("small", "photos", "gauss:4"): whole,
+        ("small", "photos", "motion:4"): unfinished,
+    }
+    found = shift_table.results(cells)
+    assert {(r.method, r.bank) for r in found} == {
+        ("recast", "shifts"), ("full", ""), ("norm-affine", ""), ("head-only", "")
+    }  # fmt: skip
+    assert sorted({r.zero_byte_accuracy for r in found}) == [0.3, 0.4]
+    del cells["small", "photos", "gauss:4"]
+    assert "own" in {r.bank for r in shift_table.results(cells)}
+
+
 def test_a_label_budget_that_is_no_number_is_said() -> None:
     with pytest.raises(SystemExit, match="--labels many: give numbers"):
         shifts.main(["--labels", "many"])
@@ -215,9 +240,7 @@ def test_a_rate_at_an_end_of_its_grid_is_followed_beyond_it_as_far_as_is_allowed
     assert asked == [*grid, 6.67e-5, 2.22e-5]
     assert sorted(found) == sorted(asked)
     assert best_rate(grid, lambda rate: rate, 1)[0] == pytest.approx(6e-3)
-    asked.clear()
-    assert best_rate(grid, lambda rate: asked.append(rate) or -abs(rate - 6e-4), 2)[0] == 6e-4
-    assert asked == list(grid)
+    assert best_rate(grid, lambda rate: -abs(rate - 6e-4), 2)[0] == 6e-4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on a GPU")
