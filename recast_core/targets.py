@@ -149,7 +149,12 @@ def _no_match(pattern: str, candidates: list[str]) -> RecastError:
             for name, patterns in PRESETS.items()
             if any(fnmatchcase(module, each) for module in candidates for each in patterns)
         ]
-        choice = f"choose {' or '.join(fitting)}" if fitting else "give module-name patterns"
+        some = ", ".join(candidates[len(candidates) // 2 :][:3])
+        choice = (
+            f"choose {' or '.join(fitting)}"
+            if fitting
+            else f"give module-name patterns, with * for what differs; it has {some}"
+        )
         return RecastError(f"target {pattern!r} matches no module of this backbone: {choice}")
     near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.0)
     return RecastError(f"target {pattern!r} matches no module: near names are {', '.join(near)}")

@@ -108,6 +108,8 @@ def _load(spec: str, weights: bool) -> _Loaded:
 
 def _load_file(rest: str, random: bool = False) -> _Loaded:
     """The model in a file, or one like it with random weights."""
+    if not rest.strip():
+        raise RecastError("file: names no file: give the path of the weights, file:PATH")
     name, at, architecture = rest.rpartition("@")
     # A path may itself hold an @.
     explicit = bool(at) and not Path(rest).is_file() and looks_like_architecture(architecture)

@@ -199,7 +199,8 @@ class TaskLibrary:
             with tasks.use(net, "flowers"):
                 logits = net(images)
 
-        A thread started within needs its own; a generator that yields within shows it to its taker.
+        A thread started within or one of a pool (``executor.submit``, ``run_in_executor``) needs
+        its own; ``asyncio.to_thread`` takes it along. A generator shows it to its taker.
 
         Raises:
             RecastError: no such task, or ``net`` has another bank.
