@@ -56,8 +56,8 @@ class Measured:
 def choose_study(results: Sequence[Result], kind: str, parameters: int, labels: int) -> Measured:
     """Take one study, one backbone and one label budget, so that rows are comparable.
 
-    The same backbone comes before another of its kind, a bank of shifts before none, more rows
-    before fewer; of the label budgets the nearest by ratio.
+    The same backbone comes before another of its kind, a bank of shifts before none, of others of
+    its kind the nearest in size, more rows before fewer; of the label budgets the nearest by ratio.
     """
     same = [r for r in results if (r.kind, r.parameters) == (kind, parameters)]
     pool = same or [r for r in results if r.kind == kind]
@@ -66,7 +66,12 @@ def choose_study(results: Sequence[Result], kind: str, parameters: int, labels: 
     groups: dict[tuple[str, str], list[Result]] = {}
     for row in pool:
         groups.setdefault((row.study, row.backbone), []).append(row)
-    rows = max(groups.values(), key=lambda g: (any(r.bank == "shifts" for r in g), len(g)))
+
+    def worth(group: list[Result]) -> tuple[bool, float, int]:
+        shifts = any(row.bank == "shifts" for row in group)
+        return shifts, -_apart(group[0].parameters, parameters), len(group)
+
+    rows = max(groups.values(), key=worth)
     nearest = min({row.labels for row in rows}, key=lambda own: _apart(own, labels))
     return Measured(tuple(row for row in rows if row.labels == nearest), same=bool(same))
 

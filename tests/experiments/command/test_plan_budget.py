@@ -133,6 +133,14 @@ def test_a_study_with_a_bank_of_shifts_comes_before_a_larger_one() -> None:
     assert choose_study([*others, *STAND_IN], "batch-norm", 269_072, -1).rows[0].study == "shifts"
 
 
+def test_of_other_backbones_of_the_kind_the_nearest_in_size_counts() -> None:
+    large = [replace(BASE, backbone="large", parameters=20_000_000)]
+    found = choose_study([*STAND_IN, *large], "batch-norm", 11_000_000, -1)
+    assert (found.rows[0].backbone, found.same) == ("large", False)
+    found = choose_study([*large, *STAND_IN], "batch-norm", 100_000, -1)
+    assert found.rows[0].backbone == BACKBONE
+
+
 def test_lengths_are_those_of_real_updates() -> None:
     bank = mimic(load_backbone(BACKBONE).model, RecastConfig(target="conv"))
     for bits in (8, 5, 1):
