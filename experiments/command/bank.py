@@ -24,6 +24,7 @@ from recast_core.mimicry import fingerprint
 from recast_core.packed import BITS
 from recast_core.recipe import Recipe
 from recast_core.shifts.compositions import (
+    PAIRS,
     Composition,
     allowed,
     composed,
@@ -284,7 +285,7 @@ def _try(
         for family in plan.holdout
     }
     if not tried:
-        pairs = compositions(len(choice) + _UNSEEN, choice, plan.seed + _TRIAL_SEED)
+        pairs = compositions(len(choice) + _UNSEEN, choice, plan.seed + _TRIAL_SEED, PAIRS)
         tried = {"": list(pairs[-_UNSEEN:])}
     found = {}
     for family, shifts in tried.items():

@@ -28,7 +28,14 @@ from recast_core.learner import method_learner
 from recast_core.mimicry import fingerprint, mimic
 from recast_core.model import RecastModel, attach, replace_module
 from recast_core.recipe import Recipe
-from recast_core.shifts.compositions import Composition, allowed, composed, compositions, described
+from recast_core.shifts.compositions import (
+    PAIRS,
+    Composition,
+    allowed,
+    composed,
+    compositions,
+    described,
+)
 from recast_core.shifts.table import FAMILIES, Shift
 from recast_core.sources.fine_tune import FineTuner
 from recast_core.sources.forms import Everything
@@ -149,7 +156,7 @@ class Site:
         """Source networks over all families, made once."""
         plan = self.plan
         grey = self._dataset.x_train.ndim == 3
-        wanted = compositions(plan.sources, allowed((), grey=grey), plan.seed)
+        wanted = compositions(plan.sources, allowed((), grey=grey), plan.seed, PAIRS)
         names = member_tensors(self.model, self.head)
         planes = self._planes(self._dataset.x_train[self._ours])
         settings = {

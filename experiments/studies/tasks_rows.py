@@ -13,12 +13,13 @@ from recast_core.errors import RecastError
 from recast_core.methods import parse_method
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
-from recast_core.sources.shift_bank import LEARNING_RATE
 from recast_core.task_spec import parse_tasks
 from server.record.registry import Registry
 
 # Times the rate that a method declares.
 FACTORS = (0.3, 1.0, 3.0)
+# Of coefficients in units of a spread: the one that the study's factors were of.
+_SPREAD_RATE = 0.2
 # What a federation says in which nobody has enough of a task to learn it.
 _ONE_CLASS = "no client has two classes"
 
@@ -153,10 +154,10 @@ def federated(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: f
 
 
 def base_rate(row: Row, target: str) -> float:
-    """What a method declares; of directions scaled to a spread, what ``recast bank`` declares."""
+    """What a method declares; of directions scaled to a spread, one of theirs."""
     if row.bank in ("", "own"):
         return parse_method(row.method.format(target)).learning_rate
-    return LEARNING_RATE
+    return _SPREAD_RATE
 
 
 class _One(FoldedGrid):

@@ -1,8 +1,8 @@
 """Banks that the package carries, by the name of the deployed network that they are of.
 
 ``digits_resnet20`` was made by ``recast bank digits_resnet20 --data "digits[:50%]" --holdout
-noise,blur,weather --rank 8``: it has seen light, coding and geometry change, and no noise, blur or
-weather.
+noise,blur,weather --rank 8 --sources 144`` on one thread of a processor: it has seen light, coding
+and geometry change, and no noise, blur or weather.
 """
 
 from __future__ import annotations

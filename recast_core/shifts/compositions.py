@@ -1,8 +1,9 @@
-"""Which shifts source networks are fine-tuned under: single ones first, then pairs."""
+"""Which shifts source networks are fine-tuned under: each alone first, then up to three at once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +23,25 @@ from recast_core.shifts.table import (
 )
 
 Composition = tuple[Shift, ...]
-_SINGLE, _PAIRED = (3, 4, 5), (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How severe shifts are, and how many come at once.
+
+    Attributes:
+        first: severities of a shift's first time, alone.
+        later: severities of what follows, by the number of shifts that come one after another.
+        stream: of random numbers, beside the seed.
+    """
+
+    first: tuple[int, ...]
+    later: Mapping[int, tuple[int, ...]]
+    stream: int
+
+
+UP_TO_THREE = Rule((4, 5), {1: (2, 3, 4, 5), 2: (2, 3, 4, 5), 3: (2, 3, 4)}, 49)
+PAIRS = Rule((3, 4, 5), {2: (2, 3, 4)}, 48)
 
 
 def allowed(
@@ -60,13 +79,17 @@ def allowed(
     return left
 
 
-def compositions(count: int, choice: Sequence[Shift | str], seed: int) -> tuple[Composition, ...]:
-    """What each of ``count`` sources meets: every shift of ``choice`` once, then pairs of two.
+def compositions(
+    count: int, choice: Sequence[Shift | str], seed: int, rule: Rule = UP_TO_THREE
+) -> tuple[Composition, ...]:
+    """What each of ``count`` sources meets: every shift of ``choice`` once, then several at once.
 
-    Severities are drawn where they are not given: 3 to 5 of a single shift, 2 to 4 in a pair. With
-    one shift to choose from there are no pairs, and it comes back at other severities.
+    Severities are drawn where they are not given. Shifts of one source differ; with one shift to
+    choose from it comes back at other severities. Of two counts, the smaller's are the first of the
+    larger's.
     """
-    random = np.random.default_rng([seed, 48])
+    random = np.random.default_rng([seed, rule.stream])
+    sizes = [size for size in rule.later if size <= len(choice)] or [1]
 
     def drawn(each: Shift | str, severities: tuple[int, ...]) -> Shift:
         return each if isinstance(each, Shift) else Shift(each, int(random.choice(severities)))
@@ -74,12 +97,12 @@ def compositions(count: int, choice: Sequence[Shift | str], seed: int) -> tuple[
     made: list[Composition] = []
     for index in range(count):
         if index < len(choice):
-            made.append((drawn(choice[index], _SINGLE),))
-        elif len(choice) == 1:
-            made.append((drawn(choice[0], tuple(SEVERITIES)),))
-        else:
-            first, second = random.choice(len(choice), 2, replace=False)
-            made.append((drawn(choice[first], _PAIRED), drawn(choice[second], _PAIRED)))
+            made.append((drawn(choice[index], rule.first),))
+            continue
+        size = sizes[int(random.integers(len(sizes)))]
+        severities = rule.later.get(size, tuple(SEVERITIES))
+        places = random.choice(len(choice), size, replace=False)
+        made.append(tuple(drawn(choice[place], severities) for place in places))
     return tuple(made)
 
 

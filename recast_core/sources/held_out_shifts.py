@@ -21,17 +21,19 @@ _LITTLE_LOSS, _LITTLE_FALL = 0.2, 0.1
 
 @dataclass(frozen=True)
 class Trial:
-    """Images under a shift, halves of which no network has seen.
+    """Images under a shift, none of which any network has seen.
 
     Attributes:
         name: of the shift.
         images: makes them all: float ``[N, 3, H, W]``, as the network takes them.
         labels: int64 ``[N]``.
+        learn: how many, from the first on, are adapted to; the others judge. Half where ``None``.
     """
 
     name: str
     images: Callable[[], Tensor]
     labels: Tensor
+    learn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,13 @@ def held_out_gains(
     rate: float,
     device: torch.device,
 ) -> list[Gain]:
-    """Adapt on one half of each trial's images, judge on the other.
+    """Adapt to some of each trial's images, judge on the others.
 
     Args:
         model: the deployed network; not changed.
         head: dotted name of its classifier, which stays.
         bank: a shift bank of it.
-        trials: what to adapt to; all of one number of images.
+        trials: what to adapt to; all of one number of images to learn from.
         rate: of full fine-tuning.
         device: where.
     """
@@ -110,16 +112,16 @@ def held_out_gains(
     gains = []
     for trial in trials:
         images, labels = trial.images(), trial.labels.to(device)
-        half = len(labels) // 2
-        learn, judge = (images[:half], labels[:half]), (images[half:], labels[half:])
+        count = len(labels) // 2 if trial.learn is None else trial.learn
+        learn, judge = (images[:count], labels[:count]), (images[count:], labels[count:])
         full.restart()
         deployed = full.accuracy(*judge)
         full.statistics(learn[0])
         statistics = full.accuracy(*judge)
         found, losses = [], []
         for tuner, top in ((along, _COEFFICIENT_RATE), (full, rate)):
-            batch = min(64, half)
-            epochs = max(10, -(-_STEPS * batch // half))
+            batch = min(64, count)
+            epochs = max(10, -(-_STEPS * batch // count))
             losses.append(tuner.run(*learn, Recipe(epochs, batch, top)))
             tuner.statistics(learn[0])
             found.append(tuner.accuracy(*judge))

@@ -28,7 +28,7 @@ from recast_core.targets import weight_name
 
 _PART = 1 << 16
 # Of AdamW on coefficients in units of a spread.
-LEARNING_RATE = 0.2
+LEARNING_RATE = 0.4
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ def test_its_bank_is_small_and_starts_at_it() -> None:
     assert len(bank.to_bytes()) <= 400_000
     assert bank.sent == 48
     assert bank.meta["holdout"] == "noise blur weather"
+    assert bank.meta["sources"] == "144"
     loaded = load_backbone("digits_resnet20")
     assert tuple(group.name for group in bank.groups) == member_tensors(loaded.model)
     images = torch.randn(2, 3, 16, 16)
