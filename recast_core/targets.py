@@ -66,8 +66,9 @@ def patterns_of(target: str | tuple[str, ...]) -> tuple[str, ...]:
         return target
     if target in PRESETS:
         return PRESETS[target]
-    if any(character in target for character in "*?[."):
-        return tuple(target.split(","))
+    names = tuple(part.strip() for part in target.split(","))
+    if any(c in target for c in "*?[.") or (len(names) > 1 and not PRESETS.keys() >= {*names}):
+        return names
     near = ", ".join(difflib.get_close_matches(target, PRESETS, n=1, cutoff=0.5)) or "mlp"
     raise RecastError(
         f"unknown target {target!r}: choose {', '.join(PRESETS)} (did you mean {near}?) "

@@ -6,12 +6,13 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from recast_core.backbones.notes import note
@@ -27,6 +28,10 @@ from recast_core.errors import RecastError
 from recast_core.trial import declared_sizes, on_trial, output_tensor, unwrapped
 
 _FORM = "write module:pkg.mod:factory or module:pkg.mod:factory@size=28,channels=1,mean=0.5,std=0.5"
+_SCRIPTED = (
+    "returned a scripted model, whose layers cannot be replaced: return the nn.Module that it was "
+    "made of"
+)
 _OPTIONS = ("size", "channels", "mean", "std")
 _NUMBER = re.compile(r"(\d+(\.\d*)?|\.\d+)(e-?\d+)?", re.ASCII)
 _LARGEST, _ROWS = 4096, 2
@@ -139,10 +144,13 @@ def _made(name: str) -> nn.Module:
             f"module {path!r} has no callable {attribute!r} (near names: {near}): "
             "write module:pkg.mod:factory"
         )
+    if isinstance(factory, torch.jit.ScriptModule):
+        raise RecastError(f"{name} {_SCRIPTED}")
     if isinstance(factory, nn.Module):
         return copied(factory)  # its module keeps it, and may be asked for it again
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what it draws is the same for a server and all its clients
             model = factory()
     except RecastError:
         raise
@@ -151,9 +159,13 @@ def _made(name: str) -> nn.Module:
             f"{name} raises {_line(error)}: let it return a torch.nn.Module when it is called "
             "without arguments"
         ) from error
+    if isinstance(model, torch.jit.ScriptModule):
+        raise RecastError(f"{name} {_SCRIPTED}")
+    if isinstance(model, Coroutine):
+        model.close()  # which Python would complain of else
     if not isinstance(model, nn.Module):
         raise RecastError(f"{name} returned {type(model).__name__}: return a torch.nn.Module")
-    return model
+    return copied(model)  # as each core's own will be: what cannot be copied is told at once
 
 
 def _options(text: str, rest: str) -> dict[str, str]:
@@ -235,4 +247,5 @@ def _floats(text: str) -> tuple[float, ...]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return " ".join(said.split())[:160]

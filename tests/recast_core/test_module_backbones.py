@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 import types
 from collections.abc import Callable
 
@@ -178,10 +179,24 @@ def test_a_file_in_the_place_of_a_module_is_told_how_to_be_one() -> None:
         load_backbone("module:/my/nets.py:make")
 
 
+async def coroutine() -> nn.Module:
+    return Small()
+
+
+def says_nothing() -> nn.Module:
+    raise AssertionError
+
+
 REFUSED: dict[str, tuple[Callable[[], object], str, str]] = {
     "raises": (fails, "", "raises ValueError: no such thing"),
     "exits": (exits, "", "raises SystemExit"),
     "wants arguments": (lambda width: Small(), "", "raises TypeError"),  # type: ignore[misc]
+    "scripted": (lambda: torch.jit.script(nn.Sequential(nn.Linear(4, 2))), "", "a scripted model"),
+    "coroutine": (coroutine, "", "returned coroutine"),
+    "holds a lock": (
+        lambda: with_attributes(lock=threading.Lock()), "", "cannot be copied .*keep locks",
+    ),
+    "says nothing": (says_nothing, "", "raises AssertionError: let it"),
     "no module": (lambda: "resnet", "", "returned str"),
     "a class": (Small.__mro__[1], "", "has no classifier|fails"),
     "an odd size": (lambda: Small(size=27), "", "fails on images of 3 x 224 x 224.*@size=32"),
@@ -254,3 +269,12 @@ def test_a_size_that_nobody_said_is_noted(
     said = "@mean=0.5,std=0.5"
     assert "scaled to 224 x 224" in load_backbone(spec(Small) + said).notes[0]
     assert not load_backbone(spec(lambda: Small(size=28)) + said).notes
+
+
+def test_random_weights_of_a_factory_are_the_same_everywhere(
+    spec: Callable[[Callable[[], object]], str],
+) -> None:
+    state = torch.random.get_rng_state()
+    one, other = (load_backbone(spec(Small) + "@size=8").model for _ in range(2))
+    assert torch.equal(one.out.weight, other.out.weight)
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -9,7 +9,7 @@ from torchvision.models import VisionTransformer, resnet18
 
 from recast_core import RecastConfig, RecastError, mimic
 from recast_core.mimicry import stacked_weights
-from recast_core.targets import TargetGroup, find_groups
+from recast_core.targets import TargetGroup, find_groups, patterns_of
 
 
 def vit(layers: int = 4) -> nn.Module:
@@ -92,3 +92,11 @@ def test_task_vectors_cannot_come_from_the_backbone_alone() -> None:
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(RecastError, match="unknown source 'closedform'"):
         RecastConfig(source="closedform")
+
+
+def test_names_with_commas_are_patterns_and_presets_with_commas_are_told_apart() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4)))
+    group, _ = find_groups(model, RecastConfig(patterns_of("0, 2"), groups=1))
+    assert group.modules == ("0",)
+    with pytest.raises(RecastError, match=r"did you mean attn\+mlp"):
+        patterns_of("attn,mlp")
