@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 from recast_core.trial import on_trial, output_tensor, try_inputs, unwrapped
 
 # A child of one of these names that is a row of layers ending in the classifier counts whole.
@@ -155,7 +155,7 @@ def _watched(model: nn.Module, example: Tensor | None) -> Found:
         except RecastError as error:
             return Found(None, None, str(error).partition(": ")[0])
         except Exception as error:  # a stranger's forward
-            return Found(None, None, f"it fails on the example: {_line(error)}")
+            return Found(None, None, f"it fails on the example: {in_a_line(error)}")
     result = results[0]
     for name, output in reversed(seen):
         if output.numel() == result.numel() and torch.equal(output.flatten(), result.flatten()):
@@ -170,7 +170,3 @@ class _Watch:
     def __call__(self, module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor):
             self._seen.append((self._name, output))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]

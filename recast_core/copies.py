@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def copied(thing: T, shared: dict[int, object] | None = None) -> T:
     try:
         return copy.deepcopy(thing, shared)
     except Exception as error:  # whatever a stranger's attribute raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        reason = in_a_line(error)
         raise RecastError(
             f"the model cannot be copied ({reason}): keep locks, files, connections and computed "
             "tensors out of its attributes"

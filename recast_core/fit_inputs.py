@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 from recast_core.model import RecastModel
 from recast_core.recipe import Recipe
 
@@ -163,7 +163,7 @@ def _read(data: Iterable[object] | Dataset[object]) -> Iterator[object]:
         except RecastError:
             raise
         except Exception as error:  # a stranger's data set
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            reason = in_a_line(error)
             raise RecastError(
                 f"the data set fails at item {place} ({reason}): repair or leave out what it reads "
                 "there, and let it give tensors"
@@ -242,7 +242,7 @@ def _try_features(net: RecastModel, images: Tensor) -> None:
     except RecastError:
         raise
     except Exception as error:  # a stranger's forward
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        reason = in_a_line(error)
         raise RecastError(
             f"the model does not take images of shape {list(images.shape[1:])} ({reason}): give "
             "them as [N, channels, height, width], prepared as the backbone takes them"

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from recast_core.bank import Group, TemplateBank
 from recast_core.classifier import locate_head
 from recast_core.coefficients import Coefficients
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 from recast_core.layers import check_replaceable
 from recast_core.mimicry import fingerprint
 from recast_core.trial import on_trial, output_tensor, try_inputs, unwrapped
@@ -124,7 +124,7 @@ def reference(model: nn.Module, bank: TemplateBank, example: Tensor | None) -> T
             raise
         except Exception as error:  # a stranger's forward
             raise RecastError(
-                f"the model fails on the example ({_line(error)}): give an input that it takes"
+                f"the model fails on the example ({in_a_line(error)}): give an input that it takes"
             ) from error
     return Trial(example, vector, results[0])
 
@@ -162,7 +162,7 @@ def compare(net: Attached, trial: Trial) -> None:
     except Exception as error:  # a stranger's forward
         raise RecastError(
             "the model does not run with its targets and classifier replaced "
-            f"({_line(error)}): leave out the targets that other modules read, or name the "
+            f"({in_a_line(error)}): leave out the targets that other modules read, or name the "
             "classifier with head=NAME"
         ) from error
     difference = float((found - trial.wanted).abs().max())
@@ -186,10 +186,6 @@ def _refuse_random(net: Attached, trial: Trial, found: Tensor) -> None:
             "the model gives other logits each time for the same images (dropout, noise or "
             "statistics in evaluation mode): let it draw nothing at random and keep nothing there"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 
 
 def _check_module(model: nn.Module, name: str, group: Group) -> None:

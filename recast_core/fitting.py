@@ -145,7 +145,7 @@ def _fit(
     if kept is not None:
         objective = _through(net, kept, classes, images, labels)
     objective.check(labels)
-    if len(images) > 1 and bool((images == images[:1]).all()):
+    if len(images) > 1 and all(torch.equal(one, images[0]) for one in images[1:]):
         raise RecastError(f"all {len(images)} images are the same: look at how they were read")
     kind, norm = options.get("optimizer", "adamw"), options.get("norm", "frozen")
     if kind not in OPTIMIZERS:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 from recast_core.backbones import load_backbone
-from recast_core.banks import PACKAGED
 from recast_core.heads import head_kind
 from recast_core.methods import parse_method
 from recast_core.settings import Settings
 from recast_core.start import Start
 from recast_core.statistics import early_norms
 from recast_core.task_spec import parse_tasks
-from server.prepare import OWN_BANK
+from server.prepare import bank_read
 
 _MAKE_A_BANK = ("groups", "templates", "sets", "basis", "residual", "source")
 _OF_NUMBERS = (
@@ -72,7 +70,7 @@ def _of_method(settings: Settings, start: Start) -> Iterator[tuple[list[str], st
         untargeted = method == parse_method(settings.method, "another").canonical
         also = ("target",) if untargeted else ()
         yield _said(settings, *also, *_MAKE_A_BANK), f"method {method} has no bank"
-    elif _is_read(settings):
+    elif bank_read(settings) is not None:
         yield _said(settings, "target", *_MAKE_A_BANK), "the bank is read and not made"
     if not start.sent:
         yield _said(settings, *_OF_NUMBERS), f"method {method} sends no numbers"
@@ -84,15 +82,8 @@ def _of_method(settings: Settings, start: Start) -> Iterator[tuple[list[str], st
         yield _said(settings, "rounding", *also), f"numbers of {bits} bits are not rounded to steps"
 
 
-def _is_read(settings: Settings) -> bool:
-    if not settings.bank:
-        return settings.keeps and settings.backbone in PACKAGED
-    return settings.bank != OWN_BANK
-
-
 def _said(settings: Settings, *names: str) -> list[str]:
-    default = {field.name: field.default for field in fields(Settings)}
-    return [name for name in names if getattr(settings, name) != default[name]]
+    return [name for name in names if getattr(settings, name) != getattr(Settings, name)]
 
 
 def _options(names: list[str]) -> str:

@@ -41,15 +41,21 @@ def make_bank(settings: Settings) -> TemplateBank:
         RecastError: no such bank, or one of another backbone.
     """
     backbone = load_backbone(settings.backbone).model
-    packaged = settings.keeps and settings.backbone in PACKAGED
-    if settings.bank == "" and packaged:
-        return load_bank(settings.backbone)
-    if settings.bank in ("", OWN_BANK):
+    name = bank_read(settings)
+    if name is None:
         return mimic(backbone, settings.recast())
-    bank = load_bank(settings.bank)
-    # Refuses a bank of another backbone now, where every client would later.
-    attach(backbone, bank)
+    bank = load_bank(name)
+    if settings.bank:
+        # Refuses a bank of another backbone now, where every client would later.
+        attach(backbone, bank)
     return bank
+
+
+def bank_read(settings: Settings) -> str | None:
+    """The bank that is read, a file or a packaged one; ``None`` where one is made."""
+    if settings.bank:
+        return None if settings.bank == OWN_BANK else settings.bank
+    return settings.backbone if settings.keeps and settings.backbone in PACKAGED else None
 
 
 def make_start(settings: Settings) -> Start:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 from recast_core.files import read_text, write_atomically
 from recast_core.model import RecastModel
 from recast_core.trial import output_tensor
@@ -170,7 +170,7 @@ def _exported(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
         except Exception:  # torch 2.6 cannot say a frozen BatchNorm in this way
             return _exported_by(module, inputs, dynamo=False)
     except Exception as error:  # the exporters' many kinds
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = in_a_line(error, 200)
         raise RecastError(
             f"this model cannot be said in ONNX ({reason}): export it as .safetensors"
         ) from error

@@ -12,7 +12,7 @@ from experiments.logs.csv_log import CsvLog
 from experiments.logs.mlflow_log import MlflowLog
 from experiments.logs.tensorboard_log import TensorboardLog
 from experiments.logs.wandb_log import WandbLog
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 
 logger = logging.getLogger("recast.logs")
 
@@ -95,6 +95,6 @@ class _Guarded(Callback):
 
     def _warn(self, error: Exception) -> None:
         if not self._failed:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = in_a_line(error, 200)
             logger.warning("log %s failed and is left out from now on: %s", self._spec, reason)
         self._failed = True

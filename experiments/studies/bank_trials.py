@@ -14,23 +14,15 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from client.data import load_dataset, parse_tasks
-from client.data.arrays import Images
-from recast_core.backbones import Backbone, load_backbone
+from recast_core.backbones import load_backbone
 from recast_core.banks import load_bank
 from recast_core.sources.held_out_shifts import Gain, Trial, held_out_gains
 
 _SHIFTS = ("impulse:4", "motion:4", "rain:5", "fog:5")
 _TASKS = " ".join(f"{shift.partition(':')[0]}=digits[50%:]+{shift}" for shift in _SHIFTS)
 _RATE = 1e-3
-
-
-def prepared(loaded: Backbone, images: Images) -> Tensor:
-    """Stored images as the network takes them: float ``[N, 3, H, W]``."""
-    found: Tensor = loaded.preprocess(images)
-    return found
 
 
 def gains(
@@ -56,7 +48,7 @@ def gains(
         chosen = np.random.default_rng(seed).permutation(len(data.y_train))[:labels]
         images = np.concatenate([data.x_train[chosen], data.x_test])
         told = torch.from_numpy(np.concatenate([data.y_train[chosen], data.y_test]))
-        trials.append(Trial(task.name, partial(prepared, loaded, images), told, len(chosen)))
+        trials.append(Trial(task.name, partial(loaded.preprocess, images), told, len(chosen)))
     return held_out_gains(loaded.model, loaded.head, load_bank(bank), trials, _RATE, device)
 
 

@@ -24,7 +24,7 @@ from recast_core.backbones.preprocess import (
     Preprocess,
 )
 from recast_core.copies import copied
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 from recast_core.trial import declared_sizes, on_trial, output_tensor, unwrapped
 
 _FORM = "write module:pkg.mod:factory or module:pkg.mod:factory@size=28,channels=1,mean=0.5,std=0.5"
@@ -82,8 +82,8 @@ def ready_module(model: nn.Module, spec: str, text: str = "") -> tuple[nn.Module
         if own is None:
             raise RecastError(
                 f"the model of {spec} fails on images of {preprocess.channels} x "
-                f"{preprocess.size} x {preprocess.size} ({_line(error)}): say what it takes, as in "
-                f"{spec}@size=32,channels=1,mean=0.5,std=0.5"
+                f"{preprocess.size} x {preprocess.size} ({in_a_line(error)}): say what it takes, "
+                f"as in {spec}@size=32,channels=1,mean=0.5,std=0.5"
             ) from error
         preprocess, logits = own
     else:
@@ -135,7 +135,7 @@ def _made(name: str) -> nn.Module:
             f"cannot import {path!r} ({error}): install it or set PYTHONPATH to its folder"
         ) from error
     except (Exception, SystemExit) as error:
-        raise RecastError(f"importing {path!r} fails ({_line(error)}): correct it") from error
+        raise RecastError(f"importing {path!r} fails ({in_a_line(error)}): correct it") from error
     factory: Callable[[], object] | None = getattr(module, attribute, None)
     if not callable(factory):
         names = [key for key in vars(module) if not key.startswith("_")]
@@ -156,7 +156,7 @@ def _made(name: str) -> nn.Module:
         raise
     except (Exception, SystemExit) as error:
         raise RecastError(
-            f"{name} raises {_line(error)}: let it return a torch.nn.Module when it is called "
+            f"{name} raises {in_a_line(error)}: let it return a torch.nn.Module when it is called "
             "without arguments"
         ) from error
     if isinstance(model, torch.jit.ScriptModule):
@@ -244,8 +244,3 @@ def _declared_channels(model: nn.Module) -> int | None:
 
 def _floats(text: str) -> tuple[float, ...]:
     return tuple(float(value) for value in text.split("/"))
-
-
-def _line(error: BaseException) -> str:
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return " ".join(said.split())[:160]

@@ -16,7 +16,7 @@ from recast_core.backbones.notes import note
 from recast_core.backbones.preprocess import Preprocess
 from recast_core.classes import some
 from recast_core.classifier import find_head
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 
 _Loaded = tuple[nn.Module, Preprocess, tuple[str, ...]]
 _EXTRA = "pip install 'recast-fl[models]'"
@@ -151,7 +151,7 @@ def _explained(spec: str, package: str) -> Iterator[None]:
     except RecastError:
         raise
     except Exception as error:  # a library's many kinds
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = in_a_line(error, 200)
         kind, _, name = spec.partition(":")
         place = Path(name).expanduser().exists()
         remedy = (

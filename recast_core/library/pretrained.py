@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recast_core.bank import TemplateBank
-from recast_core.errors import RecastError
+from recast_core.errors import RecastError, in_a_line
 from recast_core.files import read_text, write_atomically
 from recast_core.library.card import card
 
@@ -80,7 +80,8 @@ def download(name: str, revision: str | None) -> Path:
         return Path(hub.snapshot_download(name, revision=revision, allow_patterns=[*_FILES]))
     except Exception as error:  # a library's many kinds
         raise RecastError(
-            f"cannot fetch {name} from the hub ({_line(error)}): look the name up, or give a folder"
+            f"cannot fetch {name} from the hub ({in_a_line(error, 200)}): look the name up, or "
+            "give a folder"
         ) from error
 
 
@@ -104,7 +105,8 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
         )
     except Exception as error:  # a library's many kinds
         raise RecastError(
-            f"cannot push to {name} on the hub ({_line(error)}): log in with `hf auth login`"
+            f"cannot push to {name} on the hub ({in_a_line(error, 200)}): log in with "
+            "`hf auth login`"
         ) from error
 
 
@@ -123,7 +125,8 @@ def _read(folder: Path) -> dict[str, Any]:
         bytes.fromhex(found["bank"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecastError(
-            f"cannot read {path} ({_line(error)}): give the folder that save_pretrained() wrote"
+            f"cannot read {path} ({in_a_line(error, 200)}): give the folder that "
+            "save_pretrained() wrote"
         ) from error
     assert isinstance(found, dict)
     return found
@@ -137,7 +140,3 @@ def _hub() -> Any:
             "the hub needs huggingface_hub: `pip install 'recast-fl[hub]'`, or give a folder"
         ) from error
     return huggingface_hub
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -51,11 +51,8 @@ def check_secure(settings: Settings) -> None:
             "--dp-sampling poisson and --secure-aggregation: fewer clients may be drawn than hide "
             "each other, and those of a sum know of each other; leave --dp-sampling out"
         )
-    if 0 < settings.clients_per_round < FEWEST:
-        raise RecastError(
-            f"--clients-per-round {settings.clients_per_round} and --secure-aggregation: give at "
-            f"least {FEWEST}, fewer do not hide each other"
-        )
+    if settings.clients_per_round > 0:
+        _check_enough("--clients-per-round", settings.clients_per_round)
 
 
 def check_count(settings: Settings, clients: int) -> None:
@@ -64,8 +61,13 @@ def check_count(settings: Settings, clients: int) -> None:
     Raises:
         RecastError: they are too few.
     """
-    if settings.secure_aggregation and clients < FEWEST:
+    if settings.secure_aggregation:
+        _check_enough("--clients", clients)
+
+
+def _check_enough(option: str, clients: int) -> None:
+    if clients < FEWEST:
         raise RecastError(
-            f"--clients {clients} and --secure-aggregation: give at least {FEWEST}, fewer do not "
+            f"{option} {clients} and --secure-aggregation: give at least {FEWEST}, fewer do not "
             "hide each other"
         )
