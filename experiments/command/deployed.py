@@ -1,4 +1,4 @@
-"""A learned task that kept the deployed or an earlier task's classifier, as a plain model."""
+"""A learned task whose classifier is known here, as a plain model."""
 
 from __future__ import annotations
 
@@ -38,9 +38,12 @@ class Deployed:
     sight: Sight | None
 
 
-def keeps_head(model: Learned, config: Mapping[str, object]) -> bool:
-    """Whether a task of a run with this configuration kept a classifier, which is known here."""
-    return settings_of(config).head_kind == "backbone" or model.kept is not None
+def has_head(model: Learned, config: Mapping[str, object]) -> bool:
+    """Whether the classifier is known of a task of a run with this configuration.
+
+    It is the deployed one or an earlier task's, which the task kept, or one merged by the server.
+    """
+    return settings_of(config).head_kind == "backbone" or model.head is not None
 
 
 def deploy(
@@ -52,7 +55,7 @@ def deploy(
     to do so and more of these images are right then: what a client of the task would use.
 
     Args:
-        model: of a run that kept the classifier.
+        model: of a task with ``has_head``.
         config: of that run.
         data: a DATA specification of the task's domain; empty for none.
         skip_unreadable: go on without images that cannot be read.
@@ -89,11 +92,11 @@ def deploy(
 
 
 def _plain(model: Learned) -> nn.Module:
-    """The merged model with its classifier: the deployed one, or an earlier task's."""
-    if model.kept is None:
+    """The merged model with its classifier: the deployed one, or a head of the registry."""
+    if model.head is None:
         return model.net.merge()
     library = TaskLibrary(model.bank)
-    library.add(model.task.name, model.net.coefficients.sent(), model.kept)
+    library.add(model.task.name, model.net.coefficients.sent(), model.head)
     return library.export(model.net, model.task.name)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from experiments.command.console import stdout
-from experiments.command.deployed import deploy, keeps_head
+from experiments.command.deployed import deploy, has_head
 from experiments.command.run_folder import learned, opened
 from experiments.command.sight import Sight
 from experiments.command.tasks_export import fit_head
@@ -23,6 +23,7 @@ from recast_core.errors import RecastError
 
 _LOGIT = "score: a logit of the deployed classifier"
 _KEPT = "score: of an earlier task's classifier"
+_MERGED = "score: of the head that the run's server merged"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +86,10 @@ def _attached(task: str, run: Path | None, data: str, skip_unreadable: bool) -> 
     with opened(run) as (registry, found):
         model = learned(registry, found, task)
     source = data or model.task.source
-    if keeps_head(model, found.config):
+    if has_head(model, found.config):
         kept = deploy(model, found.config, source, skip_unreadable=skip_unreadable)
         sight = kept.sight or Sight()
-        caption = _LOGIT if model.kept is None else _KEPT
+        caption = _KEPT if model.kept else _MERGED if model.merged else _LOGIT
         return Classifier(kept.model, model.backbone.preprocess, kept.classes, sight, caption)
     if not source:
         raise RecastError(
@@ -110,7 +111,8 @@ def _exported(path: Path) -> Classifier:
     sight = Sight.read(about, path)
     if ":" not in about["architecture"]:
         backbone = load_backbone(f"file:{path}@{about['architecture']}")
-        caption = {"backbone": _LOGIT, "kept": _KEPT}.get(about["head"], Classifier.caption)
+        captions = {"backbone": _LOGIT, "kept": _KEPT, "merged": _MERGED}
+        caption = captions.get(about["head"], Classifier.caption)
         return Classifier(backbone.model, backbone.preprocess, classes, sight, caption)
     kind, _, name = about["architecture"].partition(":")
     if kind != "torchvision":

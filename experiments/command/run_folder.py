@@ -91,6 +91,8 @@ class Learned:
         classes: the names of the task's classes in the order of their ids; none where the run was
             made before they were recorded, or no client had names.
         kept: the head of an earlier task, which this one kept; ``None`` where it kept none.
+        merged: the task's own head with these coefficients, as the run's server merged it of what
+            clients told; ``None`` where it has not, or does not.
     """
 
     net: RecastModel
@@ -99,6 +101,12 @@ class Learned:
     task: Task
     classes: tuple[str, ...] = ()
     kept: nn.Linear | None = None
+    merged: nn.Linear | None = None
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """The task's head, where the registry has one: its own, or the earlier task's it kept."""
+        return self.merged if self.kept is None else self.kept
 
 
 def learned(registry: Registry, run: Run, name: str) -> Learned:
@@ -121,23 +129,36 @@ def learned(registry: Registry, run: Run, name: str) -> Learned:
     net = attach(backbone.model, bank, backbone.head)
     net.coefficients.load(torch.from_numpy(vector))
     classes = registry.class_lists(run.id).get(task.number, ())
-    return Learned(net, backbone, bank, task, classes, _kept_head(registry, run, task))
+    kept, merged = _heads(registry, run, task)
+    return Learned(net, backbone, bank, task, classes, kept, merged)
 
 
-def _kept_head(registry: Registry, run: Run, task: Task) -> nn.Linear | None:
-    """The earlier task's head that a task kept, where it did.
+def _heads(registry: Registry, run: Run, task: Task) -> tuple[nn.Linear | None, nn.Linear | None]:
+    """The earlier task's head that a task kept, where it did, and its own, where it has one.
 
     Raises:
-        RecastError: it is not in the registry, or damaged there.
+        RecastError: a kept head is not in the registry, or a head is damaged there.
     """
     kept = settings_of(run.config).kept_task
-    if kept is None:
-        return None
-    if not kept.path and task.number <= find_task(registry, run, kept.name).number:
-        return None
+    if kept is None or (
+        not kept.path and task.number <= find_task(registry, run, kept.name).number
+    ):
+        return None, _read_head(registry, run, task) if _measured(registry, run, task) else None
+    if registry.head(run.id, task.number) is None:
+        raise RecastError(f"task {task.name!r} has not begun with the head of {kept.name!r} yet")
+    return _read_head(registry, run, task), None
+
+
+def _measured(registry: Registry, run: Run, task: Task) -> bool:
+    """Whether a task was evaluated, and its head merged, with the coefficients that it has."""
+    last = registry.last_rounds(run.id).get(task.number)
+    return any((e.task, e.round) == (task.number, last) for e in registry.accuracies(run.id))
+
+
+def _read_head(registry: Registry, run: Run, task: Task) -> nn.Linear | None:
     found = registry.head(run.id, task.number)
     if found is None:
-        raise RecastError(f"task {task.name!r} has not begun with the head of {kept.name!r} yet")
+        return None
     try:
         return unpack_head(found[1], found[0])
     except RefusedError as error:

@@ -72,7 +72,11 @@ def show(task: str, run: Path | None, json_path: Path | None) -> None:
     help="safetensors, onnx (one model, merged), or onnx-tasks (a folder: a model for the bank, "
     "and kilobytes that switch it to a task). By the file's suffix if not given.",
 )
-@click.option("--data", default="", help="Fit a ridge head on this DATA and export it too.")
+@click.option(
+    "--data",
+    default="",
+    help="Measure on this DATA; where the run has no head of the task, fit a ridge head on it too.",
+)
 @skip_unreadable
 @run_folder
 @options.json_file

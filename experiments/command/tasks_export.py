@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from client.data import load_dataset, parse_task
 from client.data.class_ids import dataset_in_task_ids
 from experiments.command import onnx_file
-from experiments.command.deployed import Deployed, deploy, keeps_head
+from experiments.command.deployed import Deployed, deploy, has_head
 from experiments.command.export_forms import form_of
-from experiments.command.run_folder import Learned, learned, opened
+from experiments.command.run_folder import Learned, learned, opened, settings_of
 from experiments.command.sight import Sight
 from recast_core.backbones.architectures import (
     complete,
@@ -29,12 +29,18 @@ from recast_core.backbones.architectures import (
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from recast_core.fitting import features_of
+from recast_core.heads import head_kind
 from recast_core.heads.ridge import ridge_head
 from recast_core.library import TaskLibrary
 from recast_core.library.task import SUFFIX, file_name
 from recast_core.model import replace_module
 
 logger = logging.getLogger("recast.data")
+_CLASSIFIERS = {
+    "backbone": "deployed classifier",
+    "kept": "earlier task's classifier",
+    "merged": "head that the run's server merged",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +68,8 @@ class _Content:
         model: plain; without its classifier where nobody knows one.
         state: of the plain model, likewise.
         architecture: that builds it.
-        head: ``backbone`` or ``kept`` (an earlier task's), ``ridge`` (fitted here) or ``none``.
+        head: ``backbone`` or ``kept`` (an earlier task's), ``merged`` (by the run's server),
+            ``ridge`` (fitted here) or ``none``.
         classes: the names of its classes, empty where nobody knows them.
         accuracy: on the data's own test images, a fraction.
         said: about the classifier, for a person.
@@ -95,21 +102,29 @@ def export(
     """Write the merged model of a task to ``output`` and return what it is as JSON values.
 
     A task that kept a classifier, the deployed one or an earlier task's, gives a whole model, with
-    BatchNorm statistics of ``data`` where its clients recomputed them. The heads of another
-    federation stay with its clients, so the classifier is a ridge head fitted here on the images of
-    ``data``; without them the file holds the model up to its features.
+    BatchNorm statistics of ``data`` where its clients recomputed them; so does one whose head the
+    server merged. The heads of another federation stay with its clients, so the classifier is a
+    ridge head fitted here on the images of ``data``; without them the file holds the model up to
+    its features.
 
     Raises:
-        RecastError: no such run or task, data that cannot be used, or another suffix.
+        RecastError: no such run or task, data that cannot be used, another suffix, or no ``data``
+            where the server has yet to merge the head.
     """
     form = form_of(output, form)
     with opened(run) as (registry, found):
         model = learned(registry, found, name)
     about = _about(model, name)
-    if keeps_head(model, found.config):
+    if has_head(model, found.config):
         content = _kept(deploy(model, found.config, data, skip_unreadable=skip_unreadable), model)
     elif data:
         content = _fitted(model, data, skip_unreadable=skip_unreadable)
+    elif head_kind(settings_of(found.config).head_kind).travels:
+        raise RecastError(
+            f"the server has merged no head for what task {name!r} is now, which it does when the "
+            "task is evaluated: start its command again and export it then, or give --data DATA "
+            "to fit a ridge head"
+        )
     else:
         content = _features(model)
     about |= (content.sight or _sight_of(model.task.source)).write()
@@ -180,8 +195,8 @@ def _switched(
 def _kept(found: Deployed, model: Learned) -> _Content:
     state, last = _state(found.model), found.model.get_submodule(model.backbone.head)
     linear = last if isinstance(last, nn.Linear) else None
-    which = "deployed classifier" if model.kept is None else "earlier task's classifier"
-    said = f"the {which} of {len(found.classes)} classes"
+    which = "kept" if model.kept else "merged" if model.merged else "backbone"
+    said = f"the {_CLASSIFIERS[which]} of {len(found.classes)} classes"
     if found.recomputed:
         said += ", BatchNorm statistics of the data's images"
     built = architecture(model.backbone.spec, state)
@@ -189,7 +204,7 @@ def _kept(found: Deployed, model: Learned) -> _Content:
         found.model,
         state,
         built,
-        "backbone" if model.kept is None else "kept",
+        which,
         found.classes,
         found.accuracy,
         said,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from experiments.command.deployed import keeps_head
+from experiments.command.deployed import has_head
 from experiments.command.run_folder import learned
 from experiments.command.tasks_export import fit_head
 from recast_core.errors import RecastError
@@ -40,9 +40,9 @@ def library_of(registry: Registry, run: Run, data: Mapping[str, str]) -> TaskLib
         model = learned(registry, run, task.name)
         library = library or TaskLibrary(model.bank)
         sent = model.net.coefficients.sent()
-        if keeps_head(model, run.config):
-            head = linear_of(model.net.own_head) if model.kept is None else model.kept
-            classes = model.classes or (model.backbone.classes if model.kept is None else ())
+        if has_head(model, run.config):
+            head = linear_of(model.net.own_head) if model.head is None else model.head
+            classes = model.classes or (model.backbone.classes if model.head is None else ())
         else:
             source = data.get(task.name, task.source)
             if not source:

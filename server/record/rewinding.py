@@ -6,11 +6,12 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
+from recast_core.kept_task import parse_kept
 from server.record.losses import forget_losses
 from server.record.opened import insistently
 from server.record.registry import Registry
 from server.record.runs import now
-from server.record.tables import Accuracy, HeldBack, Median, Round
+from server.record.tables import Accuracy, HeadEntry, HeldBack, Median, Round, Run, Task
 from server.record.tables_beside import Rewind, RewoundAccuracy, RewoundRound
 
 
@@ -99,5 +100,20 @@ def _go_back(session: Session, entry: Rewind) -> None:
         )
     )
     forget_losses(session, entry.run, entry.task, entry.round)
+    if _own_head(session, entry):
+        session.execute(
+            delete(HeadEntry).where(HeadEntry.run == entry.run, HeadEntry.task == entry.task)
+        )
     session.execute(delete(Round).where(*of_task))
     entry.done = now()
+
+
+def _own_head(session: Session, entry: Rewind) -> bool:
+    """Whether a task's head in the registry was merged for it, and not kept of an earlier task."""
+    config = session.scalars(select(Run.config).where(Run.id == entry.run)).one()
+    kept = parse_kept(str(config.get("head", "")))
+    if kept is None or kept.path:
+        return kept is None
+    named = select(Task.number).where(Task.run == entry.run, Task.name == kept.name)
+    first = session.scalars(named).first()
+    return first is not None and entry.task <= first

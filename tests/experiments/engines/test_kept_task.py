@@ -217,7 +217,7 @@ def test_its_export_and_predictions_have_the_head_that_was_kept(
     by_task = predict([image], "b", result.folder, "", None)
     by_file = predict([image], "", None, "", tmp_path / "b.safetensors")
     assert by_task["images"] == by_file["images"]
-    assert export("a", tmp_path / "a.safetensors", "", result.folder)["head"] == "none"
+    assert export("a", tmp_path / "a.safetensors", "", result.folder)["head"] == "merged"
 
 
 def test_what_cannot_be_kept_is_refused_in_a_line(
