@@ -71,6 +71,8 @@ def load_folder(
         skipped[f"of {name}/ among the test images"] += len(parts[1].classes.pop(name))
     check_depth(splits.train, parts[0], classes is not None)
     doubted = doubts(splits.train, parts[0], () if classes is not None else names)
+    if masks := [str(mask.relative_to(path)) for part in parts for mask in part.masks]:
+        doubted.append(f"taken for masks: {some(masks, 3)}; rename those that are pictures")
     if not parts[0].count:
         raise RecastError(
             f"no image in the class folders of {splits.train}{told(skipped)}: add JPEG or PNG files"

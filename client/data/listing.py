@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from client.data.masks import part_masks
 from recast_core.classes import class_name
 from recast_core.errors import RecastError
 
@@ -50,10 +51,12 @@ class Listing:
         classes: files of each class, sorted, by the class's name; without files where the folder
             is empty.
         skipped: how many files or folders were left out, by why.
+        masks: those of them that are masks of photographs beside them.
     """
 
     classes: dict[str, list[Path]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
+    masks: list[Path] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -143,12 +146,15 @@ def list_classes(folder: Path) -> Listing:
         name = class_name(entry.name)
         if name in found.classes:
             raise RecastError(f"two class folders named {name!r} in {folder}: rename one of them")
-        found.classes[name] = sorted(files)
+        found.classes[name], masks = part_masks(sorted(files))
+        found.masks += masks
     if not found.classes:
         raise RecastError(
             f"no class folders in {folder}{told(found.skipped)}: put each class's images in its own"
         )
     found.classes = dict(sorted(found.classes.items()))
+    if found.masks:
+        found.skipped["masks beside their photographs"] += len(found.masks)
     return found
 
 
