@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from recast_core.errors import RecastError
+from recast_core.look_alike import look_alikes, strange_letter
 from recast_core.text import plain
 
 Names = tuple[str, ...]
@@ -136,6 +137,17 @@ def agreed_outputs(announced: Mapping[Names, int], outputs: int) -> Names:
     return ranked[0] if ranked else union
 
 
+def alike(names: Iterable[str]) -> str:
+    """What to say of names that look the same and count as two classes; nothing where none do."""
+    pairs = [
+        f"{one!r} and {other!r} ({strange_letter(other)})"
+        for one, other in look_alikes(names, _key)
+    ]
+    if not pairs:
+        return ""
+    return f"{some(pairs, 3)} look alike and are not: write them alike if they are one class"
+
+
 def task_ids(own: Names, classes: Names, used: Iterable[int]) -> list[int]:
     """What each id of the list ``own`` is in the list ``classes``; -1 for a class that it lacks.
 
@@ -161,11 +173,27 @@ def task_ids(own: Names, classes: Names, used: Iterable[int]) -> list[int]:
             near = next((known for known in classes if _key(known) == _key(name)), None)
             if near is not None:
                 raise RecastError(f"class {name!r} is {near!r} in the task: use one spelling")
+            check_alike(name, classes)
             raise RecastError(
                 f"class {name!r} is none of the task's {len(classes)} ({some(classes)}): "
                 "rename it or leave it out"
             )
     return [places[name][0] if name in places else -1 for name in own]
+
+
+def check_alike(name: str, classes: Sequence[str]) -> None:
+    """Refuse a class that is none of the task's, and looks like one.
+
+    Raises:
+        RecastError: names both, and the letter that is another.
+    """
+    near = next((known for known in classes if look_alikes((name, known), _key)), None)
+    if near is not None:
+        letter = strange_letter(name) or strange_letter(near)
+        raise RecastError(
+            f"class {name!r} looks like {near!r} of the task and is not ({letter}): use one "
+            "spelling"
+        )
 
 
 def synsets_in_place(own: Names, classes: Names) -> bool:

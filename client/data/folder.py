@@ -16,7 +16,7 @@ from client.data.images import Decoded, read_image, stack, to_bytes
 from client.data.listing import Listing, find_splits, list_classes, told
 from client.data.npz import load_npz
 from client.data.odd_folders import check_depth, doubts
-from recast_core.classes import class_name, some
+from recast_core.classes import alike, check_alike, class_name, some
 from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
 
@@ -73,6 +73,8 @@ def load_folder(
     doubted = doubts(splits.train, parts[0], () if classes is not None else names)
     if masks := [str(mask.relative_to(path)) for part in parts for mask in part.masks]:
         doubted.append(f"taken for masks: {some(masks, 3)}; rename those that are pictures")
+    if classes is None and (twice := alike(names)):
+        doubted.append(f"classes {twice}")
     if not parts[0].count:
         raise RecastError(
             f"no image in the class folders of {splits.train}{told(skipped)}: add JPEG or PNG files"
@@ -201,6 +203,7 @@ def _names(
         names = tuple(class_name(name) for name in classes)
         unknown = sorted(set(found) - set(names))
         if unknown:
+            check_alike(unknown[0], names)
             raise RecastError(
                 f"class folder {unknown[0]!r} in {path} is none of the task's {len(names)} classes "
                 f"({some(names)}): rename or remove it"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.classes import Names
+from recast_core.classes import Names, alike
 from server.exchange.share import agreed_classes
 from server.record.resume import changed_shares
 from server.record.rewinding import rewind_asked
@@ -173,5 +173,7 @@ class Agenda:
                 self._described[state.number] = found
 
     def _name(self, state: TaskState, names: Names) -> None:
+        if twice := alike(names):
+            logger.warning("task %s: classes %s", state.name, twice)
         state.classes = names
         self._federation.registry.name_classes(self._federation.run, state.number, names)

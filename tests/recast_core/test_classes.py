@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recast_core.classes import agreed, check_names, strangers, task_ids
+from recast_core.classes import agreed, alike, check_names, strangers, task_ids
 from recast_core.errors import RecastError
 
 
@@ -53,3 +53,31 @@ def test_lists_that_nothing_leads_from_one_to_the_other_are_seen() -> None:
 def test_a_class_without_a_name_is_told_to_have_one() -> None:
     with pytest.raises(RecastError, match="without a name: give each class one"):
         check_names(("", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("plain", "strange", "letter"),
+    [
+        ("cat", "c\u0430t", "CYRILLIC SMALL LETTER A"),
+        ("Oak", "\u039fak", "GREEK CAPITAL LETTER OMICRON"),
+        ("caf\u00e9", "caf\u0435\u0301", "CYRILLIC SMALL LETTER IE"),
+        ("st.-bernard", "st.\u2013bernard", "EN DASH"),
+        ("cat", "c\u200bat", "ZERO WIDTH SPACE"),
+    ],
+)
+def test_names_that_look_alike_are_told_with_the_letter(
+    plain: str, strange: str, letter: str
+) -> None:
+    for names in ((plain, strange, "dog"), ("dog", strange, plain)):
+        told = alike(names)
+        assert told.startswith(f"{plain!r} and {strange!r} ({letter}) look alike and are not")
+        assert "\n" not in told
+    for own, other in ((plain, strange), (strange, plain)):
+        with pytest.raises(RecastError, match=letter) as caught:
+            task_ids((own, "dog"), (other, "dog"), {0})
+        assert f"{own!r} looks like {other!r} of the task" in str(caught.value)
+
+
+def test_names_that_do_not_look_alike_are_not_told() -> None:
+    assert not alike(("cat", "Cat", "cot", "caf\u00e9", "cafe", "\u043a\u043e\u0442", "\u732b"))
+    assert not alike(("\uff43\uff41\uff54", "cat", "class_007", "Class 7"))

@@ -135,3 +135,11 @@ def test_a_link_to_all_classes_is_no_class(
 )
 def test_what_is_not_seen_makes_no_other_class(written: str, name: str) -> None:
     assert class_name(written) == name
+
+
+def test_class_folders_that_look_alike_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _images(tmp_path, ["cat", "c\u0430t", "dog"])
+    assert len(_load(tmp_path).classes) == 3
+    assert "classes 'cat' and 'c\u0430t' (CYRILLIC SMALL LETTER A) look alike" in caplog.text

@@ -219,6 +219,25 @@ def test_one_class_in_two_spellings_is_refused_and_not_two_classes(
     assert "'Cat' is 'cat' in the task" in detail
 
 
+@pytest.mark.parametrize("known", [None, ("cat", "dog")])
+def test_a_class_that_looks_like_another_clients_is_told(
+    federation: Federate,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    known: tuple[str, ...] | None,
+) -> None:
+    folders = [write_folders(tmp_path / str(i), ["cat", "dog"], i) for i in range(3)]
+    (folders[2] / "t" / "cat").rename(folders[2] / "t" / "c\u0430t")
+    found = federation(folders, "means", known)
+    if known is None:
+        assert found.classes == ("cat", "c\u0430t", "dog")
+        assert "classes 'cat' and 'c\u0430t' (CYRILLIC SMALL LETTER A) look alike" in caplog.text
+        return
+    ((client, reason, detail),) = found.refusals
+    assert (client, reason) == ("3", "classes")
+    assert "'c\u0430t' looks like 'cat' of the task and is not" in detail
+
+
 def test_a_list_that_names_a_class_twice_counts_only_among_its_like(
     federation: Federate, tmp_path: Path
 ) -> None:
