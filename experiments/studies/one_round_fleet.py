@@ -12,8 +12,8 @@ from torch.func import functional_call, jvp, vmap
 from client.data import load_dataset, parse_tasks
 from experiments.studies.normal_sums import Normal, normal_of
 from experiments.studies.shift_fleet import Domain, Share, deal
+from experiments.studies.shift_judge import accuracy, with_statistics
 from experiments.studies.shift_learners import FoldedLearner
-from experiments.studies.shift_rounds import accuracy, with_statistics
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.banks import load_bank

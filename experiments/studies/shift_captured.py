@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -116,6 +116,17 @@ class CapturedLearner:
     def by_images(self) -> bool:
         """See ``Learner``."""
         return self._model.net.statistics is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self._device
+
+    def prepare(self, local: Iterable[bool], recipe: Recipe) -> None:
+        """Capture the steps that clients with and without statistics of their own need."""
+        objective = objective_of(recipe.objective, self.head, self._classes)
+        for one in local:
+            self._step_of(objective, recipe.objective, local=one)
 
     @torch.no_grad()
     def hold(self, domain: Domain) -> None:
@@ -232,6 +243,8 @@ class CapturedLearner:
             # Of an earlier graph, which writes there, if there was one.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        # Its own: graphs that were captured on one stream share memory for products, and learners
+        # side by side would write there at once.
         side = torch.cuda.Stream(self._device)
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
@@ -239,7 +252,7 @@ class CapturedLearner:
                 step()
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             step()
         return graph.replay
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
+from torch import Tensor
 
 from experiments.studies.shift_book import Row
 from experiments.studies.shift_contenders import (
     BY_NAME,
     COEFFICIENTS,
     DEPLOYED,
+    FULL,
     LOCAL_HEAD,
     NONE,
     REGIMES,
@@ -21,18 +22,17 @@ from experiments.studies.shift_contenders import (
     regime_of,
 )
 from experiments.studies.shift_fleet import Domain, Share, deal
-from experiments.studies.shift_learners import Learner
-from experiments.studies.shift_rounds import (
-    Outcome,
-    Terms,
+from experiments.studies.shift_judge import (
     accuracy,
-    federate,
-    with_rate,
+    answers,
+    local_heads,
+    with_own_heads,
     with_statistics,
 )
+from experiments.studies.shift_learners import Learner
+from experiments.studies.shift_rounds import Outcome, Terms, federate, with_rate
 from experiments.studies.shift_site import Site
 from recast_core.bank import TemplateBank
-from recast_core.heads import head_kind, right_answers
 from recast_core.shifts.table import Shift
 
 Banks = Mapping[str, Callable[[], TemplateBank]]
@@ -103,7 +103,7 @@ class Cell:
         key = clients, labels, seed, *how
         if key not in self._dealt:
             dealt = deal(self.domain, clients, self.trial.alpha, seed, labels, **how)
-            self._dealt[key] = with_statistics(learner, dealt)
+            self._dealt[key] = with_own_heads(learner, with_statistics(learner, dealt))
         return self._dealt[key]
 
     def terms(self, contender: Contender, labels: int, rates: dict[str, float]) -> Terms:
@@ -132,16 +132,11 @@ class Cell:
         shares = self.shares(learner, contender, key.labels, key.seed)
         start = learner.start.initial_vector
         outcome = Outcome([start] * len(shares), 0, 0, 0)
-        if key.contender == LOCAL_HEAD:
-            found = _local_heads(learner, shares, self.site.classes)
-        else:
-            if not contender.free:
-                terms = self.terms(contender, key.labels, rates)
-                outcome = federate(learner, shares, terms, key.seed)
-            frozen = key.contender == DEPLOYED
-            found = accuracy(learner, shares, outcome.vectors, frozen=frozen)
+        if not contender.free:
+            terms = self.terms(contender, key.labels, rates)
+            outcome = federate(learner, shares, terms, key.seed)
         return {
-            "accuracy": round(found, 5),
+            **self._judged(key, learner, shares, outcome.vectors),
             "numbers": 0 if contender.free or contender.alone else learner.start.sent,
             "update_bytes": 0 if contender.central else outcome.update_bytes,
             "up": 0 if contender.central else outcome.up,
@@ -153,6 +148,23 @@ class Cell:
             "seconds": round(time.monotonic() - began, 2),
         }
 
+    def _judged(
+        self, key: Key, learner: Learner, shares: Sequence[Share], vectors: Sequence[Tensor]
+    ) -> Row:
+        """``accuracy`` of answers as the product's, and of the classifier alone: ``plain``."""
+        if key.contender == DEPLOYED:
+            return {"accuracy": round(accuracy(learner, shares, vectors, frozen=True), 5)}
+        if key.contender == LOCAL_HEAD:
+            return {"accuracy": round(local_heads(learner, shares), 5)}
+        if BY_NAME[key.contender].central:
+            # Of the same clients as the others, each with its own label mix.
+            fleet = BY_NAME[FULL]
+            shares = self.shares(learner, fleet, key.labels, key.seed)
+            vectors = [vectors[0]] * len(shares)
+        found = answers(learner, shares, vectors)
+        told = {"accuracy": found.chosen, "mixed": found.mixed, "plain": found.plain}
+        return {name: round(value, 5) for name, value in told.items()}
+
     def tuned(self, contender: Contender, regime: str, rates: dict[str, float]) -> Row:
         """The rate of the grid, or beyond an end of it, that does best on validation images."""
         labels, began = REGIMES[regime], time.monotonic()
@@ -163,7 +175,7 @@ class Cell:
             terms = self.terms(contender, labels, {**rates, "server": rate})
             terms = replace(with_rate(terms, rate), rounds=self.trial.tuning_rounds)
             vectors = federate(learner, shares, terms, _VALIDATION_SEED).vectors
-            return round(accuracy(learner, shares, vectors), 5)
+            return round(answers(learner, shares, vectors).chosen, 5)
 
         best, found = best_rate(contender.rates(regime), tried, self.trial.further)
         seconds = round(time.monotonic() - began, 2)
@@ -192,19 +204,3 @@ def best_rate(
         rate = float(f"{beyond:.3g}")
         found[rate] = tried(rate)
     return max(sorted(found), key=found.__getitem__), found
-
-
-def _local_heads(learner: Learner, shares: Sequence[Share], classes: int) -> float:
-    right = total = 0
-    start, kind = learner.start.initial_vector, head_kind("local")
-    for share in shares:
-        by = share.every if share.local else None
-        tests = learner.features(share.judge, start, by)
-        head = learner.head
-        if len(share.labels.unique()) > 1:
-            features = learner.features(share.learn, start, by)
-            head = kind.fit(features, share.labels.to(features.device), classes)
-        with torch.no_grad():
-            right += right_answers(head, tests, share.judge_labels)
-        total += len(share.judge)
-    return right / max(total, 1)

@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from recast_core.config import RecastConfig
+
+_SMALL = 1_000_000
+# Two neighbouring blocks of a ResNet-34 share templates: 44 numbers.
+_PAIRS = tuple(
+    f"*layer{stage}.{blocks}.conv{place}"
+    for stage, blocks in (
+        (1, "[12]"), (2, "[12]"), (2, "3"), (3, "[12]"), (3, "[34]"), (3, "5"), (4, "[12]"),
+    )
+    for place in (1, 2)
+)  # fmt: skip
+
 ALL, NONE = -1, 0
 FEW = (64, 256)
 # Labels that rates are tuned with, for all label budgets of a kind.
@@ -57,7 +69,7 @@ EVERY = (ALL, 64, NONE, 1024, 256)
 
 CONTENDERS = (
     Contender(DEPLOYED, "head-only", budgets=(ALL,)),
-    Contender(STATISTICS, "head-only", budgets=(ALL,)),
+    Contender(STATISTICS, "head-only", budgets=EVERY),
     Contender(COEFFICIENTS, "recast", (0.2, 0.4, 0.8), "shifts", (0.05, 0.1, 0.2),
               budgets=EVERY),
     Contender(FULL, "full", (2e-4, 6e-4, 2e-3), bits=32),
@@ -96,6 +108,18 @@ def regime_of(labels: int) -> str:
     if labels == NONE:
         return "none"
     return "few" if labels in FEW else "many"
+
+
+def own_weights(kind: str, parameters: int) -> RecastConfig:
+    """Which weights make a bank of the network's own, 44 or 48 numbers for the paper's networks."""
+    everything = RecastConfig(target="conv")
+    if parameters <= _SMALL:
+        return everything
+    of_kind = {
+        "layer-norm": RecastConfig.preset("recast-mlp"),
+        "batch-norm": RecastConfig(target=_PAIRS),
+    }
+    return of_kind.get(kind, everything)
 
 
 def cells_in_order(cells: int) -> list[tuple[int, int]]:

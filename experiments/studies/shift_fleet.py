@@ -55,6 +55,7 @@ class Share:
         judge_labels: int64 ``[m]``.
         local: its BatchNorms normalise by its own images.
         mix: float32 ``[C]``, the label mix that is expected of it where nobody has a label.
+        own: it answers with a head of its own.
     """
 
     learn: Tensor
@@ -64,6 +65,7 @@ class Share:
     judge_labels: Tensor
     local: bool = False
     mix: Tensor | None = None
+    own: bool = False
 
     @property
     def every(self) -> Tensor:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from client.kept import own_statistics_help
 from experiments.studies.shift_fleet import Share
 from experiments.studies.shift_learners import Learner
 from protos.recast_v1_pb2 import Update
-from recast_core.heads import right_answers
 from recast_core.label_mix import expected_mix, fleet_mix, mean_prediction, pack_mix, unpack_mix
 from recast_core.recipe import Recipe
 from recast_core.start import Start
@@ -139,48 +135,6 @@ def _listened(learner: Learner, shares: Sequence[Share], post: _Post) -> list[Sh
         replace(share, mix=expected_mix(mix, known))
         for share, mix in zip(shares, mixes, strict=True)
     ]
-
-
-def accuracy(
-    learner: Learner, shares: Sequence[Share], vectors: Sequence[Tensor], *, frozen: bool = False
-) -> float:
-    """Right answers of all clients by all their judging images; ``frozen`` statistics or not."""
-    right = total = 0
-    for share, vector in zip(shares, vectors, strict=True):
-        if not len(share.judge):
-            continue
-        by = share.every if share.local and not frozen else None
-        features = learner.features(share.judge, vector, by)
-        with torch.no_grad():
-            right += right_answers(learner.head, features, share.judge_labels)
-        total += len(share.judge)
-    return right / max(total, 1)
-
-
-def with_statistics(learner: Learner, shares: Sequence[Share]) -> list[Share]:
-    """Who normalises by its own images: the client's own rule, asked of each."""
-    return [replace(share, local=_helped(learner, share)) for share in shares]
-
-
-@torch.no_grad()
-def _helped(learner: Learner, share: Share) -> bool:
-    if not learner.by_images:
-        return False
-    every = share.every
-    labelled = torch.arange(len(every)) < len(share.learn)
-    me: Any = SimpleNamespace(settings=SimpleNamespace(recomputes=True), notes={})
-    data: Any = SimpleNamespace(labelled=labelled, labels=share.labels, origin="")
-    task: Any = SimpleNamespace(id=1, name="")
-    turn = own_statistics_help(me, cast(Any, learner), data, task)
-    start = learner.start.initial_vector
-    try:
-        guess: Any = next(turn)
-        while True:
-            by = None if guess.by is None else every[guess.by]
-            features = learner.features(every[guess.wanted], start, by)
-            guess = turn.send(learner.head(features).cpu())
-    except StopIteration as end:
-        return bool(end.value)
 
 
 class _Post:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,13 @@ from client.data import load_dataset, parse_task
 from client.data.arrays import Dataset, Images
 from experiments.report.results import kind_of, parameters_of
 from experiments.studies.shift_captured import BankModel, BankTrainee, CapturedLearner
+from experiments.studies.shift_contenders import own_weights
 from experiments.studies.shift_fleet import Domain
+from experiments.studies.shift_lanes import Lanes
 from experiments.studies.shift_learners import FoldedLearner
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.bank import TemplateBank
-from recast_core.config import RecastConfig
+from recast_core.copies import copied
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
 from recast_core.folded import split_model
@@ -29,7 +30,6 @@ from recast_core.mimicry import fingerprint, mimic
 from recast_core.model import RecastModel, attach, replace_module
 from recast_core.recipe import Recipe
 from recast_core.shifts.compositions import (
-    PAIRS,
     Composition,
     allowed,
     composed,
@@ -51,15 +51,6 @@ from recast_core.statistics import own_statistics
 
 _SHIFT_SEED = 20_011
 _BATCH = 128
-_SMALL = 1_000_000
-# Two neighbouring blocks of a ResNet-34 share templates: 44 numbers.
-_PAIRS = tuple(
-    f"*layer{stage}.{blocks}.conv{place}"
-    for stage, blocks in (
-        (1, "[12]"), (2, "[12]"), (2, "3"), (3, "[12]"), (3, "[34]"), (3, "5"), (4, "[12]"),
-    )
-    for place in (1, 2)
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +71,7 @@ class SitePlan:
         images: training images, and test images, that are used at most.
         seed: of halves, deployment and sources.
         half: products are bfloat16; ``None`` is so on a GPU alone.
+        lanes: clients that train side by side where they train one after another.
     """
 
     epochs: int = 25
@@ -94,6 +86,7 @@ class SitePlan:
     images: int = 1_000_000
     seed: int = 0
     half: bool | None = None
+    lanes: int = 1
 
 
 class Site:
@@ -156,7 +149,7 @@ class Site:
         """Source networks over all families, made once."""
         plan = self.plan
         grey = self._dataset.x_train.ndim == 3
-        wanted = compositions(plan.sources, allowed((), grey=grey), plan.seed, PAIRS)
+        wanted = compositions(plan.sources, allowed((), grey=grey), plan.seed)
         names = member_tensors(self.model, self.head)
         planes = self._planes(self._dataset.x_train[self._ours])
         settings = {
@@ -207,13 +200,8 @@ class Site:
 
     def own_bank(self) -> TemplateBank:
         """Of the network's own weights, 44 or 48 numbers for the networks of the paper."""
-        preset = RecastConfig(target="conv")
-        if self.parameters > _SMALL:
-            preset = {
-                "layer-norm": RecastConfig.preset("recast-mlp"),
-                "batch-norm": RecastConfig(target=_PAIRS),
-            }.get(self.kind, preset)
-        return mimic(self.model, replace(preset, sets=1))
+        config = own_weights(self.kind, self.parameters)
+        return mimic(self.model, replace(config, sets=1))
 
     def folded(self, bank: TemplateBank) -> FoldedLearner:
         """What trains a bank's coefficients, all clients as one batch."""
@@ -221,23 +209,29 @@ class Site:
         split = split_model(net, shown.size, shown.channels)
         return FoldedLearner(split, shown, half=self.half)
 
-    def captured_bank(self, bank: TemplateBank, batch: int) -> CapturedLearner:
-        """The same, one client after another."""
-        net = self._attached(bank).to(self.device)
-        trainee = BankTrainee(BankModel(net), self._loaded.preprocess, bank, self.device)
-        return CapturedLearner(trainee, batch, half=self.half)
+    def captured_bank(self, bank: TemplateBank, batch: int) -> Lanes:
+        """The same, one client after another in each lane."""
+        first = self._attached(bank).to(self.device)
+        # Packed directions are reconstructed once.
+        nets = [first, *(copied(first) for _ in range(1, self.plan.lanes))]
+        shown, device = self._loaded.preprocess, self.device
+        trainees = [BankTrainee(BankModel(net), shown, bank, device) for net in nets]
+        return Lanes([CapturedLearner(each, batch, half=self.half) for each in trainees])
 
     def _attached(self, bank: TemplateBank) -> RecastModel:
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         if self.half:
             model = model.to(memory_format=torch.channels_last)
         net = attach(model, bank, self.head)
         net.statistics = own_statistics(net.backbone)
         return net
 
-    def captured(self, method: str, batch: int) -> CapturedLearner:
+    def captured(self, method: str, batch: int) -> Lanes:
         """What trains another method."""
-        model = copy.deepcopy(self.model)
+        return Lanes([self._captured(method, batch) for _ in range(self.plan.lanes)])
+
+    def _captured(self, method: str, batch: int) -> CapturedLearner:
+        model = copied(self.model)
         if self.half:
             model = model.to(memory_format=torch.channels_last)
         shown, device = self._loaded.preprocess, self.device
@@ -250,7 +244,7 @@ class Site:
         return "attn+mlp" if self.kind == "layer-norm" else "conv"
 
     def _deploy(self, path: Path) -> nn.Module:
-        model = copy.deepcopy(self._loaded.model)
+        model = copied(self._loaded.model)
         old = [m for m in model.get_submodule(self.head).modules() if isinstance(m, nn.Linear)][-1]
         if not self.plan.epochs:
             if old.out_features != self.classes:

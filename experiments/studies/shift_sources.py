@@ -20,9 +20,10 @@ from torch import Tensor
 
 from client.learners import pick_device
 from experiments.studies.shift_book import Book, OutOfTime
-from experiments.studies.shift_captured import CapturedLearner
 from experiments.studies.shift_fleet import Domain, deal
-from experiments.studies.shift_rounds import Terms, accuracy, federate, with_statistics
+from experiments.studies.shift_judge import accuracy, with_statistics
+from experiments.studies.shift_lanes import Lanes
+from experiments.studies.shift_rounds import Terms, federate
 from experiments.studies.shift_site import Site, SitePlan
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
@@ -110,7 +111,7 @@ class Trials:
         return self.site.bank(self.sources[:count], family, make.rank or None)
 
     def _judged(
-        self, learner: CapturedLearner, domain: Domain, rates: Sequence[float], *, bits: int
+        self, learner: Lanes, domain: Domain, rates: Sequence[float], *, bits: int
     ) -> dict[str, float]:
         """Accuracies on validation images, of the start where a rate is zero."""
         learner.hold(domain)

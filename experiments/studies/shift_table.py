@@ -49,17 +49,21 @@ def mean(rows: Sequence[Row]) -> float:
     return fmean(row["accuracy"] for row in rows)
 
 
-def free(group: Group) -> float:
-    """The better of the deployed network as it came and with statistics of its own images."""
-    return max(mean(group[name, -1]) for name in (DEPLOYED, STATISTICS) if (name, -1) in group)
+def free(group: Group, labels: int = -1) -> float:
+    """The better of the network as it came and of what its clients make of it without a byte.
+
+    With so many labels where that was measured, else with all.
+    """
+    answered = (STATISTICS, labels) if (STATISTICS, labels) in group else (STATISTICS, -1)
+    return max(mean(group[key]) for key in ((DEPLOYED, -1), answered) if key in group)
 
 
 def share(group: Group, name: str, labels: int) -> float | None:
     """What part of centralised full fine-tuning's gain over ``free`` a contender has."""
     if (name, labels) not in group or (_CENTRAL, -1) not in group:
         return None
-    gain = mean(group[_CENTRAL, -1]) - free(group)
-    return (mean(group[name, labels]) - free(group)) / gain if gain > 0 else None
+    gain = mean(group[_CENTRAL, -1]) - free(group, labels)
+    return (mean(group[name, labels]) - free(group, labels)) / gain if gain > 0 else None
 
 
 def results(cells: dict[Cell, Group]) -> list[Result]:
@@ -94,7 +98,7 @@ def results(cells: dict[Cell, Group]) -> list[Result]:
                     first["clients"], labels, by.method.format(target), by.bank, head,
                     first["bits"], first["numbers"], first["update_bytes"], len(rows),
                     round(mean(rows), 5), min(accuracies), max(accuracies),
-                    round(max([free(group), *heads]), 5),
+                    round(max([free(group, labels), *heads]), 5),
                     first["family"], statistics,
                 )
             )  # fmt: skip

@@ -172,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=Trial.seeds)
     add("--labels", default="all 0 64 256 1024", help="budgets that are tried")
     add("--skip", default="", help="contenders left out, with ; between them")
+    add("--lanes", type=int, default=SitePlan.lanes, help="clients side by side on a GPU")
     add("--captured", action="store_true", help="banks: one client after another")
     return made
 
@@ -187,7 +188,7 @@ def asked(args: argparse.Namespace) -> tuple[SitePlan, Trial]:
     plan = SitePlan(sources=args.sources, source_rate=args.source_rate, rank=args.rank,
                     source_epochs=args.source_epochs, sections=args.sections,
                     directions=args.directions, images=args.images,
-                    half=args.bfloat16 or None)  # fmt: skip
+                    half=args.bfloat16 or None, lanes=args.lanes)  # fmt: skip
     if args.as_is:
         plan = replace(plan, epochs=0)
     terms = Terms(rounds=args.rounds, epochs=args.epochs, batch=args.batch)

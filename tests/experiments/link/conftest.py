@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,15 @@ from tests.experiments.ends import App, Client, Handle, answers, settled
 
 
 class Relay(Closing):
-    """Listens on loopback and relays to ``port``. ``up`` and ``down`` are bytes of TCP payload."""
+    """Listens on loopback and relays to ``port``. ``up`` and ``down`` are bytes of TCP payload.
+
+    Connections end once ``cut_after`` bytes went down, and no more go down after ``hold_after``.
+    """
 
     def __init__(self, port: int) -> None:
         self.up = self.down = self.connections = 0
         self.cut_after: int | None = None
+        self.hold_after: int | None = None
         self.open = True
         self.deaf = self.blocked = False
         self.to = port
@@ -44,6 +49,10 @@ class Relay(Closing):
     @property
     def total(self) -> int:
         return self.up + self.down
+
+    @property
+    def _full(self) -> bool:
+        return self.open and self.hold_after is not None and self.down >= self.hold_after
 
     def cut(self) -> None:
         """End every connection."""
@@ -86,6 +95,8 @@ class Relay(Closing):
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         try:
             while content := source.recv(8192):
+                while way == "down" and self._full and sink.fileno() >= 0:
+                    time.sleep(0.01)
                 setattr(self, way, getattr(self, way) + len(content))
                 if not (self.deaf and way == "up"):
                     sink.sendall(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.studies.one_round_fleet import Fleet
 from experiments.studies.own_statistics import PARTS, accuracies
 from experiments.studies.shift_fleet import deal
-from experiments.studies.shift_rounds import with_statistics
+from experiments.studies.shift_judge import with_statistics
 
 
 def test_of_a_skewed_fleet_half_of_the_norms_mend_what_all_of_them_spoil() -> None:

@@ -13,7 +13,6 @@ import torch
 
 from experiments.report.results import load_results
 from experiments.studies import shift_table, shifts
-from experiments.studies.shift_captured import CapturedLearner
 from experiments.studies.shift_cell import best_rate
 from experiments.studies.shift_contenders import (
     BY_NAME,
@@ -24,7 +23,9 @@ from experiments.studies.shift_contenders import (
     in_order,
 )
 from experiments.studies.shift_fleet import Share, deal
-from experiments.studies.shift_rounds import Terms, federate, with_statistics
+from experiments.studies.shift_judge import with_statistics
+from experiments.studies.shift_lanes import Lanes
+from experiments.studies.shift_rounds import Terms, federate
 from experiments.studies.shift_site import Site, SitePlan
 from recast_core.backbones import load_backbone
 from recast_core.errors import RecastError
@@ -243,11 +244,28 @@ def test_a_rate_at_an_end_of_its_grid_is_followed_beyond_it_as_far_as_is_allowed
     assert best_rate(grid, lambda rate: -abs(rate - 6e-4), 2)[0] == 6e-4
 
 
+@pytest.mark.parametrize("method", ["norm-affine", "bank"])
+def test_what_a_client_learns_does_not_depend_on_who_trains_beside_it(
+    site: Site, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain, terms = site.domain(parse_shift("lowlight:4")), Terms(1, 1, 16, 1e-2)
+    found = []
+    for lanes in (1, 3):
+        monkeypatch.setattr(site, "plan", replace(site.plan, lanes=lanes))
+        bank = site.own_bank()
+        made = site.captured_bank(bank, 16) if method == "bank" else site.captured(method, 16)
+        made.hold(domain)
+        shares = with_statistics(made, deal(domain, 4, 1.0, 0, -1))
+        found.append(federate(made, shares, terms, 0).vectors[0])
+    assert torch.equal(*found)
+    assert found[0].abs().max() > 0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on a GPU")
 def test_gpu_a_second_graph_leaves_the_first_one_its_memory(tmp_path: Path) -> None:
     device = torch.device("cuda")
     site = Site("glyph_resnet20", "digits", PLAN, device, tmp_path)
-    learner: CapturedLearner = site.captured("norm-affine", 16)
+    learner: Lanes = site.captured("norm-affine", 16)
     make: Callable[[int], list[Share]] = lambda n: deal(domain, n, 1.0, 0, -1)  # noqa: E731
     domain = site.domain(parse_shift("lowlight:4"))
     learner.hold(domain)
