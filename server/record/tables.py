@@ -20,7 +20,7 @@ from sqlalchemy.types import LargeBinary, String
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
 # The last revision in ``migrations``; one is made of any since the oldest when it is opened.
-SCHEMA = 14
+SCHEMA = 15
 OLDEST = 2
 # Where Alembic notes the revision, apart from that of other programs in the same database.
 VERSIONS = "recast_version"

@@ -1,4 +1,4 @@
-"""Tables beside: whose runs, who writes, label mixes, what tasks went back from, time on air."""
+"""Tables beside: whose runs, who writes, label mixes, what tasks went back from, suspects, air."""
 
 from __future__ import annotations
 
@@ -81,6 +81,16 @@ class LabelMix(Base, kw_only=True):
     run: Mapped[int] = mapped_column(primary_key=True)
     task: Mapped[int] = mapped_column(primary_key=True)
     content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class SuspectEntry(Base, kw_only=True):
+    """A client of which it is suspected that it spoiled a hidden sum of a task, by its node id."""
+
+    __tablename__ = "suspects"
+    __table_args__ = (ForeignKeyConstraint(["run", "task"], ["tasks.run", "tasks.number"]),)
+    run: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[int] = mapped_column(primary_key=True)
+    client: Mapped[str] = mapped_column(primary_key=True)
 
 
 class AirEntry(Base, kw_only=True):

@@ -35,24 +35,28 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
     """Greet who is there, and wait for a while where that is not enough to go on.
 
     Before the first round every task that must be learned needs a client, so that a mistake
-    shows before anyone's time is spent; later one task is enough.
+    shows before anyone's time is spent; later one task is enough. Fewer than hide each other are
+    not greeted, so that no bank is sent for a run that cannot be.
 
     Raises:
-        RecastError: nobody came.
+        RecastError: nobody came, or too few.
     """
     ends, said = time.monotonic() + federation.plan.patience, False
     while True:
-        federation.roster.refresh(grid)
+        if not (few := _too_few(grid, federation)):
+            federation.roster.refresh(grid)
         lacking = agenda.unlearnable()
         if agenda.active() if agenda.began else not lacking:
             return
         if time.monotonic() >= ends:
             break
-        if lacking and not said and federation.roster.lacking(lacking[0].number):
+        if lacking and not said and (few or federation.roster.lacking(lacking[0].number)):
             text = "nobody here can learn task %s yet: waiting %.0f s for other clients"
             logger.warning(text, lacking[0].name, federation.plan.patience)
             said = True
         time.sleep(LOOK_SECONDS)
+    if lacking and few:
+        raise RecastError(_too_few_to_hide(few, f"{lacking[0].name!r} at the most"))
     if lacking and not federation.roster.nodes:
         raise RecastError(
             "no client is ready: start clients, and look for refusals in the log above"
@@ -61,14 +65,26 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
         raise RecastError(_why_unlearnable(federation, lacking[0]))
 
 
+def _too_few(grid: Grid, federation: Federation) -> int:
+    """How many clients are there, where nobody was greeted yet and they cannot hide each other."""
+    if not federation.plan.secure or federation.roster.nodes:
+        return 0
+    there = len(list(grid.get_node_ids()))
+    return there if there < FEWEST else 0
+
+
+def _too_few_to_hide(clients: int, task: str) -> str:
+    who = "1 client" if clients == 1 else f"{clients} clients"
+    return (
+        f"{who} can learn task {task}, and a hidden sum needs at least {FEWEST}: have "
+        "more clients with images of it, or leave --secure-aggregation out"
+    )
+
+
 def _why_unlearnable(federation: Federation, state: TaskState) -> str:
     """Why nobody can learn a task, in the words of a client that said so, or too few can."""
     if able := federation.able(state.number):
-        who = "1 client" if able == 1 else f"{able} clients"
-        return (
-            f"{who} can learn task {state.name!r}, and a hidden sum needs at least {FEWEST}: have "
-            "more clients with images of it, or leave --secure-aggregation out"
-        )
+        return _too_few_to_hide(able, repr(state.name))
     for refusal in federation.ledger.refusals_since():
         if refusal.task == state.name and refusal.reason == "classes":
             return f"no client can learn task {state.name!r}: {refusal.detail}"

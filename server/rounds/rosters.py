@@ -181,7 +181,7 @@ class Rosters:
                 continue
             # It has lost the key that the others were told.
             sound = False
-            self._losses[answer.node] += 1
+            self._count_loss(answer.node, topic)
             del self._keys[answer.node]
             self._known = {
                 groups: known
@@ -190,6 +190,16 @@ class Rosters:
             }
             self._enter(answer, topic)
         return sound
+
+    def _count_loss(self, node: int, topic: Topic) -> None:
+        self._losses[node] += 1
+        if self._losses[node] > _LOSSES:
+            detail = (
+                f"it lost its key {self._losses[node]} times, each time with all others' rosters, "
+                "and is in no hidden sum until the server starts again: give it a cache folder "
+                "that stays"
+            )
+            self._exchange.traffic.refuse(node, topic, "key-lost", detail)
 
     def _ask(self, grid: Grid, bodies: Mapping[int, pb.ToClient], topic: Topic) -> list[Reply]:
         if not bodies:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from recast_core.secure.shamir import threshold
 from server.exchange.traffic import Topic
 from server.record.rows import OTHERS
+from server.record.suspected import suspect, suspected
 from server.rounds.federation import Federation
 from server.rounds.rosters import Group
 from server.rounds.state import TaskState
@@ -21,14 +22,14 @@ class Suspects:
     """Of each task the nodes of which one has spoiled a sum, and those that are left out for it.
 
     Whoever has spoiled sums of one task is in no sum of another: each time it would be found out
-    anew, at the cost of half the updates. Who that is is read from the registry's refusals, so that
-    it stays so when the server starts again. Of whom it is suspected is forgotten then.
+    anew, at the cost of half the updates. Who that is is read from the registry's refusals, and of
+    whom it is suspected is kept there too, so that it stays so when the server starts again.
     """
 
     def __init__(self, federation: Federation) -> None:
-        """Nobody is suspected; who was convicted before is looked up when it is asked."""
+        """Take up who is suspected; who was convicted before is looked up when it is asked."""
         self._federation = federation
-        self._suspects: dict[int, frozenset[int]] = {}
+        self._suspects = suspected(federation.registry, federation.run)
         self._barred: set[int] | None = None
 
     def of(self, state: TaskState) -> frozenset[int]:
@@ -89,11 +90,16 @@ class Suspects:
             (node,) = suspects
             self._convict(state, node, _SPOILS, why)
             suspects = frozenset()
-        self._suspects[state.number] = suspects
+        self._suspect(state, suspects)
 
     def clear(self, state: TaskState, group: Group) -> None:
         """A group's sum is sound, and with it those who are in it."""
-        self._suspects[state.number] = self.of(state) - set(group)
+        self._suspect(state, self.of(state) - set(group))
+
+    def _suspect(self, state: TaskState, suspects: frozenset[int]) -> None:
+        if suspects != self.of(state):
+            self._suspects[state.number] = suspects
+            suspect(self._federation.registry, self._federation.run, state.number, suspects)
 
     def _convict(self, state: TaskState, node: int, reason: str, why: str) -> None:
         self.barred.add(node)

@@ -22,6 +22,7 @@ from recast_core.secure.members import FEWEST, MOST
 from recast_core.secure.shamir import share, threshold
 from recast_core.wire.messages import RefusedError
 from server.record.ledger import Ledger
+from server.record.suspected import suspected
 from server.rounds.rosters import divided
 
 if TYPE_CHECKING:
@@ -220,6 +221,29 @@ def test_whoever_was_left_out_stays_so_when_the_server_starts_again(
     assert "1 clients stay out of hidden sums" in caplog.text
 
 
+def test_of_whom_it_is_suspected_is_known_when_the_server_starts_again(federation: Make) -> None:
+    def spoils(question: pb.ToClient, reply: pb.ToServer) -> object:
+        with patch("client.secure.share", SPOILED["beyond what a sum can be"]):
+            return clients[4].right(question, reply)
+
+    def members_told() -> list[int]:
+        asked = again.grid.nodes[1].asked
+        return [len(one.keys.members) for one in asked if one.keys.members]
+
+    clients = fleet(10, train={4: spoils})
+    first = federation(nodes=10, scripts=clients, secure=True, rounds=1)
+    first.go()
+    (doubted,) = suspected(first.registry, first.run).values()
+    assert 4 in doubted
+    assert len(doubted) == 5
+    again = federation(nodes=10, scripts=clients, secure=True, rounds=4, run=first.run)
+    again.go()
+    assert members_told()[0] == 5  # in two groups at once, and not all in one to be spoiled again
+    assert [round_.clients for round_ in again.registry.rounds(again.run, 1)][-1] == 9
+    assert again.reasons() == {"spoils-sums": 1}
+    assert not suspected(again.registry, again.run)
+
+
 def test_whoever_spoils_sums_of_one_task_is_in_no_sum_of_the_next(federation: Make) -> None:
     def spoils(question: pb.ToClient, reply: pb.ToServer) -> object:
         with patch("client.secure.share", SPOILED["beyond what a sum can be"]):
@@ -304,9 +328,10 @@ def test_among_three_one_that_accuses_convicts_nobody(federation: Make) -> None:
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_fewer_than_three_cannot_hide(federation: Make, nodes: int) -> None:
     made = federation(nodes=nodes, scripts=fleet(nodes), secure=True)
-    with pytest.raises(RecastError):
+    with pytest.raises(RecastError, match=f"^{nodes} client.* a hidden sum needs at least 3"):
         made.go()
     assert made.trained(1) == []
+    assert made.grid.nodes[1].asked == []  # not even greeted, and sent no bank
 
 
 def test_an_update_that_is_not_hidden_or_not_as_asked_is_refused(federation: Make) -> None:
@@ -392,6 +417,24 @@ def test_a_client_that_lost_its_key_is_told_the_others_again(federation: Make) -
     )
     made.go()
     assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4, 3, 4]
+
+
+def test_one_that_loses_its_key_again_and_again_is_left_out_and_counted(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def another(question: pb.ToClient, reply: pb.ToServer) -> object:
+        clients[4].hiding = Hiding(HeldStore(), 4, None)
+        return clients[4].right(question, reply)
+
+    clients = fleet(5, keys={4: another})
+    made = federation(nodes=5, scripts=clients, secure=True, rounds=3)
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4] * 3
+    assert made.reasons() == {"key-lost": 1}
+    (refusal,) = made.registry.refusals(made.run)
+    assert refusal.client == "4"
+    assert "lost its key 4 times" in refusal.detail
+    assert "key-lost" in caplog.text
 
 
 def test_one_that_says_in_each_round_that_it_lacks_the_roster_is_sent_it_seldom(
