@@ -6,6 +6,7 @@ file of ``--config``, and that before the defaults. No heavy imports here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -54,7 +55,13 @@ class RecastCommand(click.Command):
             for parameter in self.params:
                 if isinstance(parameter, click.Option) and parameter.name not in _NO_VARIABLE:
                     parameter.envvar = variable(parameter)
-        return super().make_context(info_name, args, parent, **extra)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.BadParameter as error:
+            option, context = error.param, error.ctx
+            if isinstance(option, click.Option) and context and _of_environment(option, context):
+                error.param_hint = f"'{variable(option)}' ({option.get_error_hint(context)})"
+            raise
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command, or print what it would be run with."""
@@ -68,7 +75,12 @@ class RecastCommand(click.Command):
             context.params.get("json_path"),
             slow=self.slow,
         )
-        return super().invoke(context)
+        try:
+            return super().invoke(context)
+        except RecastError as error:
+            if found := _behind(str(error), context):
+                raise RecastError(f"{error} (set in the environment: {found})") from error
+            raise
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, those that belong together under one heading."""
@@ -126,6 +138,23 @@ def configured(command: Decorated) -> Decorated:
 def variable(parameter: click.Parameter) -> str:
     """The environment's name of an option."""
     return PREFIX + written(parameter).replace("-", "_").upper()
+
+
+def _of_environment(parameter: click.Parameter, context: click.Context) -> bool:
+    return context.get_parameter_source(str(parameter.name)) is ParameterSource.ENVIRONMENT
+
+
+def _behind(complaint: str, context: click.Context) -> str:
+    """The variables that gave options which a complaint names, or whose values it quotes."""
+    names = []
+    for option in context.command.params:
+        if not _of_environment(option, context):
+            continue
+        value = str(context.params.get(str(option.name)))
+        words = re.escape(written(option)).replace(r"\-", "[-_ ]")
+        if re.search(rf"(?<!\w){words}(?!\w)", complaint) or repr(value) in complaint:
+            names.append(variable(option))
+    return ", ".join(names)
 
 
 def written(parameter: click.Parameter) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,30 @@ def test_the_command_line_comes_before_the_environment_the_file_and_the_default(
     found = printed("simulate", "--rounds", "6", env=told)
     assert (found["rounds"], found["epochs"], found["batch"], found["seed"]) == (6, 5, 9, 0)
     assert found["simulate"]["clients"] == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (
+            "CLIENTS=x",
+            r"Invalid value for 'RECAST_CLIENTS' \('--clients'\): 'x' is not a valid int",
+        ),
+        ("SECURE_AGGREGATION=perhaps", r"'RECAST_SECURE_AGGREGATION' \('--secure-aggregation'\)"),
+        ("ROUNDS=-1", r"rounds is -1: .* \(set in the environment: RECAST_ROUNDS\)$"),
+        ("HEAD=none", r"unknown head 'none': .* \(set in the environment: RECAST_HEAD\)$"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_said_with_the_variable(value: str, why: str) -> None:
+    name, _, text = value.partition("=")
+    env = {f"RECAST_{name}": text, "RECAST_EPOCHS": "2"}
+    done = CliRunner().invoke(
+        recast, ["simulate"], env=env, prog_name="recast", standalone_mode=False
+    )
+    assert done.exception is not None
+    told = getattr(done.exception, "format_message", done.exception.__str__)()
+    assert re.search(why, told)
+    assert "RECAST_EPOCHS" not in told
 
 
 @pytest.mark.parametrize("command", ["simulate", "serve", "measure"])
