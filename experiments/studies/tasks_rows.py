@@ -9,19 +9,17 @@ from typing import Any
 
 from experiments.engines.folded import FoldedGrid
 from experiments.studies.trial import federation, tasks_of, trial
-from recast_core.errors import RecastError
 from recast_core.methods import parse_method
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
 from server.record.registry import Registry
+from server.rounds.attendance import UnlearnableError
 
 # Times the rate that a method declares.
 FACTORS = (0.3, 1.0, 3.0)
 # Of coefficients in units of a spread: the one that the study's factors were of.
 _SPREAD_RATE = 0.2
-# What a federation says in which nobody has enough of a task to learn it.
-_ONE_CLASS = "no client has two classes"
 
 
 @dataclass(frozen=True)
@@ -205,9 +203,8 @@ def _of_one(settings: Settings, clients: int, node: int) -> list[tuple[str, floa
             names = {task.number: task.name for task in registry.tasks(result.run)}
             first = {one.task: one for one in reversed(registry.accuracies(result.run))}
             return [(names[task], one.accuracy, one.examples) for task, one in first.items()]
-    except RecastError as error:
-        if _ONE_CLASS not in str(error):
-            raise
+    except UnlearnableError:
+        pass
     tasks = [str(task) for task in parse_tasks(settings.tasks)]
     each = [replace(settings, tasks=task) for task in tasks if len(tasks) > 1]
     return [found for single in each for found in _of_one(single, clients, node)]

@@ -21,6 +21,10 @@ _UNLEARNABLE = (
 logger = logging.getLogger("recast.server")
 
 
+class UnlearnableError(RecastError):
+    """Nobody who is there has enough images of a task to learn it."""
+
+
 def await_return(grid: Grid, federation: Federation, agenda: Agenda) -> None:
     """Give those who took part time to find the server again: accuracy is over all of them."""
     asked = {state.number for state in agenda.unevaluated()}
@@ -39,7 +43,8 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
     not greeted, so that no bank is sent for a run that cannot be.
 
     Raises:
-        RecastError: nobody came, or too few.
+        UnlearnableError: nobody who came has enough images of a task.
+        RecastError: nobody came, or too few, or all were refused.
     """
     ends, said = time.monotonic() + federation.plan.patience, False
     while True:
@@ -62,7 +67,7 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
             "no client is ready: start clients, and look for refusals in the log above"
         )
     if lacking:
-        raise RecastError(_why_unlearnable(federation, lacking[0]))
+        raise _unlearnable(federation, lacking[0])
 
 
 def _too_few(grid: Grid, federation: Federation) -> int:
@@ -81,23 +86,23 @@ def _too_few_to_hide(clients: int, task: str) -> str:
     )
 
 
-def _why_unlearnable(federation: Federation, state: TaskState) -> str:
+def _unlearnable(federation: Federation, state: TaskState) -> RecastError:
     """Why nobody can learn a task, in the words of a client that said so, or too few can."""
     if able := federation.able(state.number):
-        return _too_few_to_hide(able, repr(state.name))
+        return RecastError(_too_few_to_hide(able, repr(state.name)))
     for refusal in federation.ledger.refusals_since():
         if refusal.task == state.name and refusal.reason == "classes":
-            return f"no client can learn task {state.name!r}: {refusal.detail}"
+            return RecastError(f"no client can learn task {state.name!r}: {refusal.detail}")
     lacks = federation.roster.lacking(state.number)
     if len(set(lacks)) == 1 and lacks[0][0] == "failed":
-        return f"no client can learn task {state.name!r}: {lacks[0][1]}"
+        return RecastError(f"no client can learn task {state.name!r}: {lacks[0][1]}")
     said = ""
     if lacks:
         code, detail = lacks[-1]
         part = f"{len(lacks)} take" if len(lacks) > 1 else "1 takes"
         said = f" ({part} no part, the last said: {code}: {detail})"
     enough = "training images" if federation.heads.stay else "two classes of training images"
-    return _UNLEARNABLE % (enough, state.name, said)
+    return UnlearnableError(_UNLEARNABLE % (enough, state.name, said))
 
 
 def say_unable(federation: Federation, state: TaskState) -> None:

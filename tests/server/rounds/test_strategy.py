@@ -12,6 +12,7 @@ from flwr.app import Error
 from protos import recast_v1_pb2 as pb
 from recast_core import RecastError
 from server.record.ledger import Ledger
+from server.rounds.attendance import UnlearnableError
 
 if TYPE_CHECKING:
     from conftest import Federation, Script
@@ -304,7 +305,7 @@ def test_a_task_that_nobody_can_learn_and_an_empty_federation_are_one_line(
         federation(nodes=0).go()
     made = federation(nodes=1, tasks=2)
     made.grid.nodes[1].tasks = (1,)
-    with pytest.raises(RecastError, match=r"no client has two classes .* task 't2'"):
+    with pytest.raises(UnlearnableError, match=r"no client has two classes .* task 't2'"):
         made.go()
 
 
