@@ -2,14 +2,15 @@
 
 ``python -m experiments.studies.answers`` has the default network and bank learn shifts that the
 default run does not have, judges clients by a fifth of their training images, and prints accuracies
-of each answer: at the start, with coefficients learned together, and with those that each client
-learned alone, without a byte.
+of each answer: at the start, with coefficients learned together at the bank's own rate, and with
+those that each client learned alone, without a byte, in the same passes at parts of that rate.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -20,13 +21,14 @@ from client.kept import ENOUGH_LABELS, FOLDS
 from experiments.studies.one_round_fleet import Fleet
 from experiments.studies.shift_fleet import Share
 from experiments.studies.shift_rounds import Terms, federate
+from recast_core.errors import RecastError
 from recast_core.heads import head_kind, right_answers
 from recast_core.label_mix import counted_mix
-from recast_core.recipe import Recipe
 
 TASKS = "gblur=digits[50%:]+gblur:5 rain=digits[50%:]+rain:5 both=digits[50%:]+gblur:4+gauss:4"
 ANSWERS = ("classifier", "with label mix", "own head", "either", "either, with label mix")
-_RATE, _PASSES = 0.2, 24
+ALONE = (0.25, 0.5, 1.0)
+_ROUNDS, _PASSES = 6, 24
 
 
 def _seen(fleet: Fleet, share: Share, rows: Tensor, vector: Tensor) -> Tensor:
@@ -80,15 +82,35 @@ def answers(
     return [count / examples for count in right]
 
 
-def rows_of(fleet: Fleet, clients: int, seed: int) -> dict[str, list[float]]:
-    """The answers at the start, with what was learned together, and alone."""
+def rows_of(
+    fleet: Fleet, clients: int, seed: int, alone: Sequence[float]
+) -> dict[str, list[float]]:
+    """The answers at the start, with what was learned together, and alone.
+
+    Args:
+        fleet: the network and the images.
+        clients: how many, of which those count that are judged by something.
+        seed: of who has what, and of the learning.
+        alone: parts of the bank's own rate, one row each.
+
+    Raises:
+        RecastError: a bank that does not say its rate.
+    """
     shares = [s for s in fleet.shares(clients, seed, validate=True) if len(s.judge)]
     learner, start = fleet.learner, fleet.learner.start.initial_vector
+    rate = learner.start.customary_rate
+    if rate is None:
+        raise RecastError("the bank does not say its learning rate: make it with recast bank")
     own = [[own_is_better(fleet, share, mixed=way) for share in shares] for way in (False, True)]
-    together = federate(learner, shares, Terms(6, _PASSES // 6, 32, _RATE, bits=4), seed)
-    recipe = Recipe(_PASSES, 32, _RATE / 2, objective="cross-entropy")
-    alone = learner.train(shares, recipe, [start] * len(shares), list(range(len(shares))))
-    every = {"nothing": [start] * len(shares), "together": together.vectors, "alone": alone}
+    terms = Terms(_ROUNDS, _PASSES // _ROUNDS, 32, rate, bits=4)
+    every = {
+        "nothing": [start] * len(shares),
+        "together": federate(learner, shares, terms, seed).vectors,
+    }
+    for part in alone:
+        by_itself = replace(terms, rate=part * rate, alone=True)
+        found = [federate(learner, [one], by_itself, seed).vectors[0] for one in shares]
+        every[f"alone at {part * rate:g}"] = found
     return {name: answers(fleet, shares, vectors, own) for name, vectors in every.items()}
 
 
@@ -100,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument(
+        "--alone", type=float, nargs="+", default=ALONE, help="parts of the bank's own rate"
+    )
     options = parser.parse_args(arguments)
     found: dict[str, list[list[float]]] = {}
     print(f"| task | seed | learned | {' | '.join(ANSWERS)} |")
@@ -107,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for spec in parse_tasks(options.tasks):
         fleet = Fleet(str(spec))
         for seed in options.seeds:
-            for name, each in rows_of(fleet, options.clients, seed).items():
+            for name, each in rows_of(fleet, options.clients, seed, options.alone).items():
                 found.setdefault(name, []).append(each)
                 told = " | ".join(f"{100 * one:.1f}" for one in each)
                 print(f"| {spec.name} | {seed} | {name} | {told} |", flush=True)

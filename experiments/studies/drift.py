@@ -2,7 +2,8 @@
 
 ``python -m experiments.studies.drift`` prints a row for each seed: accuracy in the fog of the last
 round, of coefficients that were learned while it thickened, in the first round's fog alone, and in
-the last round's all along. All are those of the same clients.
+the last round's all along; and before all, of the same clients where nothing is learned. A client
+answers as in any task whose classifier is kept, by its statistics, label mix or a head of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -45,14 +47,17 @@ def accuracy(settings: Settings, clients: int, start: Start, vector: Vector, sou
 
 
 def row(seed: int, clients: int, shift: str, first: int, last: int) -> list[float]:
-    """Accuracies in the last severity: followed, first severity alone, last severity all along."""
+    """Accuracies in the last severity: nothing learned, followed, first alone, last all along."""
     data = "digits[50%:]"
     base = Settings(seed=seed, begin="bank", device="cpu")
-    found = []
+    found: list[float] = []
     for level in (f"{first}-{last}", str(first), str(last)):
         settings = replace(base, tasks=f"t={data}+{shift}:{level}")
         start, vector = learned(settings, clients)
-        found.append(accuracy(settings, clients, start, vector, f"t={data}+{shift}:{last}"))
+        judge = partial(accuracy, settings, clients, start, source=f"t={data}+{shift}:{last}")
+        if not found:
+            found.append(judge(start.initial_vector.numpy()))
+        found.append(judge(vector))
     return found
 
 
@@ -65,16 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--severities", default="1-5", help="of the first round and the last")
     given = parser.parse_args(arguments)
     first, last = map(int, given.severities.split("-"))
-    print(f"| seed | followed {first} to {last} | {first} alone | {last} all along |")
-    print("|--:|--:|--:|--:|")
+    print(f"| seed | nothing learned | followed {first} to {last} | {first} alone ", end="")
+    print(f"| {last} all along |")
+    print("|--:|--:|--:|--:|--:|")
     rows = []
     for seed in range(given.seeds):
         rows.append(row(seed, given.clients, given.shift, first, last))
-        print(
-            f"| {seed} | " + " | ".join(f"{100 * one:.1f}" for one in rows[-1]) + " |", flush=True
-        )
-    means = [fmean(column) for column in zip(*rows, strict=True)]
-    print("| mean | " + " | ".join(f"{100 * one:.1f}" for one in means) + " |")
+        told = " | ".join(f"{100 * one:.1f}" for one in rows[-1])
+        print(f"| {seed} | {told} |", flush=True)
+    told = " | ".join(_spread(column) for column in zip(*rows, strict=True))
+    print(f"| mean (lowest-highest) | {told} |")
+
+
+def _spread(found: Sequence[float]) -> str:
+    return f"{100 * fmean(found):.1f} ({100 * min(found):.1f}-{100 * max(found):.1f})"
 
 
 if __name__ == "__main__":
