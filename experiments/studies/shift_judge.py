@@ -78,7 +78,8 @@ def local_heads(learner: Learner, shares: Sequence[Share]) -> float:
 def own_head(learner: Learner, share: Share, vector: Tensor) -> nn.Module:
     """A ridge head of the client's labelled images."""
     features = _seen(learner, share, share.learn, vector)
-    return head_kind("local").fit(features, share.labels, _classes(learner, features))
+    labels = share.labels.to(features.device)
+    return head_kind("local").fit(features, labels, _classes(learner, features))
 
 
 def with_own_heads(learner: Learner, shares: Sequence[Share]) -> list[Share]:
@@ -92,9 +93,10 @@ def _own_is_better(learner: Learner, share: Share) -> bool:
     if len(labels) < ENOUGH_LABELS or len(labels.unique()) < 2:
         return False
     features = _seen(learner, share, share.learn, learner.start.initial_vector)
+    labels = labels.to(features.device)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     own = stays = 0
-    for judge in order.chunk(FOLDS):
+    for judge in order.to(features.device).chunk(FOLDS):
         learn = torch.ones_like(labels, dtype=torch.bool)
         learn[judge] = False
         told = labels[learn]
