@@ -36,6 +36,14 @@ class Hidden:
     levels: Levels
 
 
+@dataclass(frozen=True)
+class Total:
+    """A group's sum, and whether more shares than it takes agree on it."""
+
+    numbers: Integers
+    checked: bool
+
+
 class SecureSums:
     """Asks for updates that only sums tell, and for the sums."""
 
@@ -143,11 +151,11 @@ class SecureSums:
             if total is None:
                 continue
             examples = {node: updates[node].examples for node in found}
-            one = Summed(total, hidden.levels, examples)
-            if not hidden.levels.is_plausible(total, one.weight):
+            one = Summed(total.numbers, hidden.levels, examples)
+            if not hidden.levels.is_plausible(total.numbers, one.weight):
                 self._suspects.spoiled(state, group, "the sum is larger than its terms can be")
                 continue
-            self._suspects.clear(state, group)
+            self._suspects.clear(state, group, sure=total.checked)
             summed.append(one)
         return summed
 
@@ -204,7 +212,7 @@ class SecureSums:
         group: Group,
         found: Sequence[int],
         answers: Mapping[int, pb.Opened],
-    ) -> Integers | None:
+    ) -> Total | None:
         """The sum of a group's integers, ``None`` where it cannot be told."""
         traffic, topic = self._federation.traffic, Topic(state.name, state.round + 1)
         field, needed = hidden.levels.field, threshold(len(group))
@@ -241,7 +249,7 @@ class SecureSums:
             return None
         for place in liars(field, shares, needed):
             traffic.refuse(group[place], topic, "lying-share", "its share of the sum is wrong")
-        return field.centred(total)
+        return Total(field.centred(total), len(shares) > needed)
 
 
 def _spare(present: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from recast_core.secure.shamir import threshold
@@ -30,6 +31,10 @@ class Suspects:
         """Take up who is suspected; who was convicted before is looked up when it is asked."""
         self._federation = federation
         self._suspects = suspected(federation.registry, federation.run)
+        # How often a node of a task was suspected, and in how many sums that nothing speaks for
+        # it has to be before it is not.
+        self._times: Counter[tuple[int, int]] = Counter()
+        self._owed: Counter[tuple[int, int]] = Counter()
         self._barred: set[int] | None = None
 
     def of(self, state: TaskState) -> frozenset[int]:
@@ -90,11 +95,24 @@ class Suspects:
             (node,) = suspects
             self._convict(state, node, _SPOILS, why)
             suspects = frozenset()
+        for key in ((state.number, node) for node in suspects):
+            self._times[key] += 1
+            self._owed[key] = 2 ** (self._times[key] - 1)
         self._suspect(state, suspects)
 
-    def clear(self, state: TaskState, group: Group) -> None:
-        """A group's sum is sound, and with it those who are in it."""
-        self._suspect(state, self.of(state) - set(group))
+    def clear(self, state: TaskState, group: Group, *, sure: bool) -> None:
+        """A group's sum is sound, and with it those who are in it.
+
+        Where no more shares came than the sum takes, wrong ones would not have shown. Who spoils
+        only sums in which they do would be suspected anew in every other round: each time it has to
+        be in twice as many of the others before it is in a sum with all.
+        """
+        inside = self.of(state) & set(group)
+        for key in ((state.number, node) for node in inside):
+            self._owed[key] = 0 if sure else self._owed[key] - 1
+        self._suspect(
+            state, self.of(state) - {n for n in inside if self._owed[state.number, n] < 1}
+        )
 
     def _suspect(self, state: TaskState, suspects: frozenset[int]) -> None:
         if suspects != self.of(state):

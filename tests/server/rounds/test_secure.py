@@ -17,6 +17,7 @@ from client.secure import Hiding
 from experiments.engines.folded.nodes import HeldStore
 from protos import recast_v1_pb2 as pb
 from recast_core import RecastError
+from recast_core.secure.field import Field, Numbers
 from recast_core.secure.levels import Levels
 from recast_core.secure.members import FEWEST, MOST
 from recast_core.secure.shamir import share, threshold
@@ -196,6 +197,27 @@ def test_whoever_spoils_sums_is_found_in_a_few_rounds_and_every_round_is_recorde
     assert counts[-1] == 9
     assert made.reasons() == {"spoils-sums": 1}
     assert {refusal.client for refusal in made.registry.refusals(made.run)} == {"4"}
+
+
+def test_whoever_spoils_only_sums_in_which_it_shows_spoils_ever_fewer(federation: Make) -> None:
+    def shares(field: Field, secret: Numbers, members: int, needed: int) -> np.ndarray:
+        found = share(field, secret, members, needed)
+        found[0] = field.wrap(field.centred(found[0]) + 1)  # which three of three do not show
+        return found
+
+    def spoils(question: pb.ToClient, reply: pb.ToServer) -> object:
+        with patch("client.secure.share", shares):
+            return clients[6].right(question, reply)
+
+    clients = fleet(6, train={6: spoils})
+    made = federation(nodes=6, scripts=clients, secure=True, rounds=20)
+    made.go()
+    assert len(made.registry.rounds(made.run, 1)) == 20
+    asked = [
+        one.train.round for one in made.grid.nodes[1].asked if one.WhichOneof("body") == "train"
+    ]
+    again = [round_ for round_ in asked if asked.count(round_) > 1][::2]
+    assert again == [1, 2, 4, 8, 16]
 
 
 @pytest.mark.parametrize("how", ["spoils-sums", "forged-shares"])
