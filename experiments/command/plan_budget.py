@@ -17,15 +17,19 @@ from experiments.command.plan_measured import Candidate, Measured, choose_study
 from experiments.report.results import ALL_LABELS, kind_of, load_results, parameters_of
 from protos import recast_v1_pb2 as pb
 from recast_core.backbones import Backbone, load_backbone
+from recast_core.banks import PACKAGED
 from recast_core.config import RecastConfig
 from recast_core.errors import RecastError
 from recast_core.methods import parse_method
 from recast_core.mimicry import mimic
 from recast_core.targets import PRESETS
 from recast_core.wire.codec import WIDTHS, encoded_length
+from server.prepare import OWN_BANK
 
 SHIFT_BANK = 48
 """Coefficients of a bank as ``recast bank`` makes it if it is not told otherwise."""
+# Tasks that are named below the table.
+_SHOWN = 6
 
 
 def plan_budget(
@@ -50,9 +54,10 @@ def plan_budget(
         raise RecastError(f"labels is {labels}: give a number, 0 for none or -1 for all")
     loaded = load_backbone(backbone, weights=False)
     kind, parameters = kind_of(loaded.model), parameters_of(loaded.model, loaded.head)
-    measured = choose_study(load_results(results), kind, parameters, labels)
+    measured = choose_study(load_results(results), kind, parameters, labels, backbone)
     rows = []
-    for candidate in candidates(loaded, kind):
+    packaged = backbone if backbone in PACKAGED else ""
+    for candidate in candidates(loaded, kind, packaged):
         bits = widest(candidate.numbers, budget, starts=candidate.starts)
         if bits is not None:
             rows.append(_row(candidate, bits, measured))
@@ -68,8 +73,14 @@ def plan_budget(
     return report
 
 
-def candidates(backbone: Backbone, kind: str) -> Iterator[Candidate]:
-    """What could train on this backbone, fewest numbers first."""
+def candidates(backbone: Backbone, kind: str, packaged: str = "") -> Iterator[Candidate]:
+    """What could train on this backbone, fewest numbers first.
+
+    Args:
+        backbone: see ``load_backbone``.
+        kind: of its normalisation.
+        packaged: the name of a bank of it that the package carries; empty for none.
+    """
     if kind == "batch-norm":
         yield Candidate(
             "statistics recomputed",
@@ -82,14 +93,13 @@ def candidates(backbone: Backbone, kind: str) -> Iterator[Candidate]:
     yield Candidate(
         "local head", "head-only", "", 0, "--method head-only --head local", ("local", "linear")
     )
-    options = "--bank BANK --head backbone"
+    options = f"--bank {packaged or 'BANK'} --head backbone"
     yield Candidate("shift bank", "recast", "shifts", SHIFT_BANK, options, starts=True)
     for target in PRESETS:
         numbers = _own_weights(backbone.model, target)
         if numbers:
-            yield Candidate(
-                f"own weights, {target}", "recast", "own", numbers, f"--target {target}"
-            )
+            options = f"--bank {OWN_BANK} --target {target}" if packaged else f"--target {target}"
+            yield Candidate(f"own weights, {target}", "recast", "own", numbers, options)
     target = "conv" if kind == "batch-norm" else "attn"
     for title, spec in (
         ("norm groups 1", "norm-groups:1"),
@@ -178,10 +188,13 @@ def _about(measured: Measured) -> dict[str, Any] | None:
         "study": first.study,
         "backbone": first.backbone,
         "same_backbone": measured.same,
+        "this_backbone": measured.named,
+        "parameters": first.parameters,
         "labels": first.labels,
         "clients": first.clients,
         "seeds": max(row.seeds for row in measured.rows),
         "tasks": len({row.task for row in measured.rows}),
+        "data": list(dict.fromkeys(row.task for row in measured.rows)),
     }
 
 
@@ -216,9 +229,18 @@ def _source(about: dict[str, Any] | None) -> str:
     if about is None:
         return "nothing was measured on a backbone of this kind: the order is that of the numbers"
     labels = "all" if about["labels"] == ALL_LABELS else f"{about['labels']:,}"
-    here = "a backbone of this size and kind" if about["same_backbone"] else "another of this kind"
+    where = (
+        f"{about['backbone']} (another network of this kind, {about['parameters']:,} parameters)"
+    )
+    if about["this_backbone"]:
+        where = f"{about['backbone']} itself"
+    elif about["same_backbone"]:
+        where = f"{about['backbone']} (of this size and kind, maybe with other weights)"
+    data, more = about["data"][:_SHOWN], len(about["data"]) - _SHOWN
+    tasks = ", ".join(data) + (f" and {more} more" if more > 0 else "")
+    seeds = "1 seed" if about["seeds"] == 1 else f"{about['seeds']} seeds"
     return (
-        f"gain: points over the best that sends nothing; study {about['study']} on "
-        f"{about['backbone']} ({here}), {about['tasks']} tasks, {about['clients']} clients, "
-        f"{labels} labels, {about['seeds']} seeds"
+        "gain: points over the best that sends nothing, accuracy: the mean over tasks; study "
+        f"{about['study']} on {where}: {tasks}; {about['clients']} clients, {labels} labels, "
+        f"{seeds}"
     )

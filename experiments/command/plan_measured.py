@@ -39,10 +39,12 @@ class Measured:
     Attributes:
         rows: of the study, for one backbone and label budget; empty where nothing was measured.
         same: whether that backbone is of the very size and kind.
+        named: whether it is the very network, by its name.
     """
 
     rows: tuple[Result, ...]
     same: bool
+    named: bool = False
 
     def of(self, candidate: Candidate, bits: int) -> tuple[Result, ...]:
         """The candidate's rows, at these bits or else at the nearest width that was measured."""
@@ -53,14 +55,25 @@ class Measured:
         return tuple(row for row in own if row.bits == nearest)
 
 
-def choose_study(results: Sequence[Result], kind: str, parameters: int, labels: int) -> Measured:
+def choose_study(
+    results: Sequence[Result], kind: str, parameters: int, labels: int, name: str = ""
+) -> Measured:
     """Take one study, one backbone and one label budget, so that rows are comparable.
 
-    The same backbone comes before another of its kind, a bank of shifts before none, of others of
-    its kind the nearest in size, more rows before fewer; of the label budgets the nearest by ratio.
+    The very network comes before one of its size and kind, that before another of its kind, a bank
+    of shifts before none, of others of its kind the nearest in size, more rows before fewer; of the
+    label budgets the nearest by ratio.
+
+    Args:
+        results: of all studies.
+        kind: of the backbone's normalisation.
+        parameters: that the backbone has.
+        labels: that a fleet has; -1 for all.
+        name: of the backbone, as results would have it.
     """
     same = [r for r in results if (r.kind, r.parameters) == (kind, parameters)]
-    pool = same or [r for r in results if r.kind == kind]
+    named = [r for r in same if r.backbone == name]
+    pool = named or same or [r for r in results if r.kind == kind]
     if not pool:
         return Measured((), same=False)
     groups: dict[tuple[str, str], list[Result]] = {}
@@ -73,7 +86,8 @@ def choose_study(results: Sequence[Result], kind: str, parameters: int, labels: 
 
     rows = max(groups.values(), key=worth)
     nearest = min({row.labels for row in rows}, key=lambda own: _apart(own, labels))
-    return Measured(tuple(row for row in rows if row.labels == nearest), same=bool(same))
+    chosen = tuple(row for row in rows if row.labels == nearest)
+    return Measured(chosen, same=bool(same), named=bool(named))
 
 
 def _is_of(row: Result, candidate: Candidate) -> bool:

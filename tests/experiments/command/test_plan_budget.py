@@ -141,6 +141,35 @@ def test_of_other_backbones_of_the_kind_the_nearest_in_size_counts() -> None:
     assert found.rows[0].backbone == BACKBONE
 
 
+def test_the_very_network_comes_before_another_of_its_size_with_a_bank_of_shifts(
+    stand_in: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = _with("recast", "own", 0.6, bits=8, study="mine", backbone="mine")
+    rows = [replace(row, backbone="cifar_resnet20") for row in STAND_IN]
+    found = choose_study([*rows, own], "batch-norm", 269_072, -1, "mine")
+    assert (found.rows, found.same, found.named) == ((own,), True, True)
+    found = choose_study([*rows, own], "batch-norm", 269_072, -1, "another")
+    assert (found.rows[0].backbone, found.same, found.named) == ("cifar_resnet20", True, False)
+    # A name that is not of this size says nothing.
+    assert choose_study([*rows, own], "batch-norm", 5, -1, "mine").named is False
+
+    save_results(stand_in, rows)
+    report = plan_budget(BACKBONE, 51, results=stand_in)
+    assert report["measured"]["this_backbone"] is False
+    assert report["measured"]["data"] == ["digits+fog:3", "digits+gauss:3"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cifar_resnet20 (of this size and kind, maybe with other weights): digits+fog:3" in said
+    save_results(stand_in, STAND_IN)
+    plan_budget(BACKBONE, 51, results=stand_in)
+    assert f"{BACKBONE} itself: digits+fog:3" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_packaged_bank_is_named_and_own_weights_do_without_it() -> None:
+    options = {row["method"]: row["run"] for row in plan_budget("digits_resnet20", 51)["methods"]}
+    assert options["shift bank"] == "--bank digits_resnet20 --head backbone --bits 4"
+    assert options["own weights, conv"] == "--bank none --target conv --bits 8"
+
+
 def test_lengths_are_those_of_real_updates() -> None:
     bank = mimic(load_backbone(BACKBONE).model, RecastConfig(target="conv"))
     for bits in (8, 5, 1):
