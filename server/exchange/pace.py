@@ -9,6 +9,9 @@ from statistics import median
 # A node is waited for at least so long once half of those asked have answered: what takes
 # milliseconds elsewhere may take seconds where something else runs too.
 LEAST_SECONDS = 20.0
+# Where two rounds have shown what is usual: so many lags of it, and not less than so many seconds,
+# so that nobody who takes 19 seconds for what takes the others 0.1 is waited for in every round.
+LEAST_LAGS, LEAST_LEARNED = 3.0, 5.0
 # The same where nobody has answered yet, but others have been asked the same before. A greeting is
 # repeated without harm, and so is a roster; a round that nobody answers may be the network's doing.
 LEAST_ALONE = {"query.hello": 2.0, "query.bank": 5.0, "query.keys": 5.0}
@@ -33,6 +36,7 @@ class Pace:
         """
         self._deadline, self._lag = deadline, lag
         self._usual: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        self._answers: Counter[str] = Counter()
         self.overdue: set[int] = set()
         # How often a node was waited for in vain, the answers it owes for it, and those in a row.
         self._misses: Counter[int] = Counter()
@@ -59,7 +63,7 @@ class Pace:
             return self._deadline
         usual = self._usual.get(_comparable(kind, about))
         if taken and 2 * len(taken) >= asked:
-            limit = max(LEAST_SECONDS, self._lag * median(taken))
+            limit = max(self._least(kind, about, asked), self._lag * median(taken))
         elif usual:
             least = LEAST_ALONE.get(kind, LEAST_ALONE_OTHERWISE)
             lag = min(self._lag, GREETING_LAG) if kind in LEAST_ALONE else self._lag
@@ -71,6 +75,7 @@ class Pace:
     def answered(self, node: int, kind: str, about: str, seconds: float) -> None:
         """A node has answered in time; one that was silent once is waited for again."""
         self._usual[_comparable(kind, about)].append(seconds)
+        self._answers[_comparable(kind, about)] += 1
         self._credit(node)
 
     def answered_late(self, node: int, seconds: float, limit: float) -> None:
@@ -88,6 +93,17 @@ class Pace:
             self._owed[node] = min(2 ** (self._misses[node] - 1), MOST_OWED)
             self._streak[node] = 0
             self._heard.discard(node)
+
+    def _least(self, kind: str, about: str, asked: int) -> float:
+        """Seconds that a node has in any case, once half of those asked have answered.
+
+        Newcomers, of whom nothing is known, have all of them: the bank may come over a slow line.
+        """
+        key = _comparable(kind, about)
+        if kind in LEAST_ALONE or self._answers[key] < 2 * asked:
+            return LEAST_SECONDS
+        learned = LEAST_LAGS * self._lag * median(self._usual[key])
+        return min(LEAST_SECONDS, max(LEAST_LEARNED, learned))
 
     def _credit(self, node: int) -> None:
         if not self._misses[node]:

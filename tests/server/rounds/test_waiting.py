@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from protos import recast_v1_pb2 as pb
-from server.exchange.pace import LEAST_ALONE, LEAST_SECONDS, MOST_OWED, Pace
+from server.exchange.pace import LEAST_ALONE, LEAST_LEARNED, LEAST_SECONDS, MOST_OWED, Pace
 from server.exchange.wait import Question, Wait
 
 if TYPE_CHECKING:
@@ -68,6 +68,34 @@ def test_who_takes_ten_times_as_long_is_waited_for_and_who_takes_longer_is_not(
     assert made.clock.now < 3 * 55
     made.strategy.record_rest(last=True)
     assert set(made.reasons()) <= {"late", "silent"}
+
+
+def test_once_it_is_known_how_long_rounds_take_who_just_makes_the_least_is_not_waited_for(
+    federation: Make,
+) -> None:
+    made = federation(nodes=3, rounds=10, deadline=HOUR, max_lag=10)
+    for node, seconds in ((1, 0.1), (2, 0.1), (3, LEAST_SECONDS - 1)):
+        made.grid.nodes[node].delay = delay(train=seconds)
+    made.go()
+    assert clients(made) == [3, 3] + [2] * 8
+    assert made.clock.now <= 2 * LEAST_SECONDS + LEAST_LEARNED + 8
+
+
+def test_who_is_slow_within_reason_is_waited_for_in_every_round(federation: Make) -> None:
+    made = federation(nodes=3, rounds=10, deadline=HOUR, max_lag=10)
+    for node, seconds in ((1, 0.5), (2, 0.5), (3, 14.0)):
+        made.grid.nodes[node].delay = delay(train=seconds)
+    made.go()
+    assert clients(made) == [3] * 10
+
+
+def test_newcomers_have_as_long_as_ever() -> None:
+    pace = Pace(HOUR, 10)
+    for kind in ("train", *LEAST_ALONE):
+        for _ in range(9):
+            pace.answered(1, kind, "a", 0.1)
+        least = LEAST_LEARNED if kind == "train" else LEAST_SECONDS
+        assert pace.limit(kind, "a", 3, [0.1, 0.1]) == least
 
 
 def test_who_was_away_for_a_while_is_waited_for_again_when_its_answers_come(
