@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from client.data import load_dataset, parse_tasks
+from experiments.studies.tasks_donors import LETTERS, drawn, letters
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
@@ -109,7 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=(__doc__ or "").split("\n")[0],
     )
     parser.add_argument("--backbone", default="glyph_resnet20")
-    parser.add_argument("--donors", required=True, help="tasks, as --tasks takes them")
+    parser.add_argument("--donors", required=True, help="tasks, as --tasks takes them; letters")
+    parser.add_argument("--draw", type=int, help="donors, of the data given; else these")
+    parser.add_argument("--classes", type=int, default=10, help="of each that is drawn")
+    parser.add_argument("--without", nargs="*", default=[], help="families of shifts")
     parser.add_argument("--move", choices=MOVES, default="all")
     parser.add_argument("--sections", type=int, default=4)
     parser.add_argument("--directions", type=int, default=12)
@@ -119,9 +124,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="recast-") as folder:
+        _make(options, _donors(options, Path(folder)))
+
+
+def _donors(options: argparse.Namespace, folder: Path) -> Sequence[TaskSpec]:
+    told = [text for text in options.donors.split() if text != LETTERS]
+    tasks = list(parse_tasks(" ".join(told))) if told else []
+    if LETTERS in options.donors.split():
+        tasks.append(letters(folder))
+    if options.draw is None:
+        return tasks
+    size = load_backbone(options.backbone, weights=False).preprocess.size
+    return drawn(tasks, options.draw, options.classes, size, options.seed, options.without)
+
+
+def _make(options: argparse.Namespace, tasks: Sequence[TaskSpec]) -> None:
     method = parse_method(MOVES[options.move])
     recipe = Recipe(options.epochs, learning_rate=method.learning_rate)
-    tasks = parse_tasks(options.donors)
     single = (len(tasks), options.sections, options.directions)
     shapes = [shape_of(told) for told in options.shapes or ()] or [single]
     if max(sources for sources, *_ in shapes) > len(tasks):
@@ -131,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found.append(
             donor_difference(options.backbone, task, options.move, recipe, options.seed + place)
         )
-        print(f"{place + 1} of {len(tasks)}: {task.name}", flush=True)
+        print(f"{place + 1} of {len(tasks)}: {task.name} {'+'.join(task.transforms)}", flush=True)
     for sources, sections, directions in shapes:
         path: Path = options.output
         if options.shapes:
