@@ -2,10 +2,10 @@
 
 ``python -m experiments.studies.tasks --rows rows.jsonl`` learns every task of the sequence with
 every method, seed and order, through the product's own federation in one process. A method's rate
-is chosen among the same three multiples of the one that it declares, by validation images that are
-part of the clients' training images. Every row is appended to the file as it is made, and a study
-goes on where it was stopped; ``tasks_table`` makes tables and plots. With ``--clients 1`` it is
-centralised; ``--quick`` is small enough for a test.
+is chosen among the same multiples of the one that it declares (``--factors``), by validation images
+that are part of the clients' training images. Every row is appended to the file as it is made, and
+a study goes on where it was stopped; ``tasks_table`` makes tables and plots. With ``--clients 1``
+it is centralised; ``--quick`` is small enough for a test.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,10 +56,16 @@ class Study:
     """All rows of a sequence of tasks."""
 
     def __init__(
-        self, terms: Terms, tasks: Sequence[str], images: Images, book: Book, folder: Path
+        self,
+        terms: Terms,
+        tasks: Sequence[str],
+        images: Images,
+        book: Book,
+        folder: Path,
+        factors: Sequence[float] = FACTORS,
     ) -> None:
         """Write the tasks' images into ``folder``."""
-        self.terms, self.book, self.folder = terms, book, folder
+        self.terms, self.book, self.folder, self.factors = terms, book, folder, tuple(factors)
         size = load_backbone(terms.backbone).preprocess.size
         self.learn, self.judge = (
             [
@@ -78,6 +85,8 @@ class Study:
             "partition": terms.partition,
             "sequence": " ".join(tasks),
         }
+        if self.factors != FACTORS:
+            self.where["factors"] = list(self.factors)
 
     def run(self, rows: Sequence[Row], seeds: int, orders: int) -> None:
         """Every row that the book lacks, seed by seed.
@@ -117,10 +126,10 @@ class Study:
             self.book.check()
             tried = {
                 factor: _mean(_run(row, self.terms, self.judge, _VALIDATION_SEED, factor))
-                for factor in FACTORS
+                for factor in self.factors
             }
             # Few images tie often: of equals the one nearest to what the method declares.
-            best = max(FACTORS, key=lambda factor: (tried[factor], -abs(math.log(factor))))
+            best = max(self.factors, key=lambda factor: (tried[factor], -abs(math.log(factor))))
             done = {**key, "factor": best, "validation": {str(f): v for f, v in tried.items()}}
             self.book.add(done)
         return float(done["factor"])
@@ -131,6 +140,34 @@ def ordered(tasks: Sequence[str], order: int) -> list[str]:
     if order < len(tasks):
         return [*tasks[order:], *tasks[:order]]
     return [tasks[place] for place in np.random.default_rng(order).permutation(len(tasks))]
+
+
+def chosen(names: Sequence[str] | None, banks: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
+    """The rows of these names, all where ``None``, and the files of their banks.
+
+    A row that is of a bank is there once for each file that its bank's name is given.
+
+    Raises:
+        RecastError: no such row, a row without its bank, or a bank that is not NAME=FILE.
+    """
+    if names and (missing := set(names) - BY_NAME.keys()):
+        raise RecastError(f"no row {', '.join(missing)}: choose from {', '.join(BY_NAME)}")
+    if odd := [pair for pair in banks if "=" not in pair]:
+        raise RecastError(f"{odd[0]!r} is no bank: write NAME=FILE, as in tasks=bank.safetensors")
+    files = {}
+    for name, file in (pair.split("=", 1) for pair in banks):
+        files[f"{name}:{Path(file).stem}"] = file
+    rows = []
+    for row in ROWS:
+        if names is not None and row.name not in names:
+            continue
+        keys = [key for key in files if key.split(":")[0] == row.bank]
+        if row.bank in ("", "own"):
+            rows.append(row)
+        elif names is not None and not keys:
+            raise RecastError(f"row {row.name!r} has no bank: give --banks {row.bank}=FILE")
+        rows += [replace(row, bank=key) for key in keys]
+    return rows, files
 
 
 def _run(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
@@ -150,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", default="conv")
     parser.add_argument("--tasks", default="digits@0-4 digits@5-9 digits@0-4+inverted")
     parser.add_argument("--banks", nargs="*", default=[], help="NAME=FILE: tasks=..., norms=...")
+    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="of rates")
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--images", type=int, default=500, help="training images of a task")
     parser.add_argument("--tests", type=int, help="test images of a task; all where not given")
@@ -164,13 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", type=float, default=1e9, help="seconds; the rest is left")
     parser.add_argument("--quick", action="store_true", help="a few rows, as a test runs it")
     options = parser.parse_args(arguments)
-    banks = dict(pair.split("=", 1) for pair in options.banks)
-    rows = [row for row in ROWS if row.bank in ("", "own", *banks)]
-    if options.only:
-        missing = set(options.only) - BY_NAME.keys()
-        if missing:
-            raise RecastError(f"no row {', '.join(missing)}: choose from {', '.join(BY_NAME)}")
-        rows = [row for row in rows if row.name in options.only]
+    rows, banks = chosen(options.only, options.banks)
     if options.quick:
         rows = [row for row in rows if row.name in QUICK]
         options.clients, options.images, options.rounds, options.epochs = 2, 60, 1, 1
@@ -188,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Images(options.images, options.tests),
             book,
             Path(folder),
+            options.factors,
         )
         try:
             study.run(rows, options.seeds, options.orders)

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.studies.tasks_table import Where, rows_in
+from experiments.studies.tasks_entries import Where, rows_in
 from recast_core.task_spec import parse_tasks
 
 ALONE = "alone, "

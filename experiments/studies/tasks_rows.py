@@ -29,7 +29,7 @@ class Row:
     Attributes:
         name: for people.
         method: as ``--method`` takes it; ``{}`` stands for the backbone's target.
-        bank: of ``recast``: ``own``, or a name that ``--banks`` gives a file.
+        bank: of ``recast``: ``own``, a name that ``--banks`` gives files, or ``NAME:STEM`` of one.
         bits: of an update's numbers.
         head: as ``--head`` takes it.
         alone: each client trains for itself, and nothing is sent.
@@ -53,6 +53,10 @@ class Row:
         return self.method == "head-only"
 
 
+def _bits(bits: int) -> str:
+    return f"{bits} bit{'s' * (bits > 1)}"
+
+
 LOCAL_HEAD = "local head"
 ROWS = (
     Row(LOCAL_HEAD, "head-only"),
@@ -62,9 +66,9 @@ ROWS = (
     Row("alone, everything", "full", alone=True),
     Row("own weights", bank="own"),
     Row("own weights, 4 bits", bank="own", bits=4),
+    Row("alone, task directions", bank="tasks", alone=True),
     Row("task directions", bank="tasks"),
-    Row("task directions, 4 bits", bank="tasks", bits=4),
-    Row("task directions, alone", bank="tasks", alone=True),
+    *(Row(f"task directions, {_bits(bits)}", bank="tasks", bits=bits) for bits in (4, 3, 2, 1)),
     Row("norm directions", bank="norms"),
     Row("norm directions, 4 bits", bank="norms", bits=4),
     Row("TinyLoRA 12 x 4", "tiny-lora:12:4:{}"),

@@ -7,15 +7,11 @@ Gains are points over the best row that sends nothing: a local head, or training
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
 
 from experiments.report.results import (
     ALL_LABELS,
@@ -26,10 +22,10 @@ from experiments.report.results import (
     save_results,
 )
 from experiments.studies.svg import dot, line, opened, text
+from experiments.studies.tasks_entries import Entry, best_free, frontier, read
 from experiments.studies.tasks_rows import BY_NAME
 from recast_core.backbones import load_backbone
 from recast_core.files import write_atomically
-from recast_core.task_spec import parse_tasks
 
 STUDY = "tasks"
 _EVERYTHING = "everything (FedAvg)"
@@ -37,136 +33,10 @@ _WIDTH, _HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 20, 52
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table: means over seeds.
-
-    Attributes:
-        name: of the row.
-        accuracy: by task.
-        specs: each task in the task grammar.
-        seeds: mean over tasks of each seed.
-        numbers: in an update.
-        update_bytes: of one serialised update, the longest.
-        up: of one client over a whole task, serialised.
-        down: likewise.
-        forgetting: the largest change of an earlier task's accuracy.
-        seconds: of a run.
-    """
-
-    name: str
-    accuracy: dict[str, list[float]]
-    specs: dict[str, str]
-    seeds: list[float]
-    numbers: int
-    update_bytes: int
-    up: float
-    down: float
-    forgetting: float
-    seconds: float
-
-    @property
-    def mean(self) -> float:
-        """Over all."""
-        return fmean(self.seeds)
-
-
-class Where(NamedTuple):
-    """What rows must have in common to be compared.
-
-    Attributes:
-        backbone: its name.
-        clients: how many.
-        images: of a task that train, at most.
-        terms: rounds, passes, batch, partition, test images and tasks, in words.
-    """
-
-    backbone: str
-    clients: int
-    images: int
-    terms: str
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"{self.backbone}, {self.clients} clients, {self.images} images a task"
-
-
-_TERMS = ("rounds", "epochs", "batch", "partition", "tests", "sequence")
-
-
-def rows_in(paths: Sequence[Path]) -> dict[Where, list[dict[str, Any]]]:
-    """Every measured row of the files, by what rows must have in common."""
-    found: defaultdict[Where, list[dict[str, Any]]] = defaultdict(list)
-    for path in paths:
-        for told in path.read_text("utf-8").splitlines():
-            row = json.loads(told)
-            if "row" in row:
-                terms = ", ".join(f"{name} {row.get(name)}" for name in _TERMS)
-                found[Where(row["backbone"], row["clients"], row["images"], terms)].append(row)
-    return dict(found)
-
-
-def read(paths: Sequence[Path]) -> dict[Where, list[Entry]]:
-    """Rows of the first order by what they have in common, those that send least first."""
-    found: dict[Where, defaultdict[str, list[Any]]] = {}
-    for where, rows in rows_in(paths).items():
-        found[where] = defaultdict(list)
-        for row in rows:
-            if not row.get("order"):
-                found[where][row["row"]].append(row)
-    return {
-        where: sorted((_entry(*pair) for pair in rows.items()), key=_order)
-        for where, rows in found.items()
-    }
-
-
-def _entry(name: str, rows: Sequence[Any]) -> Entry:
-    accuracy: defaultdict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        for task, told in row["tasks"].items():
-            accuracy[task].append(told["accuracy"])
-    every = [task for row in rows for task in row["tasks"].values()]
-    return Entry(
-        name,
-        dict(accuracy),
-        _specs(rows[0].get("sequence", "")),
-        [fmean(task["accuracy"] for task in row["tasks"].values()) for row in rows],
-        max(task["numbers"] for task in every),
-        max(task["update_bytes"] for task in every),
-        fmean(task["up"] for task in every),
-        fmean(task["down"] for task in every),
-        max(row["forgetting"] for row in rows),
-        fmean(row["seconds"] for row in rows),
-    )
-
-
-def _specs(sequence: str) -> dict[str, str]:
-    return {spec.name: str(spec) for spec in parse_tasks(sequence)} if sequence else {}
-
-
-def _order(entry: Entry) -> tuple[int, float]:
-    return entry.update_bytes, entry.mean
-
-
-def best_free(entries: Sequence[Entry]) -> Entry:
-    """The best of what sends nothing."""
-    return max((e for e in entries if not e.update_bytes), key=lambda entry: entry.mean)
-
-
-def frontier(entries: Sequence[Entry]) -> list[Entry]:
-    """Those that nothing beats with as few bytes, fewest first."""
-    kept: list[Entry] = []
-    for entry in sorted(entries, key=lambda e: (e.update_bytes, -e.mean)):
-        if not kept or entry.mean > kept[-1].mean:
-            kept.append(entry)
-    return kept
-
-
 def table(entries: Sequence[Entry]) -> list[str]:
     """Markdown: one line for each row."""
     free, whole = best_free(entries), {e.name: e for e in entries}.get(_EVERYTHING)
-    tasks = list(entries[0].accuracy)
+    tasks = list(entries[0].specs or entries[0].accuracy)
     on = {entry.name for entry in frontier(entries)}
     lines = [
         f"| method | numbers | update | task, up | task, down | {' | '.join(tasks)} | mean "
@@ -196,9 +66,9 @@ def results(backbone: str, clients: int, entries: Sequence[Entry]) -> list[Resul
     free = best_free(entries)
     found = []
     for entry in entries:
-        row = BY_NAME[entry.name]
-        if row.alone:
-            continue
+        row = BY_NAME[entry.row]
+        if row.alone or row.bank not in ("", "own"):
+            continue  # such a bank is in no package
         for task, seen in entry.accuracy.items():
             found.append(
                 Result(
@@ -269,17 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     found = read(options.rows)
     lines: list[str] = []
+    measured: list[Result] = []
     for where, entries in found.items():
         lines += [f"### {where.title}", "", *table(entries), ""]
         if options.plot:
             write_atomically(options.plot, draw(entries, where.title).encode())
             options.plot = None
         if options.results and options.backbone:
-            others = load_results(options.results) if options.results.exists() else ()
-            kept = [row for row in others if row.study != STUDY]
-            save_results(
-                options.results, [*kept, *results(options.backbone, where.clients, entries)]
-            )
+            measured += results(options.backbone, where.clients, entries)
+    if measured:
+        others = load_results(options.results) if options.results.exists() else ()
+        save_results(options.results, [*(r for r in others if r.study != STUDY), *measured])
     page = "\n".join(lines).rstrip() + "\n"
     if options.page:
         write_atomically(options.page, page.encode())

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.data import load_dataset, parse_task
+from client.data import load_dataset, parse_task, parse_tasks
 from experiments.report.results import load_results
 from experiments.studies import tasks, tasks_banks, tasks_compare, tasks_table
-from experiments.studies.tasks import ordered
+from experiments.studies.tasks import chosen, ordered
 from experiments.studies.tasks_data import materialised
+from experiments.studies.tasks_donors import drawn
+from experiments.studies.tasks_entries import frontier, read
 from experiments.studies.tasks_rows import BY_NAME, Terms, alone
-from experiments.studies.tasks_table import frontier, read
 from experiments.studies.trial import federation
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
+from recast_core.shifts.table import family_of
 from server.record.registry import Registry
 
 
@@ -195,6 +197,45 @@ def test_a_shape_of_a_bank_is_refused_where_it_is_none_or_has_too_few_donors(
         tasks_banks.main([*arguments, "4x12"])
     with pytest.raises(RecastError, match="give more donors"):
         tasks_banks.main([*arguments, "2:1x1"])
+
+
+def test_donors_are_drawn_as_class_subsets_half_of_them_shifted_by_no_family_held_out() -> None:
+    [digits] = parse_tasks("digits[:5%]")
+    few, many = (drawn([digits], count, 3, 16, 0, ["noise", "light"]) for count in (6, 12))
+    assert many[:6] == few
+    assert {tuple(np.diff(donor.class_range or ()) + 1) for donor in many} == {(3,)}
+    assert len({donor.class_range for donor in many}) > 2
+    assert [bool(donor.transforms) for donor in many] == [False, True] * 6
+    families = {family_of(told.split(":")[0]) for donor in many for told in donor.transforms}
+    assert families.isdisjoint({"noise", "light"})
+    assert len({donor.name for donor in many}) == 12
+    assert len(load_dataset(many[1], 16).y_train) > 0
+    [ranged] = parse_tasks("digits@0-4")
+    with pytest.raises(RecastError, match="leave the range out"):
+        drawn([ranged], 1, 3, 16, 0)
+
+
+def test_a_row_of_a_bank_is_there_once_for_each_of_its_files_and_told_apart_in_the_table(
+    tmp_path: Path,
+) -> None:
+    rows, files = chosen(
+        ["local head", "task directions"], ["tasks=a/x.safetensors", "tasks=y.safetensors"]
+    )
+    assert [row.bank for row in rows] == ["", "tasks:x", "tasks:y"]
+    assert [Path(files[row.bank]).name for row in rows[1:]] == ["x.safetensors", "y.safetensors"]
+    assert len({row.rate_of for row in rows}) == 3
+    told = {"accuracy": 0.5, "numbers": 1, "update_bytes": 1, "up": 1, "down": 1}
+    where = {"backbone": "b", "clients": 1, "images": 1, "forgetting": 0, "seconds": 1}
+    cells = [{"row": "task directions", "bank": row.bank, "tasks": {"t": told}} for row in rows[1:]]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(cell | where) + "\n" for cell in cells))
+    [entries] = read([path]).values()
+    assert [entry.row for entry in entries] == ["task directions"] * 2
+    assert len({entry.name for entry in entries}) == 2
+    with pytest.raises(RecastError, match="give --banks tasks=FILE"):
+        chosen(["task directions"], [])
+    with pytest.raises(RecastError, match="write NAME=FILE"):
+        chosen(None, ["x.safetensors"])
 
 
 def test_an_unknown_row_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
