@@ -12,9 +12,14 @@ from recast_core.errors import RecastError
 
 Item = TypeVar("Item")
 
-# Images in one step. On a CPU more than this leaves the cache; on an H200 1024 to 16000 rows cost
-# the same per client within a tenth.
+# Images in one step. On a CPU more than this leaves the cache, where each is of the size of the
+# default network's, 64 kB; of smaller ones there are as many as have the same size together. On an
+# H200 1024 to 16000 rows cost the same per client within a tenth.
 CPU_ROWS = 128
+CPU_BYTES = CPU_ROWS << 16
+MOST_CPU_ROWS = 1024
+# Of a step: with fewer one thread is faster than several.
+THREAD_BYTES = 1 << 20
 CUDA_ROWS = 8192
 # Of the free memory: the rest is for what the allocator cannot reuse.
 _SHARE = 0.8
@@ -35,8 +40,22 @@ class Chunking:
     halved: int = 0
 
 
+def rows_at_once(bytes_each: int) -> int:
+    """Images in one step on a CPU that take so many bytes each where training begins."""
+    return min(MOST_CPU_ROWS, max(CPU_ROWS, CPU_BYTES // max(1, bytes_each)))
+
+
+def useful_threads(workers: int, step_bytes: int) -> int:
+    """How many of so many threads help with steps of so many bytes.
+
+    Products of microseconds leave two threads waiting for each other's turn in Python: with steps
+    of 128 kB two take half as long again as one.
+    """
+    return min(workers, 1) if step_bytes < THREAD_BYTES else workers
+
+
 def equal_chunks(
-    sizes: Sequence[tuple[int, int, bool, int]], batch: int, workers: int
+    sizes: Sequence[tuple[int, int, bool, int]], batch: int, workers: int, most: int = CPU_ROWS
 ) -> list[list[int]]:
     """Which clients train at once on a CPU: only such as have equally many images and classes.
 
@@ -48,6 +67,7 @@ def equal_chunks(
             images without a label.
         batch: images per step of a client.
         workers: chunks that are in work at once.
+        most: images in one step, see ``rows_at_once``.
     """
     alike: dict[tuple[int, int, bool, int], list[int]] = {}
     for index, kind in enumerate(sizes):
@@ -59,7 +79,7 @@ def equal_chunks(
     for kind in sorted(alike, reverse=True):
         members, size = alike[kind], kind[0]
         rows = -(-size // max(1, -(-size // batch)))
-        step = min(fair, max(1, CPU_ROWS // rows))
+        step = min(fair, max(1, most // rows))
         chunks += [members[at : at + step] for at in range(0, len(members), step)]
     return chunks
 

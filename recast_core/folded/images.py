@@ -52,6 +52,7 @@ class ImageStore:
         self._last = False
         self._have = torch.zeros(len(images), dtype=torch.bool)
         self._decided = False
+        self._bytes_each = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,6 +63,12 @@ class ImageStore:
         kept = self._kept
         held = 0 if kept is None else kept.numel() * kept.element_size()
         return held + self.images.numel() * self.images.element_size()
+
+    @property
+    def input_bytes(self) -> int:
+        """What one image takes as the suffix's input, or as prepared pixels if these are kept."""
+        self._decide()
+        return self._bytes_each
 
     @torch.no_grad()
     def ensure(self, rows: Tensor, workers: int = 0) -> None:
@@ -128,7 +135,8 @@ class ImageStore:
         first = torch.zeros(1, dtype=torch.int64, device=self._device)
         for through in (True, False):
             one = self._compute(first, through)
-            if one.numel() * one.element_size() * len(self) <= self._memory:
+            self._bytes_each = one.numel() * one.element_size()
+            if self._bytes_each * len(self) <= self._memory:
                 self._last = self._device.type == "cpu" and one.dim() == 4
                 shape = (one.movedim(1, -1) if self._last else one).shape[1:]
                 # NaN: what was not computed must not pass for an image.

@@ -37,6 +37,8 @@ class FoldedClient:
     @property
     def all_rows(self) -> Tensor:
         """Rows of its images, those without a label last."""
+        if not self.filler.numel():
+            return self.rows
         return torch.cat([self.rows, self.filler])
 
     @property
@@ -46,7 +48,7 @@ class FoldedClient:
 
     def steps(self, batch: int) -> int:
         """Steps in one epoch."""
-        return max(1, -(-len(self.labels) // batch))
+        return max(1, -(-self.labels.numel() // batch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,16 +148,22 @@ def schedule(
             do not move.
     """
     epochs, batch = recipe.epochs, recipe.batch
-    sizes = [len(client.labels) for client in clients]
+    sizes = [client.labels.numel() for client in clients]
     counts = torch.tensor([epochs * client.steps(batch) for client in clients])
     total = int(counts.max())
     places = {size: _places(size, epochs, batch) for size in set(sizes)}
     half = max(place.shape[2] for place in places.values())
-    if any(len(client.filler) for client in clients):
+    fills = [client.filler.numel() > 0 for client in clients]
+    if any(fills):
         half = max(half, -(-batch // 2))
     order = torch.full((len(clients), epochs * max(sizes)), -1)
-    generators = [torch.Generator().manual_seed(client.seed) for client in clients]
-    for generator, line, size in zip(generators, order, sizes, strict=True):
+    generators: dict[int, torch.Generator] = {}
+    common = torch.Generator()
+    for place, (client, line, size) in enumerate(zip(clients, order.unbind(), sizes, strict=True)):
+        generator = common
+        if fills[place]:  # it goes on where its shuffling ends
+            generator = generators[place] = torch.Generator()
+        generator.manual_seed(client.seed)
         line[: epochs * size] = shuffled(size, epochs, generator).flatten()
     padded = {
         size: nn.functional.pad(
@@ -167,10 +175,9 @@ def schedule(
     chosen = order.gather(1, where.clamp_min(0).flatten(1)).view_as(where)
     chosen = torch.where(where < 0, -1, chosen)
     (rows, labels, own), classes = _look_up(clients, chosen)
-    for place, (client, generator) in enumerate(zip(clients, generators, strict=True)):
-        if len(client.filler):
-            tables = rows[:, place], labels[:, place], own[:, place]
-            _fill(tables, client.filler, int(counts[place]), batch, generator)
+    for place, generator in generators.items():
+        tables = rows[:, place], labels[:, place], own[:, place]
+        _fill(tables, clients[place].filler, int(counts[place]), batch, generator)
     moves = torch.stack(
         [
             objective.teaches(Batch(names.flatten(1), ids.clamp_min(0), ids >= 0, classes))

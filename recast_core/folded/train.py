@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from recast_core.folded.captured import CapturedStep, Graphs
-from recast_core.folded.chunks import Chunking, choose, equal_chunks, in_chunks
+from recast_core.folded.chunks import (
+    Chunking,
+    choose,
+    equal_chunks,
+    in_chunks,
+    rows_at_once,
+    useful_threads,
+)
 from recast_core.folded.fold import Fold
 from recast_core.folded.images import ImageStore
+from recast_core.folded.kinds import kinds_of
 from recast_core.folded.schedule import FoldedClient, Schedule, schedule
 from recast_core.folded.step import State, take_step
 from recast_core.folded.threads import on_each_core
@@ -93,8 +101,9 @@ def train(
     """
     if objective.trained:
         raise ValueError("an objective that trains something of its own does not fold")
-    for client in clients:
-        objective.check(client.labels)
+    kinds = kinds_of(clients)
+    for index in kinds.unlike:
+        objective.check(clients[index].labels)
     how = how or How()
     result = Trained(
         torch.empty(len(clients), fold.sent_count),
@@ -115,13 +124,11 @@ def train(
         return len(chunk)
 
     if fold.device.type == "cpu" and how.chunking.size is None:
-        sizes = [
-            (len(one.labels), len(one.labels.unique()), one.local, len(one.filler))
-            for one in clients
-        ]
-        chunks = equal_chunks(sizes, recipe.batch, how.workers)
-        own = fold.copy if how.workers else (lambda: fold)
-        for count in on_each_core(chunks, how.workers, own, work):
+        most = rows_at_once(store.input_bytes)
+        workers = useful_threads(how.workers, most * store.input_bytes)
+        chunks = equal_chunks(kinds.sizes, recipe.batch, workers, most)
+        own = fold.copy if workers else (lambda: fold)
+        for count in on_each_core(chunks, workers, own, work):
             how.finished(count)
     else:
         order = _by_steps(clients, recipe.batch)

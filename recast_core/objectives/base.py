@@ -68,6 +68,9 @@ class Objective(ABC):
     def check(self, labels: Tensor) -> None:
         """Refuse the labels ``[N]`` of a client from which nothing can be learned.
 
+        What it says may depend on whether there are any, on the smallest and on the largest alone:
+        of many clients for which these are the same one is asked for.
+
         Raises:
             RecastError: there are none.
         """

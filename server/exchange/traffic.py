@@ -10,16 +10,17 @@ from flwr.app import Message
 from google.protobuf.message import DecodeError
 
 from protos import recast_v1_pb2 as pb
-from protos.content import from_content, to_content
+from protos.content import from_content, letters, to_content
 from recast_core.text import plain
 from server.exchange.bytes_of import parts_down, parts_up
 from server.exchange.carried import Carrying
 from server.exchange.collect import Collector
 from server.exchange.notices import Noticing
 from server.exchange.observer import LOST, Observer
+from server.exchange.slices import Immediate
 from server.exchange.wait import Question
 from server.record.ledger import Ledger
-from server.record.rows import Kind, LedgerRow, Refusal
+from server.record.rows import Direction, Kind, LedgerRow, Refusal
 
 # An answer carries at most a few hundred numbers; whatever is larger is not one of ours, unless
 # the caller expects it.
@@ -117,6 +118,21 @@ class Traffic:
             for kind, payload, size in parts_down(body, len(content)):
                 self._count(topic, node, "down", kind, payload, size)
         return Message(to_content(content), node, MESSAGE_TYPES[which], group_id=topic.group)
+
+    def send_all(
+        self, nodes: Iterable[int], body: pb.ToClient, topic: Topic, grid: object
+    ) -> Iterator[Message]:
+        """As ``send`` to each node; what is the same for all is done once where ``grid`` is here."""
+        if not isinstance(grid, Immediate):
+            yield from (self.send(node, body, topic) for node in nodes)
+            return
+        content, which = body.SerializeToString(), body.WhichOneof("body")
+        assert which is not None
+        parts = list(parts_down(body, len(content)))
+        for letter in letters(content, nodes, MESSAGE_TYPES[which], topic.group):
+            for kind, payload, size in parts:
+                self._count(topic, letter.metadata.dst_node_id, "down", kind, payload, size)
+            yield letter
 
     def receive(
         self, replies: Iterable[Message], topic: Topic, expected: str, limit: int = 0
@@ -240,12 +256,11 @@ class Traffic:
             self._count(Topic(), node, "down", "control", 0, size)
 
     def _count(
-        self, topic: Topic, node: int, direction: str, kind: Kind, payload: int, size: int
+        self, topic: Topic, node: int, direction: Direction, kind: Kind, payload: int, size: int
     ) -> None:
-        row = {"task": topic.task, "round": topic.round, "client": str(node), "kind": kind}
+        about = topic.task, topic.round, str(node), direction, kind
         self._ledger.add(
-            LedgerRow(**row, direction=direction, layer="payload", bytes=payload),  # type: ignore[arg-type]
-            LedgerRow(**row, direction=direction, layer="message", bytes=size),  # type: ignore[arg-type]
+            LedgerRow(*about, "payload", payload), LedgerRow(*about, "message", size)
         )
 
 

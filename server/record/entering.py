@@ -30,6 +30,24 @@ def enter(session: Session, statement: Insert, rows: Iterable[Mapping[str, objec
         session.execute(statement, some)
 
 
+def enter_tuples(
+    session: Session, statement: Insert, names: Sequence[str], rows: Iterable[tuple[object, ...]]
+) -> None:
+    """As ``enter``, rows whose values have the order of ``names`` and need no conversion.
+
+    SQLite's driver takes them as they are, which is half the time of a round's record.
+    """
+    connection = session.connection()
+    if connection.dialect.name != "sqlite":
+        enter(session, statement, (dict(zip(names, row, strict=True)) for row in rows))
+        return
+    table = statement.table.name  # type: ignore[attr-defined]
+    text = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    left = iter(rows)
+    while some := list(islice(left, ROWS_AT_ONCE)):
+        connection.exec_driver_sql(text, some)
+
+
 def enter_shares(session: Session, rows: Iterable[Mapping[str, object]]) -> None:
     """Enter what clients announced; where one has announced the task before, in place of that."""
     postgres = session.get_bind().dialect.name == "postgresql"
@@ -44,11 +62,7 @@ def add_traffic(
     session: Session, run: int, rows: Sequence[LedgerRow], refusals: Sequence[Refusal]
 ) -> None:
     """Enter rows of the ledger, and refusals."""
-    # Not asdict: it copies deeply, and rows come in tens of thousands.
-    values_of = (
-        {"run": run} | {name: getattr(row, name) for name in LedgerRow.__slots__} for row in rows
-    )
-    enter(session, _LEDGER, values_of)
+    enter_tuples(session, _LEDGER, (*LedgerRow._fields, "run"), ((*row, run) for row in rows))
     if refusals:
         values = [
             asdict(refusal) | {"run": run, "detail": _one_line(refusal.detail)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from server.record.entering import enter
+from server.record.entering import enter_tuples
 from server.record.history import History
 from server.record.loss_table import LossEntry
 from server.record.opened import insistently
@@ -19,13 +19,13 @@ _LOSSES = insert(Base.metadata.tables[LossEntry.__tablename__])
 
 def add_losses(session: Session, run: int, rounds: Sequence[FinishedRound]) -> None:
     """Record what is known of rounds."""
+    names = ("run", "task", "round", "client", "loss", "examples")
     rows = (
-        {"run": run, "task": found.task, "round": found.round, "client": client,
-         "loss": one.loss, "examples": one.examples}
+        (run, found.task, found.round, client, one.loss, one.examples)
         for found in rounds
         for client, one in found.losses.items()
-    )  # fmt: skip
-    enter(session, _LOSSES, rows)
+    )
+    enter_tuples(session, _LOSSES, names, rows)
 
 
 def forget_losses(session: Session, run: int, task: int, round: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ Sampling = Literal["all", "fixed", "poisson"]
 OTHERS = "others"
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
+class LedgerRow(NamedTuple):
     """Bytes that one client sent (``up``) or was sent (``down``).
 
     The layers measure the same traffic at three depths: never add them to each other.

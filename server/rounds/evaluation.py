@@ -54,9 +54,15 @@ class Evaluating:
                 if federation.heads.can_evaluate(state.number, share)
             ]
             planned.append((body, state, Topic(state.name, state.round)))
-        return (message for one in planned for message in self._sent(*one))
+        return (message for one in planned for message in self._sent(grid, *one))
 
-    def _sent(self, body: pb.ToClient, state: TaskState, topic: Topic) -> Iterator[Message]:
+    def _sent(
+        self, grid: Grid, body: pb.ToClient, state: TaskState, topic: Topic
+    ) -> Iterator[Message]:
+        if self._federation.heads.earlier is None:
+            nodes = self._asked[state.number]
+            yield from self._federation.traffic.send_all(nodes, body, topic, grid)
+            return
         for node in self._asked[state.number]:
             self._federation.tell_head(body.evaluate, node)
             yield self._federation.traffic.send(node, body, topic)

@@ -102,13 +102,16 @@ class Training:
             )
             self._asked |= dict.fromkeys(((node, state.number) for node in nodes), round_)
             planned.append((body, Topic(state.name, round_), nodes, state.round))
-        return (message for one in planned for message in self._sent(*one))
+        return (message for one in planned for message in self._sent(grid, *one))
 
     def _sent(
-        self, body: pb.ToClient, topic: Topic, nodes: Sequence[int], rounds: int
+        self, grid: Grid, body: pb.ToClient, topic: Topic, nodes: Sequence[int], rounds: int
     ) -> Iterator[Message]:
         """The messages that carry a broadcast to its nodes; ``rounds`` have been recorded."""
         federation, number = self._federation, body.train.task
+        if not federation.plan.hyper.error_feedback and federation.heads.earlier is None:
+            yield from federation.traffic.send_all(nodes, body, topic, grid)
+            return
         for node in nodes:
             if federation.plan.hyper.error_feedback:
                 counted = self._counted.get((node, number), 0)

@@ -18,7 +18,7 @@ from experiments.engines.folded.nodes import Held, SimulatedNode
 from experiments.engines.folded.together import TimeSplit, Together
 from experiments.engines.local import LocalGrid
 from protos import recast_v1_pb2 as pb
-from protos.content import from_content, to_content
+from protos.content import from_content, letter_back
 from recast_core.settings import Settings
 from recast_core.start import Start
 
@@ -93,7 +93,7 @@ class FoldedGrid(LocalGrid):
             nodes = [self._nodes[messages[index].metadata.dst_node_id - 1] for index in indices]
             bodies |= zip(indices, self._take(Asked(content), nodes), strict=True)
         for index, message in enumerate(messages):
-            yield Message(to_content(bodies[index].SerializeToString()), reply_to=message)
+            yield letter_back(bodies[index].SerializeToString(), message)
 
     def engine(self, finished: Callable[[int], None]) -> Engine[FoldedModel, NodeRows]:
         """Who does the work; ``finished`` is told how many clients are done while others train."""
