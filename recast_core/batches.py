@@ -12,6 +12,8 @@ from recast_core.recipe import Recipe
 
 def shuffled(count: int, epochs: int, generator: torch.Generator) -> Tensor:
     """The order of ``count`` images in each epoch: int64 ``[E, N]``."""
+    if epochs == 1:
+        return torch.randperm(count, generator=generator).unsqueeze(0)
     orders = [torch.randperm(count, generator=generator) for _ in range(epochs)]
     return torch.stack(orders) if orders else torch.empty(0, count, dtype=torch.int64)
 

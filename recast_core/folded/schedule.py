@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from recast_core.batches import picks, shuffled
 from recast_core.folded.adamw import step_factors
 from recast_core.objectives import Batch, Objective
 from recast_core.recipe import Recipe
+
+
+_NONE = torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,7 @@ class FoldedClient:
     rows: Tensor
     labels: Tensor
     seed: int
-    filler: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    filler: Tensor = _NONE
     local: bool = False
     mix: Tensor | None = None
 
@@ -156,15 +159,7 @@ def schedule(
     fills = [client.filler.numel() > 0 for client in clients]
     if any(fills):
         half = max(half, -(-batch // 2))
-    order = torch.full((len(clients), epochs * max(sizes)), -1)
-    generators: dict[int, torch.Generator] = {}
-    common = torch.Generator()
-    for place, (client, line, size) in enumerate(zip(clients, order.unbind(), sizes, strict=True)):
-        generator = common
-        if fills[place]:  # it goes on where its shuffling ends
-            generator = generators[place] = torch.Generator()
-        generator.manual_seed(client.seed)
-        line[: epochs * size] = shuffled(size, epochs, generator).flatten()
+    order, generators = _orders(clients, epochs, fills)
     padded = {
         size: nn.functional.pad(
             place, (0, half - place.shape[2], 0, 0, 0, total - place.shape[0]), value=-1
@@ -197,6 +192,31 @@ def schedule(
     mix = torch.stack(mixes) if len(mixes) == len(clients) else None
     found = Schedule(shapes, classes, rows, labels, own, rates, local, mix)
     return found.uniform() if uniform else found
+
+
+def _orders(
+    clients: Sequence[FoldedClient], epochs: int, fills: Sequence[bool]
+) -> tuple[Tensor, dict[int, torch.Generator]]:
+    """Each client's shuffled images, pass by pass: int64 ``[J, E * N]``, -1 beyond its own.
+
+    Where batches are to be filled up, by the client's index, also the generator that goes on.
+    """
+    generators: dict[int, torch.Generator] = {}
+    common, lines = torch.Generator(), []
+    for place, client in enumerate(clients):
+        generator = common
+        if fills[place]:
+            generator = generators[place] = torch.Generator()
+        generator.manual_seed(client.seed)
+        lines.append(shuffled(client.labels.numel(), epochs, generator).flatten())
+    return _padded(lines, -1), generators
+
+
+def _padded(lines: Sequence[Tensor], value: int) -> Tensor:
+    """Lines ``[J, N]``, those that are shorter than others filled up."""
+    if len({line.numel() for line in lines}) == 1:
+        return torch.stack(list(lines))
+    return nn.utils.rnn.pad_sequence(list(lines), batch_first=True, padding_value=value)
 
 
 def _fill(
@@ -251,8 +271,7 @@ def _look_up(
     Padding has the own label -1, and else what the client's first image has: one that has been
     prepared.
     """
-    pad = nn.utils.rnn.pad_sequence
-    labels = pad([client.labels for client in clients], batch_first=True, padding_value=-1)
+    labels = _padded([client.labels for client in clients], -1)
     # A client's own ids: the rank of a label among those that it has.
     names, columns = labels.unique(return_inverse=True)
     has = torch.zeros(len(clients), len(names), dtype=torch.bool)
@@ -260,7 +279,7 @@ def _look_up(
     has[:, names < 0] = False
     rank = has.long().cumsum(1) - 1
     own = rank.gather(1, columns)
-    rows = pad([client.rows for client in clients], batch_first=True)
+    rows = _padded([client.rows for client in clients], 0)
     index = chosen.clamp_min(0).flatten(1)
     at, global_at, own_at = (
         table.gather(1, index).view_as(chosen).transpose(0, 1).contiguous()

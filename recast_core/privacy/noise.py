@@ -64,9 +64,13 @@ def secure_noise() -> Noise:
 
 def seeded_noise(*seeds: int) -> Noise:
     """Noise that ``seeds`` alone decide: for simulations, where it protects nobody."""
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([_PURPOSE, *seeds])))
+    made: list[np.random.Generator] = []
 
     def noise(count: int) -> Double:
+        if not made:  # most of those who could ask for noise want none
+            sequence = np.random.SeedSequence([_PURPOSE, *seeds])
+            made.append(np.random.Generator(np.random.Philox(sequence)))
+        (generator,) = made
         return np.asarray(generator.standard_normal((_DRAWS, count)).sum(0) / 2)
 
     return noise

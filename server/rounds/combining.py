@@ -152,7 +152,9 @@ class Combining:
         weights = limited([told[node].examples for node in nodes], plan.max_weight)
         doubted = self._doubted(state)
         weighed = [
-            replace(told[node], examples=weight, doubted=node in doubted)
+            told[node]
+            if told[node].examples == weight and node not in doubted
+            else replace(told[node], examples=weight, doubted=node in doubted)
             for node, weight in zip(nodes, weights, strict=True)
         ]
         found = plan.aggregate(state.vector, weighed)

@@ -40,15 +40,12 @@ def with_heard(
     ``rounds`` are those that the tasks are in.
     """
     heard = grid.take_losses() if isinstance(grid, Overhearing) else {}
-    return {
-        task: {
-            node: one
-            if one.loss is not None
-            else replace(one, loss=heard.get((node, task, rounds[task])))
-            for node, one in contributions.items()
-        }
-        for task, contributions in found.items()
-    }
+    made = {task: dict(contributions) for task, contributions in found.items()}
+    for (node, task, round_), loss in heard.items():
+        one = made.get(task, {}).get(node)
+        if one is not None and one.loss is None and round_ == rounds[task]:
+            made[task][node] = replace(one, loss=loss)
+    return made
 
 
 def losses_of(contributions: Mapping[int, Contribution]) -> dict[str, Loss]:

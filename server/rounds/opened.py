@@ -52,7 +52,8 @@ def open_contributions(
             update.coefficients = nothing(federation.start, hyper.bits)
         found = check_update(federation.start, update, round_, share, hyper.bits, began)
         loss = told_loss(update, asked=hyper.report_loss)
-        found = replace(found, mix=update.mix, loss=loss)
+        if update.mix or loss is not None:
+            found = replace(found, mix=update.mix, loss=loss)
         return found if state is None or began is None else from_here(found, began, state)
 
     return accepted(federation, states, replies, asked, contribution)

@@ -9,6 +9,7 @@ import numpy as np
 
 from recast_core.start import Start
 from server.rounds.contribution import Contribution
+from server.rounds.rules.stacked import lengths as lengths_of
 from server.rounds.rules.stacked import lower_median
 
 # Times the median length of a round beyond which an update is not clipped but refused.
@@ -38,10 +39,10 @@ def implausible(contributions: Mapping[int, Contribution], usual: float) -> dict
         contributions: by node.
         usual: of ``spread``.
     """
-    lengths = {
-        node: float(np.sqrt(np.square(one.offsets.astype(np.float64)).sum()))
-        for node, one in contributions.items()
-    }
+    if not contributions:
+        return {}
+    rows = np.stack([one.offsets for one in contributions.values()]).astype(np.float64)
+    lengths = dict(zip(contributions, lengths_of(rows).tolist(), strict=True))
     median = lower_median(np.array([length for length in lengths.values() if length > 0]))
     found = {}
     for node, length in lengths.items():

@@ -26,6 +26,8 @@ from recast_core.settings import Settings
 
 # From so many nodes on their shares are kept in the table alone, and their images once.
 MANY = 50_000
+# Up to so many nodes each has a share of two kilobytes made once, and not in each round.
+KEPT = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +144,18 @@ class TaskImages:
         self._ends = self.division.ends.tolist()
         self._judge_ends = self.division.judge_ends.tolist()
         self._complete = bool((self.division.labels != UNLABELLED).all())
+        self._nodes: dict[int, NodeRows] = {}
 
     def node(self, number: int) -> NodeRows:
-        """The share of a node, from 0: made anew each time, of slices."""
+        """The share of a node, from 0, of slices; of very many nodes made anew each time."""
+        found = self._nodes.get(number)
+        if found is None:
+            found = self._share(number)
+            if len(self._ends) <= KEPT:
+                self._nodes[number] = found
+        return found
+
+    def _share(self, number: int) -> NodeRows:
         table = self._table
         mine = slice(self._ends[number], self._ends[number + 1])
         tests = slice(self._judge_ends[number], self._judge_ends[number + 1])
@@ -168,6 +179,7 @@ class TaskImages:
         mine = slice(self._ends[number], self._ends[number + 1])
         own = self._table["labels"][mine]
         own[own != UNLABELLED] = labels
+        self._nodes.pop(number, None)
         self.division.local_classes[number] = len(labels.unique())
 
     def weigh(self, number: int) -> int:

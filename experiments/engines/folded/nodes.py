@@ -134,6 +134,13 @@ def _with(banks: frozenset[bytes], sha256: bytes) -> frozenset[bytes]:
 
 
 @lru_cache(maxsize=64)
+def _of_prefix(banks: frozenset[bytes], prefix: int) -> bytes:
+    """The bank whose identity starts so, of several the first; empty where there is none."""
+    wanted = prefix.to_bytes(4, "big")
+    return min((sha256 for sha256 in banks if sha256.startswith(wanted)), default=b"")
+
+
+@lru_cache(maxsize=64)
 def _source_in(source: str, round_: int, rounds: int) -> str:
     """What a task's images are in a round."""
     return str(at_round(parse_task(source), round_, rounds))
@@ -227,9 +234,8 @@ class SimulatedNode:
 
     def model(self, prefix: int) -> FoldedModel | None:
         """See ``Holdings``."""
-        wanted = prefix.to_bytes(4, "big")
-        found = sorted(sha256 for sha256 in self.banks if sha256.startswith(wanted))
-        return self.held.model(found[0]) if found else None
+        found = _of_prefix(self.banks, prefix)
+        return self.held.model(found) if found else None
 
     def data(self, task: pb.Task, round_: int = 0) -> NodeRows | None:
         """See ``Holdings``."""
