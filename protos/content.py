@@ -55,6 +55,12 @@ class Letter(Message):
         return made
 
     @property
+    def metadata(self) -> Metadata:
+        """See ``Message``."""
+        found: Metadata = self.__dict__["_metadata"]
+        return found
+
+    @property
     def sealed(self) -> bool:
         """Whether nobody has asked for its content, and may have changed it."""
         return self.__dict__["_content"] is None
@@ -99,6 +105,8 @@ def letter_back(body: bytes, message: Message) -> Message:
             **asked,
             "_src_node_id": asked["_dst_node_id"],
             "_dst_node_id": asked["_src_node_id"],
+            "_src_task_id": asked.get("_dst_task_id"),
+            "_dst_task_id": asked.get("_src_task_id"),
             "_message_id": "",
             "_reply_to_message_id": asked["_message_id"],
             "_created_at": now,

@@ -56,7 +56,7 @@ class TemplateBank:
         """Empty: a client is sent the bank, or makes it from a seed."""
         return ""
 
-    @property
+    @cached_property
     def sent(self) -> int:
         """D, the number of coefficients in an update."""
         return sum(row.numel() for row in self.initial)

@@ -56,13 +56,18 @@ class RecastModel(nn.Module):
         self.statistics: BatchStatistics | None = None
         # In a tuple, so that it is no submodule beside the head that takes its place.
         self._own_head = (head,)
+        self._head_on: torch.device | None = None
         self._head_name = head_name
         self._merged = False
 
     @property
     def own_head(self) -> nn.Module:
         """The backbone's own classifier, whatever head is in its place now."""
-        return self._own_head[0].to(self.device)
+        # Thousands of clients of a round ask for it, and moving nothing looks at every tensor.
+        if self._head_on != self.device:
+            self._own_head[0].to(self.device)
+            self._head_on = self.device
+        return self._own_head[0]
 
     @property
     def device(self) -> torch.device:

@@ -37,7 +37,7 @@ def kinds_of(clients: Sequence[FoldedClient]) -> Kinds:
     pairs = np.unique(owners * width + (labels - least))
     whose, names = pairs // width, pairs % width
     classes = np.bincount(whose, minlength=len(clients))
-    # The pairs are in order: a client's first is of its smallest label, and its last of the largest.
+    # The pairs are in order: a client's first is of its smallest label, its last of the largest.
     ends = np.cumsum(classes)
     low, high = np.full(len(clients), -1), np.full(len(clients), -1)
     some = classes > 0

@@ -13,7 +13,6 @@ from recast_core.folded.adamw import step_factors
 from recast_core.objectives import Batch, Objective
 from recast_core.recipe import Recipe
 
-
 _NONE = torch.empty(0, dtype=torch.int64)
 
 

@@ -127,7 +127,8 @@ def train(
         most = rows_at_once(store.input_bytes)
         workers = useful_threads(how.workers, most * store.input_bytes)
         chunks = equal_chunks(kinds.sizes, recipe.batch, workers, most)
-        own = fold.copy if workers else (lambda: fold)
+        # One thread alone needs no copy.
+        own = fold.copy if workers > 1 else (lambda: fold)
         for count in on_each_core(chunks, workers, own, work):
             how.finished(count)
     else:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recast_core.errors import RecastError
 from recast_core.objectives.base import Batch, Objective
+
+# Of classifiers, which every client of a round asks for again.
+_OUTPUTS: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()
 
 
 class CrossEntropy(Objective):
@@ -64,5 +69,7 @@ class CrossEntropy(Objective):
 
 def outputs_of(head: nn.Module) -> int | None:
     """How many classes a classifier that ends in a Linear tells apart; ``None`` of any other."""
-    linears = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    return linears[-1].out_features if linears else None
+    if head not in _OUTPUTS:
+        linears = [module for module in head.modules() if isinstance(module, nn.Linear)]
+        _OUTPUTS[head] = linears[-1].out_features if linears else None
+    return _OUTPUTS[head]

@@ -26,6 +26,8 @@ WIDTHS = (32, 16, 8, 7, 6, 5, 4, 3, 2, 1)
 _SCALE_STEPS = 1 << 12
 _SMALLEST_SCALE = 2.0**-126
 _LARGEST = float(np.finfo(np.float32).max)
+# Between the largest number of 16 bits and the next power of 2: from here on it rounds to infinity.
+_HALF_INFINITE = 65520.0
 _FLOATS: dict[int, str] = {16: "<f2", 32: "<f4"}
 
 
@@ -78,11 +80,9 @@ def encode(offsets: Vector, bits: int, random: np.random.Generator | None = None
     if not math.isfinite(peak):
         raise CodecError("the vector holds NaN or infinity")
     if bits >= 16:
-        with np.errstate(over="ignore"):
-            floats = offsets.astype(_FLOATS[bits])
-        if not np.isfinite(floats).all():
+        if bits == 16 and peak >= _HALF_INFINITE:
             raise CodecError("an offset is too large for 16 bits: send 32")
-        return Encoded(floats.tobytes(), 0.0)
+        return Encoded(offsets.astype(_FLOATS[bits]).tobytes(), 0.0)
     limit = np.float32((1 << (bits - 1)) - 1)
     if bits > 1:
         scale = _coarse(peak / float(limit))

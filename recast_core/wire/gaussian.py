@@ -5,6 +5,8 @@ Rounding comes after the noise and sees nothing else, so that it cannot widen wh
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from recast_core.errors import RecastError
@@ -26,6 +28,7 @@ def gaussian(length: float, deviation: float) -> str:
     return f"{NAME}:{length:.9g}:{deviation:.9g}"
 
 
+@lru_cache(maxsize=64)
 def has_noise(transforms: str) -> bool:
     """Whether a chain adds noise."""
     return any(word.startswith(f"{NAME}:") for word in transforms.replace(",", " ").split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
@@ -56,8 +57,13 @@ class Topic:
     @classmethod
     def of(cls, question: Question) -> Topic:
         """The topic of a question that this server sent."""
-        task, _, round_ = question.group.rpartition("/")
-        return cls(task or None, int(round_))
+        return _topic(question.group)
+
+
+@lru_cache(maxsize=64)
+def _topic(group: str) -> Topic:
+    task, _, round_ = group.rpartition("/")
+    return Topic(task or None, int(round_))
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class Traffic:
     def send_all(
         self, nodes: Iterable[int], body: pb.ToClient, topic: Topic, grid: object
     ) -> Iterator[Message]:
-        """As ``send`` to each node; what is the same for all is done once where ``grid`` is here."""
+        """As ``send`` to each node; within this process what all have in common is done once."""
         if not isinstance(grid, Immediate):
             yield from (self.send(node, body, topic) for node in nodes)
             return
@@ -259,9 +265,7 @@ class Traffic:
         self, topic: Topic, node: int, direction: Direction, kind: Kind, payload: int, size: int
     ) -> None:
         about = topic.task, topic.round, str(node), direction, kind
-        self._ledger.add(
-            LedgerRow(*about, "payload", payload), LedgerRow(*about, "message", size)
-        )
+        self._ledger.add(LedgerRow(*about, "payload", payload), LedgerRow(*about, "message", size))
 
 
 def is_answer(message: Message, expected: str, limit: int = 0) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
+from operator import attrgetter
 
 from sqlalchemy import Insert, insert
 from sqlalchemy.dialects import postgresql, sqlite
@@ -45,7 +46,7 @@ def enter_tuples(
         enter(session, statement, (dict(zip(names, row, strict=True)) for row in rows))
         return
     one = f"({', '.join('?' * len(names))})"
-    text = f"INSERT INTO {statement.table.name} ({', '.join(names)}) VALUES "  # type: ignore[attr-defined]
+    text = f"INSERT INTO {statement.table.name} ({', '.join(names)}) VALUES "
     left = iter(rows)
     while some := list(islice(left, ROWS_AT_ONCE)):
         whole = len(some) - len(some) % ROWS_A_STATEMENT
@@ -73,7 +74,9 @@ def add_traffic(
     session: Session, run: int, rows: Sequence[LedgerRow], refusals: Sequence[Refusal]
 ) -> None:
     """Enter rows of the ledger, and refusals."""
-    enter_tuples(session, _LEDGER, (*LedgerRow._fields, "run"), ((*row, run) for row in rows))
+    names = LedgerRow.__slots__
+    values_of = attrgetter(*names)
+    enter_tuples(session, _LEDGER, (*names, "run"), ((*values_of(row), run) for row in rows))
     if refusals:
         values = [
             asdict(refusal) | {"run": run, "detail": _one_line(refusal.detail)}

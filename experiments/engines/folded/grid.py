@@ -27,7 +27,7 @@ class FoldedGrid(LocalGrid):
     """Messages pushed together are answered together, each as ``client.app`` answers it.
 
     Nothing is kept per node but what it was told. Within a ``with``, what greeting left behind is
-    kept out of garbage collections, until its end.
+    kept out of garbage collections, until its end, and the first round's images are made ready.
 
     Attributes:
         held: what all nodes have in common.
@@ -80,6 +80,7 @@ class FoldedGrid(LocalGrid):
         self.time.grid += time.monotonic() - began - spent
         self.time.clients += len(names)
         if self._settled is not None and messages and _greets(messages[0]):
+            self.held.prepare()
             self._settled.settle()
         return names
 

@@ -86,6 +86,9 @@ class FoldedModel(Protocol):
             RecastError: images that nothing can be learned from.
         """
 
+    def prepare(self, task: TaskImages) -> None:
+        """Do before a round what its first training of all images would do."""
+
     @property
     def head(self) -> nn.Module:
         """The deployed classifier."""
@@ -127,6 +130,10 @@ class FoldedBank:
     def start(self) -> Start:
         """The bank."""
         return self.split.net.bank
+
+    def prepare(self, task: TaskImages) -> None:
+        """See ``FoldedModel``."""
+        self._store(task).ensure(torch.from_numpy(task.division.rows), self.workers)
 
     def train(
         self,
@@ -199,6 +206,9 @@ class FoldedMethod:
     def start(self) -> Start:
         """Of the method."""
         return self.learner.start
+
+    def prepare(self, task: TaskImages) -> None:
+        """See ``FoldedModel``: nothing."""
 
     def train(
         self,

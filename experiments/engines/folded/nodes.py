@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from experiments.engines.folded.memory import keep_freed
 from experiments.engines.folded.models import FoldedBank, FoldedMethod, FoldedModel, FoldedOptions
 from protos import recast_v1_pb2 as pb
 from recast_core.bank import TemplateBank
+from recast_core.errors import RecastError
 from recast_core.secure.members import FEWEST
 from recast_core.settings import Settings
 from recast_core.shifts.drift import at_round
@@ -112,6 +114,23 @@ class Held:
         if self._model is None or self._model.start.sha256 != sha256:
             self._model = self._make(sha256)
         return self._model
+
+    def prepare(self) -> None:
+        """Make the model, and the images ready, that the first round will ask for.
+
+        Only where it is clear which: one bank, and one task whose images do not drift and which all
+        clients train.
+        """
+        settings = self.settings
+        if self._model is not None or self._elsewhere is not None or self._methods:
+            return
+        if len(self._banks) != 1 or len(self.tasks) != 1 or settings.clients_per_round:
+            return
+        (sha256,), ((source, images),) = self._banks, self.tasks.items()
+        if _source_in(source, 1, settings.rounds) != source:
+            return
+        with suppress(RecastError):  # the round will say so
+            self.model(sha256).prepare(images)
 
     def _make(self, sha256: bytes) -> FoldedModel:
         settings = self.settings

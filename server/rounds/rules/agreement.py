@@ -51,6 +51,18 @@ def _median_cosines(units: Numbers) -> Numbers:
         some = np.arange(first, min(first + _AT_ONCE, len(units)))
         # No matrix product of a library, whose last bits depend on its threads.
         cosines = np.einsum("id,jd->ij", units[some], units[voters])
-        cosines[some[:, None] == voters] = np.nan
-        found[some] = np.nanmedian(cosines, axis=1)
+        own = some[:, None] == voters
+        cosines[own] = np.inf  # beyond all others: out of the middle
+        found[some] = _medians(cosines, len(voters) - own.sum(1))
     return found
+
+
+def _medians(rows: Numbers, counts: NDArray[np.int64]) -> Numbers:
+    """Of the ``counts`` smallest of each row ``[M, N]``, all of them or all but one: ``[M]``."""
+    middle = (rows.shape[1] - 1) // 2
+    ordered = np.partition(rows, [max(middle - 1, 0), middle, rows.shape[1] // 2], axis=1)
+    low, high = (
+        np.take_along_axis(ordered, place[:, None], 1)[:, 0]
+        for place in ((counts - 1) // 2, counts // 2)
+    )
+    return np.asarray((low + high) / 2)

@@ -8,6 +8,7 @@ that of weights: fewer than half of the clients move none of them far.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ BOUND = 2.0
 # Times the median count of examples that a client's may weigh: where three of ten claim as many as
 # they may, the other seven still decide.
 HEAVIEST = 1.5
+# Bytes of offsets: of more nothing is kept between the mean and the shares.
+_REMEMBERED = 4 << 20
 
 
 def clipped_mean(start: Vector, contributions: Sequence[Contribution]) -> Vector:
@@ -68,6 +71,23 @@ def _kept(rows: Numbers, doubted: NDArray[np.bool_]) -> tuple[NDArray[np.bool_],
 
     Rows of zeros, of clients that could learn nothing, do not take part in the median, and count.
     """
+    if rows.nbytes > _REMEMBERED:
+        return _found(rows, doubted)
+    return _again(rows.tobytes(), rows.shape, doubted.tobytes())
+
+
+@lru_cache(maxsize=1)
+def _again(
+    rows: bytes, shape: tuple[int, int], doubted: bytes
+) -> tuple[NDArray[np.bool_], Numbers]:
+    """A round's mean is followed by its shares, which ask for the same."""
+    kept, centre = _found(np.frombuffer(rows).reshape(shape), np.frombuffer(doubted, bool))
+    kept.setflags(write=False)
+    centre.setflags(write=False)
+    return kept, centre
+
+
+def _found(rows: Numbers, doubted: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Numbers]:
     told, kept = lengths(rows) > 0, np.ones(len(rows), bool)
     if told.sum() < 3:
         return kept, np.zeros(rows.shape[1])

@@ -86,3 +86,14 @@ def test_seeds_of_clients_rounds_and_tasks_differ() -> None:
         for client in range(50)
     }
     assert len(seeds) == 3 * 3 * 3 * 50
+
+
+@given(st.lists(st.integers(0, (1 << 32) - 1), min_size=4, max_size=4))
+def test_the_seeds_of_neighbours_are_those_of_numpys_seed_sequence(told: list[int]) -> None:
+    assert client_seed(*told) == int(np.random.SeedSequence(told).generate_state(1)[0])
+
+
+@pytest.mark.parametrize("seed", [1 << 32, (1 << 63) + 5])
+def test_so_is_that_of_a_long_seed(seed: int) -> None:
+    told = [seed, 1, 2, 300]
+    assert client_seed(*told) == int(np.random.SeedSequence(told).generate_state(1)[0])
