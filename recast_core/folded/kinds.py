@@ -24,6 +24,10 @@ class Kinds:
     sizes: list[tuple[int, int, bool, int]]
     unlike: list[int]
 
+    def without_classes(self) -> list[tuple[int, int, bool, int]]:
+        """``sizes`` as if all had as many classes."""
+        return [(images, 0, local, fillers) for images, _, local, fillers in self.sizes]
+
 
 def kinds_of(clients: Sequence[FoldedClient]) -> Kinds:
     """Of clients, in their order."""

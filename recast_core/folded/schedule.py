@@ -165,7 +165,11 @@ def schedule(
         )
         for size, place in places.items()
     }
-    where = torch.stack([padded[size] for size in sizes])
+    where = (
+        torch.stack([padded[size] for size in sizes])
+        if len(padded) > 1
+        else padded[sizes[0]].expand(len(sizes), -1, -1, -1)
+    )
     chosen = order.gather(1, where.clamp_min(0).flatten(1)).view_as(where)
     chosen = torch.where(where < 0, -1, chosen)
     (rows, labels, own), classes = _look_up(clients, chosen)
@@ -207,7 +211,7 @@ def _orders(
         if fills[place]:
             generator = generators[place] = torch.Generator()
         generator.manual_seed(client.seed)
-        lines.append(shuffled(client.labels.numel(), epochs, generator).flatten())
+        lines.append(shuffled(client.labels.shape[0], epochs, generator).view(-1))
     return _padded(lines, -1), generators
 
 

@@ -126,7 +126,8 @@ def train(
     if fold.device.type == "cpu" and how.chunking.size is None:
         most = rows_at_once(store.input_bytes)
         workers = useful_threads(how.workers, most * store.input_bytes)
-        chunks = equal_chunks(kinds.sizes, recipe.batch, workers, most)
+        sizes = kinds.sizes if objective.counts_classes else kinds.without_classes()
+        chunks = equal_chunks(sizes, recipe.batch, workers, most)
         # One thread alone needs no copy.
         own = fold.copy if workers > 1 else (lambda: fold)
         for count in on_each_core(chunks, workers, own, work):

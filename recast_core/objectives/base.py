@@ -42,7 +42,13 @@ class Objective(ABC):
     """What training lowers: a function of features, for one client and for many at once.
 
     Both forms must agree to rounding: a client trained with others then ends where it ends alone.
+
+    Attributes:
+        counts_classes: whether sums are as long as a client has classes, so that those with other
+            numbers of classes may be in no batch together.
     """
+
+    counts_classes = True
 
     @abstractmethod
     def losses(self, features: Tensor, batch: Batch) -> Tensor:

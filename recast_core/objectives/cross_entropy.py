@@ -22,6 +22,8 @@ class CrossEntropy(Objective):
         head: from features to logits; frozen unless it trains along.
     """
 
+    counts_classes = False
+
     def __init__(self, head: nn.Module, *, trains: bool = False) -> None:
         """Use ``head``, which is left frozen, or left at the result where it ``trains``."""
         self.head = head.requires_grad_(trains)
