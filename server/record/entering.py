@@ -11,8 +11,8 @@ from sqlalchemy import Insert, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from server.record.rows import LedgerRow, Refusal
-from server.record.tables import Base, LedgerEntry, RefusalEntry, ShareEntry
+from server.record.rows import FinishedRound, LedgerRow, Refusal
+from server.record.tables import Base, HeldBack, LedgerEntry, RefusalEntry, ShareEntry
 
 DETAIL_CHARACTERS = 300
 # Of a table, as dictionaries: a million clients' at once would take gigabytes.
@@ -23,6 +23,7 @@ ROWS_A_STATEMENT = 50
 # On the tables: the ORM's own bulk insert builds each row twice.
 _LEDGER = insert(Base.metadata.tables[LedgerEntry.__tablename__])
 _SHARES = Base.metadata.tables[ShareEntry.__tablename__]
+_HELD_BACK = insert(Base.metadata.tables[HeldBack.__tablename__])
 _REFUSALS = insert(Base.metadata.tables[RefusalEntry.__tablename__])
 
 
@@ -68,6 +69,16 @@ def enter_shares(session: Session, rows: Iterable[Mapping[str, object]]) -> None
     key = [*_SHARES.primary_key]
     statement = entering.on_conflict_do_update(index_elements=key, set_=counts)
     enter(session, statement, rows)
+
+
+def add_held_back(session: Session, run: int, rounds: Sequence[FinishedRound]) -> None:
+    """Enter which updates did not count whole."""
+    rows = (
+        (run, found.task, found.round, client, share)
+        for found in rounds
+        for client, share in found.held_back.items()
+    )
+    enter_tuples(session, _HELD_BACK, ("run", "task", "round", "client", "share"), rows)
 
 
 def add_traffic(

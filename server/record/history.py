@@ -214,6 +214,17 @@ class History(Opened):
         with self.reading() as session:
             return list(session.scalars(query.order_by(*order)))
 
+    def left_out(self, run: int, task: int, first: int) -> dict[str, int]:
+        """In how many rounds of a task from ``first`` on a client's update did not count at all."""
+        query = (
+            select(HeldBack.client, func.count())
+            .where(HeldBack.run == run, HeldBack.task == task, HeldBack.round >= first)
+            .where(HeldBack.share == 0)
+            .group_by(HeldBack.client)
+        )
+        with self.reading() as session:
+            return {str(client): int(times) for client, times in session.execute(query)}
+
     def accuracy_matrix(self, run: int) -> NDArray[np.float64]:
         """The forgetting matrix ``[T, T]``: row b, column a is task a after task b was learned.
 

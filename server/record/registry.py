@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from recast_core.errors import RecastError
 from server.record.air import add_air
-from server.record.entering import add_traffic, enter_shares
+from server.record.entering import add_held_back, add_traffic, enter_shares
 from server.record.losses import add_losses
 from server.record.opened import insistent
 from server.record.rows import Air, FinishedRound, LedgerRow, Measured, Refusal, Spending
@@ -28,7 +28,6 @@ from server.record.tables import (
     ClassEntry,
     ClientName,
     HeadEntry,
-    HeldBack,
     Median,
     Round,
     Run,
@@ -147,10 +146,11 @@ class Registry(Runs):
         with self.writing(f"{which} of run {run}") as session:
             session.add_all(rows)
             session.add_all(_spending_rows(run, spendings))
-            session.add_all(_held_back_rows(run, rounds))
             for found in rounds:
                 if found.mix:
                     session.merge(LabelMix(run=run, task=found.task, content=found.mix))
+            session.flush()
+            add_held_back(session, run, rounds)
             add_losses(session, run, rounds)
             add_traffic(session, run, ledger_rows, refusals)
 
@@ -257,11 +257,3 @@ def _round_row(run: int, found: FinishedRound) -> Round:
 
 def _spending_rows(run: int, spendings: Sequence[Spending]) -> list[SpendingEntry]:
     return [SpendingEntry(run=run, **asdict(spending)) for spending in spendings]
-
-
-def _held_back_rows(run: int, rounds: Sequence[FinishedRound]) -> list[HeldBack]:
-    return [
-        HeldBack(run=run, task=found.task, round=found.round, client=client, share=share)
-        for found in rounds
-        for client, share in found.held_back.items()
-    ]

@@ -23,7 +23,7 @@ def check_update(
     asked: int | None,
     share: Share | None,
     bits: int,
-    vector: Vector | None = None,
+    origin: Vector | None = None,
 ) -> Contribution:
     """What an update contributes.
 
@@ -33,7 +33,8 @@ def check_update(
         asked: the round that this client was asked for in this task, ``None`` for none.
         share: what the client announced of the task.
         bits: width of the numbers in this round.
-        vector: that the update counts from, ``[D]``; the bank's start where ``None``.
+        origin: what the update counts from, ``[D]``, as an offset from the bank's start; that
+            where ``None``.
 
     Raises:
         RefusedError: with the reason that the ledger counts.
@@ -48,7 +49,7 @@ def check_update(
             f"{update.examples} examples, {share.train_examples} were announced",
         )
     offsets = from_update(start, update, bits)
-    reached = offsets if vector is None else vector - start.initial_vector.numpy() + offsets
+    reached = offsets if origin is None else origin + offsets
     # A mean of vectors that a broadcast can carry is one too, so nobody's numbers end the run.
     if not bool((np.abs(reached) <= MAX_OFFSET).all()):
         raise RefusedError("out-of-range", f"coefficients beyond {MAX_OFFSET:g} from the start")

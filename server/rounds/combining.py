@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -176,11 +175,7 @@ class Combining:
         What is left of a run is the registry, so that a server that starts again doubts the same.
         """
         federation, first = self._federation, max(1, state.round - REMEMBERED + 1)
-        out = Counter(
-            row.client
-            for row in federation.registry.held_back(federation.run, state.number, first)
-            if row.share == 0
-        )
+        out = federation.registry.left_out(federation.run, state.number, first)
         rounds = state.round - first + 1
         return {int(client) for client, times in out.items() if 2 * times >= rounds}
 

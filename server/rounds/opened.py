@@ -40,6 +40,8 @@ def open_contributions(
         Contributions by node, by the task's number.
     """
     by_number = {state.number: state for state in states}
+    initial = federation.start.initial_vector.numpy()
+    origins: dict[tuple[int, int], Vector] = {}
 
     def contribution(
         update: pb.Update, node: int, round_: int | None, share: Share | None
@@ -50,7 +52,13 @@ def open_contributions(
         if update.mix:
             check_mix(update, state is not None and federation.listens(state))
             update.coefficients = nothing(federation.start, hyper.bits)
-        found = check_update(federation.start, update, round_, share, hyper.bits, began)
+        from_start = None
+        if began is not None:
+            where = update.task, update.started
+            if where not in origins:  # the same for all clients that started there
+                origins[where] = began - initial
+            from_start = origins[where]
+        found = check_update(federation.start, update, round_, share, hyper.bits, from_start)
         loss = told_loss(update, asked=hyper.report_loss)
         if update.mix or loss is not None:
             found = replace(found, mix=update.mix, loss=loss)
