@@ -20,6 +20,7 @@ from experiments.studies.shift_contenders import (
     CONTENDERS,
     DEPLOYED,
     FULL,
+    LOCAL_HEAD,
     STATISTICS,
 )
 from experiments.studies.shift_plot import Dot, draw
@@ -28,6 +29,12 @@ from recast_core.files import write_atomically
 STUDY = "shifts"
 _CENTRAL = "centralised, everything"
 _COMPARED = (COEFFICIENTS, FULL, "norm affine")
+LABELS = (-1, 1024, 256, 64, 0)
+KINDS = {
+    "accuracy": "As clients of the product answer",
+    "mixed": "The deployed classifier with the label mix",
+    "plain": "The deployed classifier alone",
+}
 Cell = tuple[str, str, str]
 Group = dict[tuple[str, int], list[Row]]
 
@@ -79,16 +86,16 @@ def results(cells: dict[Cell, Group]) -> list[Result]:
             by, first = BY_NAME[name], rows[0]
             if by.central or by.alone or by.server or name == DEPLOYED:
                 continue
-            finished = [
-                other
-                for (where, *_), other in cells.items()
-                if where == network and all((main, labels) in other for main in _COMPARED)
-            ]
-            everywhere = all((name, labels) in other for other in finished)
-            if group not in finished or not (everywhere or by.free):
+            whole = finished(cells, network, labels)
+            everywhere = all((name, labels) in other for other in whole)
+            if group not in whole or not (everywhere or by.free):
                 continue
-            heads = [mean(group["local head", n]) for n in (labels,) if ("local head", n) in group]
-            head = "local" if name == "local head" else "backbone"
+            unsent = [
+                mean(group[each.name, labels])
+                for each in CONTENDERS
+                if (each.alone or each.name == LOCAL_HEAD) and (each.name, labels) in group
+            ]
+            head = "local" if name == LOCAL_HEAD else "backbone"
             statistics = "recompute" if first["kind"] == "batch-norm" else "frozen"
             accuracies = [row["accuracy"] for row in rows]
             target = "attn+mlp" if first["kind"] == "layer-norm" else "conv"
@@ -98,7 +105,7 @@ def results(cells: dict[Cell, Group]) -> list[Result]:
                     first["clients"], labels, by.method.format(target), by.bank, head,
                     first["bits"], first["numbers"], first["update_bytes"], len(rows),
                     round(mean(rows), 5), min(accuracies), max(accuracies),
-                    round(max([free(group, labels), *heads]), 5),
+                    round(max([free(group, labels), *unsent]), 5),
                     first["family"], statistics,
                 )
             )  # fmt: skip
@@ -113,7 +120,7 @@ def table(cells: dict[Cell, Group], network: str) -> list[str]:
         "|--:|---|--:|" + "--:|" * len(own),
     ]
     seen = {key for group in own.values() for key in group}
-    for labels in (-1, 1024, 256, 64, 0):
+    for labels in LABELS:
         for contender in CONTENDERS:
             if (contender.name, labels) not in seen:
                 continue
@@ -137,6 +144,52 @@ def _text(group: Group, name: str, labels: int) -> str:
     part = share(group, name, labels)
     told = part is not None and name not in (DEPLOYED, STATISTICS, _CENTRAL)
     return f"{text} ({100 * part:.0f} %)" if told and part is not None else text
+
+
+def finished(cells: dict[Cell, Group], network: str, labels: int) -> list[Group]:
+    """The cells of a network that have every compared contender with so many labels."""
+    return [
+        group
+        for (where, *_), group in cells.items()
+        if where == network and all((name, labels) in group for name in _COMPARED)
+    ]
+
+
+def summary(cells: dict[Cell, Group], kind: str) -> list[str]:
+    """Means over finished cells, of one of the accuracies of a row, as a Markdown table.
+
+    A contender has a column where all finished cells of some network and label budget have it.
+    """
+    networks = dict.fromkeys(cell[0] for cell in cells)
+    groups = {
+        (network, labels): finished(cells, network, labels)
+        for network in networks
+        for labels in LABELS
+    }
+    shown = {key: group for key, group in groups.items() if group}
+    names = [
+        each.name
+        for each in CONTENDERS
+        if any(_mean(each.name, labels, group, kind) for (_, labels), group in shown.items())
+    ]
+    lines = [
+        "| network | labels | cells | " + " | ".join(names) + " |",
+        "|---|--:|--:|" + "--:|" * len(names),
+    ]
+    for (network, labels), group in shown.items():
+        texts = [_mean(name, labels, group, kind) for name in names]
+        told = {-1: "all"}.get(labels, f"{labels:,}")
+        lines.append(f"| {network} | {told} | {len(group)} | " + " | ".join(texts) + " |")
+    return lines
+
+
+def _mean(name: str, labels: int, groups: Sequence[Group], kind: str) -> str:
+    """Of a contender over all ``groups``; empty where one lacks it."""
+    by = -1 if name == DEPLOYED or BY_NAME[name].central else labels
+    rows = [group.get((name, by), []) for group in groups]
+    if not all(rows) or not all(kind in row for each in rows for row in each):
+        return ""
+    return f"{100 * fmean(fmean(row[kind] for row in each) for each in rows):.1f}"
 
 
 def dots(cells: dict[Cell, Group]) -> list[Dot]:
@@ -170,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines: list[str] = []
     for network in dict.fromkeys(cell[0] for cell in cells):
         lines += [f"### {network}", "", *table(cells, network), ""]
+    for kind, told in KINDS.items():
+        lines += [f"### {told}", "", *summary(cells, kind), ""]
     if args.page:
         write_atomically(args.page, ("\n".join(lines).rstrip() + "\n").encode())
     else:
