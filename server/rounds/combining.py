@@ -161,7 +161,8 @@ class Combining:
         shares = dict(zip(nodes, plan.shares(weighed), strict=True))
         held = {node: share for node, share in sorted(shares.items()) if share < 1}
         if held:
-            names = ", ".join(map(str, list(held)[:_NAMED]))
+            ids = [str(node) for node in list(held)[:_NAMED]]
+            names = ", ".join(self._federation.names.get(one, one) for one in ids)
             more = f" and {len(held) - _NAMED} others" if len(held) > _NAMED else ""
             logger.info(
                 "round %d of task %s: the rule shortened or left out what came from %s%s",

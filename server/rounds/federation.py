@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,7 +27,10 @@ from server.rounds.state import TaskState
 
 @dataclass(frozen=True)
 class Federation:
-    """The run, as each phase of a round sees it."""
+    """The run, as each phase of a round sees it.
+
+    ``names`` are what people call the clients, by their node ids, as far as that is known by now.
+    """
 
     start: Start
     plan: RoundPlan
@@ -40,6 +43,7 @@ class Federation:
     collector: Collector
     roster: Roster
     privacy: Privacy | None = None
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def exchange(self) -> Exchange:

@@ -91,7 +91,6 @@ class FedRecast(Strategy):
         self._training_now: list[TaskState] = []
         self._grid: Grid | None = None
         self._finishing: list[TaskState] = []
-        self._names: dict[str, str] = {}
 
     def active(self, server_round: int) -> list[TaskState]:
         """The tasks of a round: the first that have rounds left and a client to learn them."""
@@ -210,8 +209,9 @@ class FedRecast(Strategy):
         """Record the names of clients that are new, or have another."""
         made = self._federation
         names = names_of(grid, made.roster.numbers())
-        if names != self._names:
-            self._names = names
+        if names != made.names:
+            made.names.clear()
+            made.names.update(names)
             made.registry.name_clients(made.run, names)
 
     def evaluate_again(self, grid: Grid) -> None:

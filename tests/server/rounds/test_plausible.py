@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -182,3 +183,13 @@ def test_a_server_that_starts_again_doubts_the_same(federation: Make) -> None:
     again.go()
     one, other = (made.registry.rounds(made.run, 1) for made in (whole, again))
     assert [row.coefficients for row in one] == [row.coefficients for row in other]
+
+
+def test_who_was_left_out_is_called_by_its_name(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = federation(nodes=5, scripts={1: opposite(until=9)}, **CLIPPED)
+    made.grid.names = lambda: {1: "edge-1"}  # type: ignore[attr-defined]
+    with caplog.at_level(logging.INFO, "recast.server"):
+        made.go()
+    assert "the rule shortened or left out what came from edge-1" in caplog.text
