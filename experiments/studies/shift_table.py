@@ -19,6 +19,7 @@ from experiments.studies.shift_contenders import (
     COEFFICIENTS,
     CONTENDERS,
     DEPLOYED,
+    FEW,
     FULL,
     LOCAL_HEAD,
     STATISTICS,
@@ -193,21 +194,21 @@ def _mean(name: str, labels: int, groups: Sequence[Group], kind: str) -> str:
 
 
 def dots(cells: dict[Cell, Group]) -> list[Dot]:
-    """For each network and contender, over the cells that have it and the yardstick: all labels."""
+    """For each network and contender that all its finished cells have: all labels, and few."""
     found = []
     for network in dict.fromkeys(cell[0] for cell in cells):
-        for contender in CONTENDERS:
-            pairs = [
-                (part, group[contender.name, -1][0]["up"])
-                for cell, group in cells.items()
-                if cell[0] == network
-                and not contender.central
-                and (part := share(group, contender.name, -1)) is not None
-            ]
-            if pairs:
-                parts = [part for part, _ in pairs]
-                spread = min(parts), max(parts)
-                found.append(Dot(network, contender.name, pairs[0][1], fmean(parts), spread))
+        for labels in (-1, min(FEW)):
+            groups = finished(cells, network, labels)
+            for contender in CONTENDERS:
+                key = contender.name, labels
+                if contender.central or contender.name == DEPLOYED:
+                    continue
+                if not groups or not all(key in group for group in groups):
+                    continue
+                gains = [100 * (mean(group[key]) - free(group, labels)) for group in groups]
+                spread, few = (min(gains), max(gains)), labels != -1
+                sent = groups[0][key][0]["up"]
+                found.append(Dot(network, contender.name, sent, fmean(gains), spread, few))
     return found
 
 

@@ -28,6 +28,14 @@ def dot(place: tuple[float, float], colour: str, radius: float = 5) -> str:
     return f'<circle cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius:g}" fill="{colour}"/>'
 
 
+def ring(place: tuple[float, float], colour: str, radius: float = 4) -> str:
+    """An open circle, white within."""
+    return (
+        f'<circle cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius:g}" fill="#fff" '
+        f'stroke="{colour}" stroke-width="2"/>'
+    )
+
+
 def text(x: float, y: float, words: str, anchor: str) -> str:
     """A label; ``anchor`` is start, middle or end."""
     return (
