@@ -139,6 +139,20 @@ def check_roster(
             raise DistrustError("the roster has a client twice")
 
 
+def check_member(member: pb.SecureMember, name: str, authority: x509.Certificate) -> None:
+    """Refuse a key that the other members of a roster would not believe to be that of ``name``.
+
+    One such key and none of them would take part.
+
+    Raises:
+        DistrustError: it is not signed by a certificate of that name and of the authority.
+    """
+    _vouched(member, authority)
+    subject = x509.load_der_x509_certificate(member.certificate).subject
+    if [one.value for one in subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)] != [name]:
+        raise DistrustError(f"its certificate is not that of {name}")
+
+
 def _vouched(member: pb.SecureMember, authority: x509.Certificate) -> str:
     """The name of a member whose certificate and signature hold."""
     try:

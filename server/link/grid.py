@@ -48,7 +48,14 @@ class LinkGrid(SessionGrid):
             RecastError: the address is none, or cannot be listened at.
         """
         revocations = Revocations(keys.revoked if keys else None)
-        super().__init__(settings, revocations, deadline=deadline, grace=grace, bank=bank)
+        super().__init__(
+            settings,
+            revocations,
+            deadline=deadline,
+            grace=grace,
+            bank=bank,
+            authority=keys.authority if keys else None,
+        )
         try:
             where = Address.parse(address)
         except ValueError as error:

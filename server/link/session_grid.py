@@ -8,11 +8,14 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
+from cryptography import x509
 from flwr.app import Error, Message
 
 from protos import link_v1_pb2 as link
+from protos import recast_v1_pb2 as pb
 from protos.content import from_content, to_content
 from protos.link import MAX_REPLY, MAX_STREAM_BODY, pack, refer
+from recast_core.secure.members import DistrustError, check_member
 from recast_core.setting_values import Value
 from server.exchange.carried import Carried
 from server.flower import ServedGrid, number
@@ -52,6 +55,7 @@ class SessionGrid(ServedGrid):
         deadline: float,
         grace: float,
         bank: WebBank | None,
+        authority: bytes | None = None,
     ) -> None:
         """Nobody has joined yet.
 
@@ -61,8 +65,10 @@ class SessionGrid(ServedGrid):
             deadline: seconds that one exchange may take.
             grace: seconds for which a client that is away still counts as present.
             bank: where clients fetch banks, ``None`` for from this grid.
+            authority: PEM of the certificate that signs clients'; ``None`` where they have none.
         """
         super().__init__()
+        self._authority = None if authority is None else x509.load_pem_x509_certificate(authority)
         self._deadline, self._grace, self._bank = deadline, grace, bank
         self._questions: dict[str, tuple[Message, bytes | None]] = {}
         self.sessions = Sessions(secrets.randbelow(2**32 - 1) + 1, json.dumps(dict(settings)))
@@ -90,6 +96,17 @@ class SessionGrid(ServedGrid):
     def names(self) -> dict[int, str]:
         """See ``server.exchange.naming``."""
         return {session.node: session.name for session in self.sessions.all()}
+
+    def why_not_of(self, node: int, member: pb.SecureMember) -> str:
+        """See ``server.exchange.vouching``."""
+        name = self.names().get(node)
+        if self._authority is None or name is None:
+            return ""
+        try:
+            check_member(member, name, self._authority)
+        except DistrustError as error:
+            return str(error)
+        return ""
 
     def get_node_ids(self) -> Iterable[int]:
         """The clients that are connected, or were within the grace."""

@@ -92,7 +92,14 @@ class MqttGrid(SessionGrid):
             RecastError: the broker will not have this server.
         """
         revocations = Revocations(access.revoked)
-        super().__init__(settings, revocations, deadline=deadline, grace=grace, bank=bank)
+        super().__init__(
+            settings,
+            revocations,
+            deadline=deadline,
+            grace=grace,
+            bank=bank,
+            authority=access.authority,
+        )
         self._desk = Desk(
             Topics(access.url.base),
             access.broker,

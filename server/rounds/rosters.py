@@ -16,6 +16,7 @@ from recast_core.secure.members import FEWEST, MOST
 from recast_core.secure.shamir import threshold
 from server.exchange.leniency import Leniency
 from server.exchange.traffic import Reply, Topic, is_answer
+from server.exchange.vouching import Vouching
 from server.rounds.gathering import Exchange
 
 logger = logging.getLogger("recast.server")
@@ -153,13 +154,16 @@ class Rosters:
         body = pb.ToClient(keys=pb.KeyRequest())
         wanted = {node: body for node in nodes if node not in self._keys}
         for answer in self._ask(grid, wanted, topic):
-            self._enter(answer, topic)
+            self._enter(grid, answer, topic)
 
-    def _enter(self, answer: Reply, topic: Topic) -> None:
+    def _enter(self, grid: Grid, answer: Reply, topic: Topic) -> None:
         member = answer.body.keys.member
         taken = {known.public for node, known in self._keys.items() if node != answer.node}
         if len(member.public) != KEY_BYTES:
             self._exchange.traffic.refuse(answer.node, topic, "malformed", "no key of 32 bytes")
+        elif isinstance(grid, Vouching) and (why := grid.why_not_of(answer.node, member)):
+            # All who are told of it would take no part, and the run would end.
+            self._exchange.traffic.refuse(answer.node, topic, "unsigned-key", why)
         elif member.public in taken:
             detail = "another client has the same key: give each its own cache folder or number"
             self._exchange.traffic.refuse(answer.node, topic, "same-key", detail)
@@ -188,7 +192,7 @@ class Rosters:
                 for groups, known in self._known.items()
                 if not any(answer.node in group for group in groups)
             }
-            self._enter(answer, topic)
+            self._enter(grid, answer, topic)
         return sound
 
     def _count_loss(self, node: int, topic: Topic) -> None:

@@ -14,7 +14,7 @@ from experiments.command.certs import add, init
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
 from recast_core.secure.levels import Levels
-from recast_core.secure.members import Identity, as_bits, own_identity
+from recast_core.secure.members import DistrustError, Identity, as_bits, check_member, own_identity
 from recast_core.secure.shamir import combine, threshold
 from recast_core.wire.messages import RefusedError
 
@@ -219,6 +219,28 @@ def test_with_certificates_a_server_can_put_no_key_of_its_own_into_a_roster(
         request = pb.KeyRequest(roster=8, members=[*made.members[:4], member])
         with pytest.raises(RosterError, match=why):
             made.clients[0].keep_keys(request)
+
+
+def test_a_server_sees_which_key_the_other_members_would_not_believe(
+    certificates: list[Path], tmp_path: Path
+) -> None:
+    ours, others = certificates
+    members = Sum(tmp_path / "a", [identity(ours, f"edge-{n}") for n in range(COUNT)]).members
+    strange = Sum(tmp_path / "b", [identity(others, f"edge-{n}") for n in range(COUNT)]).members[0]
+    authority = identity(ours, "edge-0").authority
+    check_member(members[0], "edge-0", authority)
+    damaged = pb.SecureMember()
+    damaged.CopyFrom(members[0])
+    damaged.signature = bytes(70)
+    for member, why in (
+        (members[1], "not that of edge-0"),
+        (strange, "not signed"),
+        (damaged, "not signed"),
+        (pb.SecureMember(public=members[0].public), "not signed"),
+        (pb.SecureMember(public=members[0].public, certificate=bytes(3000)), "not signed"),
+    ):
+        with pytest.raises(DistrustError, match=why):
+            check_member(member, "edge-0", authority)
 
 
 def test_a_certificate_that_cannot_sign_is_one_line(certificates: list[Path]) -> None:

@@ -17,6 +17,7 @@ from experiments.command import certs
 from protos import link_v1_pb2 as link
 from protos.link import FETCH, MAX_FRAME, SERVICE, TALK
 from recast_core.errors import RecastError
+from recast_core.secure.members import announced, own_identity
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -256,3 +257,22 @@ def test_certificates_of_before_there_was_a_list_are_known_and_one_can_be_revoke
     path.write_text("nonsense\n")
     with pytest.raises(RecastError, match="line 1"):
         certs.revoke(tmp_path, "two")
+
+
+def test_the_server_tells_whose_key_for_hidden_sums_others_would_not_believe(
+    federation: Callable[..., Federation],
+) -> None:
+    here = federation()
+    here.join("one")
+    here.grid.wait_for_clients(1)
+    ((node, _),) = here.grid.names().items()
+    paths = ((here.certs / f"{name}.key", here.certs / f"{name}.pem") for name in ("one", "two"))
+    one, two = (announced(bytes(32), own_identity(*p, here.certs / "ca.pem")) for p in paths)
+    assert here.grid.why_not_of(node, one) == ""
+    assert "not that of one" in here.grid.why_not_of(node, two)
+    one.signature = two.signature
+    assert "not signed" in here.grid.why_not_of(node, one)
+    plain = federation(tls=False)
+    plain.join("one")
+    plain.grid.wait_for_clients(1)
+    assert plain.grid.why_not_of(node, one) == ""

@@ -441,6 +441,26 @@ def test_a_client_that_lost_its_key_is_told_the_others_again(federation: Make) -
     assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4, 3, 4]
 
 
+def test_a_key_that_others_would_not_believe_keeps_nobody_out_but_its_owner(
+    federation: Make,
+) -> None:
+    def unsigned(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.keys.member.signature = b"none"
+        return reply
+
+    def distrusts(question: pb.ToClient, reply: pb.ToServer) -> object:
+        if any(member.signature for member in question.keys.members):
+            return pb.ToServer(refusal=pb.Refusal(reason=pb.Refusal.REASON_ROSTER))
+        return reply
+
+    clients = fleet(5, keys={4: unsigned} | dict.fromkeys((1, 2, 3, 5), distrusts))
+    made = federation(nodes=5, scripts=clients, secure=True, rounds=2)
+    made.grid.why_not_of = lambda node, member: "no signature" if member.signature else ""  # type: ignore[attr-defined]
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4, 4]
+    assert made.reasons() == {"unsigned-key": 2}
+
+
 def test_one_that_loses_its_key_again_and_again_is_left_out_and_counted(
     federation: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
