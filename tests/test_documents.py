@@ -64,6 +64,7 @@ SKIPPED: dict[str, str] = {
     "python -m experiments.studies.shifts": "weights: tests/experiments/studies/test_shifts.py",
     "python -m experiments.studies.shift_sources": "weights: studies/test_shift_sources.py",
     "python -m experiments.studies.peers": "tests/experiments/studies/test_peers.py",
+    "python -m experiments.studies.peers_target": "tests/experiments/studies/test_peers_target.py",
     "systemctl": "a service manager",
     "mosquitto ": "a service: tests/experiments/mqtt",
     "recast serve --lorawan": "a broker: tests/experiments/lorawan",

@@ -60,7 +60,8 @@ def run(name: str, case: Case, limit: float) -> Row:
     command = [
         *start, module, system, kind, "--clients", str(case.clients),
         "--rounds", str(case.rounds), "--folder", str(case.folder),
-        *(["--light"] if case.light else []),
+        "--passes", str(case.passes), "--rate", str(case.rate),
+        *(["--light"] if case.light else []), *(["--watched"] if case.watched else []),
     ]  # fmt: skip
     quiet = {"RAY_DEDUP_LOGS": "0", "PYTHONWARNINGS": "ignore"}
     around = {**os.environ, **environment(), **quiet}
@@ -82,7 +83,9 @@ def run(name: str, case: Case, limit: float) -> Row:
     # Processor time is that of all workers; Ray's are not ours to ask.
     spent = zip(*(r["cpu"] for r in told), strict=True)
     cpu = None if system == "ray" else [sum(each) for each in spent]
-    return {"rounds": told[0]["rounds"], "cpu": cpu, "accuracy": right[0] if right else None}
+    curve = max((row["curve"] for row in told), key=len)
+    found = {"rounds": told[0]["rounds"], "cpu": cpu, "curve": curve}
+    return found | {"accuracy": right[0] if right else None}
 
 
 def compare(case: Case, names: Sequence[str], repeats: int, limit: float) -> list[Row]:

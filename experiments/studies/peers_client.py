@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from client.data import load_dataset, parse_task
 from experiments.studies.scale import CLASSES, LIGHT, write_images
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
+from recast_core.banks import load_bank
 from recast_core.errors import RecastError
 from recast_core.folded import split_model
 from recast_core.learner import BankLearner
@@ -38,12 +39,18 @@ class Case:
         light: a perceptron and 4 images a client in place of the default backbone and 32.
         rounds: the first one warms up, the last one is the warm one.
         folder: where the images are.
+        passes: over a client's images in a round; the usual number where 0.
+        rate: of AdamW; the usual one where 0.
+        watched: keep a third of the training images from the clients, to see each round by.
     """
 
     clients: int
     light: bool
     rounds: int
     folder: Path
+    passes: int = 0
+    rate: float = 0.0
+    watched: bool = False
 
     @property
     def images(self) -> int:
@@ -53,12 +60,13 @@ class Case:
     @property
     def path(self) -> Path:
         """The images."""
-        return self.folder / f"{'light' if self.light else 'real'}-{self.clients}.npz"
+        kind = "light" if self.light else "watched" if self.watched else "real"
+        return self.folder / f"{kind}-{self.clients}.npz"
 
     @property
     def bank(self) -> Path:
-        """Of the network's own weights: 24 coefficients."""
-        return self.folder / "bank.safetensors"
+        """Of the network's own weights, 24 coefficients; to be watched, the one of the package."""
+        return self.folder / f"{'package' if self.watched else 'own'}.safetensors"
 
     def settings(self, run_dir: Path) -> Settings:
         """As a run of ours.
@@ -67,7 +75,8 @@ class Case:
         of the default one an accuracy means something: noise has come over the digits it knows.
         """
         common = Settings(
-            tasks=f"peers=npz:{self.path}", rounds=self.rounds, epochs=1 if self.light else 2,
+            tasks=f"peers=npz:{self.path}", rounds=self.rounds,
+            epochs=self.passes or (1 if self.light else 2), learning_rate=self.rate,
             partition="iid", device="cpu", decay="none", statistics="frozen", probe="none",
             head="backbone", run_dir=str(run_dir),
         )  # fmt: skip
@@ -82,11 +91,18 @@ def write(case: Case) -> None:
     if case.light:
         write_images(case.path, count)
         return
-    mimic(load_backbone(Settings.backbone).model, Settings().recast()).save(case.bank)
+    if case.watched:
+        load_bank("digits_resnet20").save(case.bank)
+    else:
+        mimic(load_backbone(Settings.backbone).model, Settings().recast()).save(case.bank)
     data = load_dataset(parse_task(_SHIFTED), _SIZE)
-    chosen = np.random.default_rng(0).integers(0, len(data.y_train), count)
+    random, every = np.random.default_rng(0), np.arange(len(data.y_train))
+    aside = random.permutation(every)[: len(every) // 3] if case.watched else every[:0]
+    clients_own = np.setdiff1d(every, aside)
+    chosen = clients_own[random.integers(0, len(clients_own), count)]
     np.savez(
         case.path,
+        x_watch=data.x_train[aside], y_watch=data.y_train[aside],
         x_train=data.x_train[chosen], y_train=data.y_train[chosen],
         x_test=data.x_test, y_test=data.y_test,
         classes=np.array([str(name) for name in data.classes]),
@@ -116,8 +132,8 @@ class Local:
     def data(self, case: Case) -> dict[str, Tensor]:
         """The images, uint8, and labels of a case."""
         with np.load(case.path) as held:
-            names = ("x_train", "y_train", "x_test", "y_test")
-            return {name: torch.from_numpy(held[name]) for name in names}
+            names = ("x_train", "y_train", "x_test", "y_test", "x_watch", "y_watch")
+            return {name: torch.from_numpy(held[name]) for name in names if name in held}
 
     def pixels(self, images: Tensor) -> Tensor:
         """As the backbone takes them, prepared once for all rounds."""
@@ -144,6 +160,12 @@ class Local:
                 optimizer.step()
         trained: Vector = net.coefficients.sent().numpy()
         return trained
+
+    def curve(self, vectors: Iterable[Vector], held: Mapping[str, Tensor]) -> list[float]:
+        """The accuracy of each round's vector on the images that no client has."""
+        if not len(held.get("y_watch", ())):
+            return []
+        return [self.accuracy(one, held["x_watch"], held["y_watch"]) for one in vectors]
 
     @torch.no_grad()
     def accuracy(self, vector: Vector, images: Tensor, labels: Tensor) -> float:

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from experiments.studies.peers_client import Case, Clock, Local
+from recast_core.wire.codec import Vector
 
-Found = tuple[Clock, float | None]
+# Seconds, the accuracy at the end, and that of each round where images are kept aside for it.
+Found = tuple[Clock, float | None, list[float]]
 
 
 def ours(case: Case, engine: str) -> Found:
@@ -33,6 +35,8 @@ def ours(case: Case, engine: str) -> Found:
     from server.app import run_federation
     from server.exchange.observer import LogObserver
     from server.flower import server_identity
+    from server.record.place import REGISTRY
+    from server.record.registry import Registry
 
     class Watch(LogObserver):
         """Keeps seconds and the accuracy."""
@@ -68,7 +72,13 @@ def ours(case: Case, engine: str) -> Found:
     else:
         with server_identity(), ExitStack() as stack:
             federation(stack.enter_context(FoldedGrid(case.clients, settings)))
-    return watch.clock, None if case.light else watch.accuracy
+    curve: list[float] = []
+    if case.watched:
+        local = Local(case)
+        with Registry(run_dir / REGISTRY) as registry:
+            vectors = [registry.coefficients(1, 1, row.round) for row in registry.rounds(1, 1)]
+        curve = local.curve(vectors, local.data(case))
+    return watch.clock, None if case.light else watch.accuracy, curve
 
 
 def pfl(case: Case, kind: str) -> Found:
@@ -89,6 +99,7 @@ def pfl(case: Case, kind: str) -> Found:
     torch.set_num_threads(1)
     np.random.seed(0)  # what pfl draws from
     local, clock = Local(case), Clock()
+    vectors: list[Vector] = []
     held, flat = local.data(case), local.net.coefficients.flat
     given = local.pixels(held["x_train"]) if kind == "plain" else held["x_train"]
 
@@ -134,6 +145,7 @@ def pfl(case: Case, kind: str) -> Found:
         ) -> tuple[bool, Any]:
             """See pfl."""
             clock.end()
+            vectors.append(flat.detach().numpy().copy())
             clock.begin()
             return False, Metrics()
 
@@ -160,8 +172,9 @@ def pfl(case: Case, kind: str) -> Found:
         callbacks=[Rounds()],
     )  # fmt: skip
     if pytorch_ops.distributed.global_rank != 0:
-        return clock, None
-    return clock, _accuracy(case, local, flat.detach().numpy().copy(), held)
+        return clock, None, []
+    right = _accuracy(case, local, flat.detach().numpy().copy(), held)
+    return clock, right, local.curve(vectors, held)
 
 
 def blazefl(case: Case, kind: str) -> Found:
@@ -202,12 +215,14 @@ def blazefl(case: Case, kind: str) -> Found:
             return answers
 
     trainer, vector = Trainer(), first.start
+    vectors: list[Vector] = []
     for _ in range(case.rounds):
         clock.begin()
         trainer.local_process(vector.copy(), list(range(case.clients)))
         vector = np.stack(trainer.uplink_package()).astype(np.float64).mean(0).astype(np.float32)
         clock.end()
-    return clock, _accuracy(case, first, vector, held)
+        vectors.append(vector)
+    return clock, _accuracy(case, first, vector, held), first.curve(vectors, held)
 
 
 def _accuracy(case: Case, local: Local, vector: Any, held: dict[str, Tensor]) -> float | None:
@@ -223,8 +238,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--light", action="store_true")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--passes", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--watched", action="store_true")
     given = parser.parse_args()
-    case = Case(given.clients, given.light, given.rounds, given.folder)
+    case = Case(
+        given.clients, given.light, given.rounds, given.folder,
+        given.passes, given.rate, given.watched,
+    )  # fmt: skip
     with redirect_stdout(sys.stderr):
         if given.system == "pfl":
             found = pfl(case, given.kind)
@@ -232,8 +253,8 @@ def main() -> None:
             found = blazefl(case, given.kind)
         else:
             found = ours(case, given.system)
-    clock, accuracy = found
-    told = {"rounds": clock.rounds, "cpu": clock.cpu, "accuracy": accuracy}
+    clock, accuracy, curve = found
+    told = {"rounds": clock.rounds, "cpu": clock.cpu, "accuracy": accuracy, "curve": curve}
     # In one piece: workers share what they write to.
     os.write(1, (json.dumps(told) + "\n").encode())
     os._exit(0)  # Ray and Flower leave threads that would keep the process waiting
