@@ -150,12 +150,17 @@ def _no_match(pattern: str, candidates: list[str]) -> RecastError:
             for name, patterns in PRESETS.items()
             if any(fnmatchcase(module, each) for module in candidates for each in patterns)
         ]
-        some = ", ".join(candidates[len(candidates) // 2 :][:3])
+        # From the middle of a large network on: its first layers are seldom like the others.
+        some = candidates[len(candidates) // 2 :][:3] if len(candidates) > 8 else candidates
         choice = (
             f"choose {' or '.join(fitting)}"
             if fitting
-            else f"give module-name patterns, with * for what differs; it has {some}"
+            else f"give a pattern of your layers' names, with * for what differs; it has "
+            f"{', '.join(some)}"
         )
-        return RecastError(f"target {pattern!r} matches no module of this backbone: {choice}")
+        return RecastError(
+            f"target {pattern!r}, which goes by the names of published networks, matches no module "
+            f"of this backbone: {choice}"
+        )
     near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.0)
     return RecastError(f"target {pattern!r} matches no module: near names are {', '.join(near)}")

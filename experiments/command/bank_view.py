@@ -52,6 +52,8 @@ class BankBar(Closing):
             self.say(f"source {done}, {made.name}, diverged ({losses}): left out")
         elif not self._live:
             self.say(f"source {done}/{of} {made.name}: {'kept' if kept else losses}")
+        if done == of:
+            self.say("packing the directions, then trying them on shifts that no source met ...")
 
     def say(self, text: str) -> None:
         """A line."""

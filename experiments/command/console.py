@@ -42,6 +42,11 @@ def whole_model_bytes(name: str) -> int:
     )
 
 
+def size_text(count: int) -> str:
+    """Bytes as a person reads them, in kB or MB."""
+    return f"{count / 1e6:.1f} MB" if count >= 10**6 else f"{count / 1e3:.1f} kB"
+
+
 _KEPT = ("deployed_accuracy", "zero_byte_accuracy", "accuracy")
 _FITTED = ("accuracy", "head_only_accuracy")
 
@@ -63,7 +68,7 @@ def print_summary(report: dict[str, Any], model_bytes: int, sent: str) -> None:
             f"{task['update_bytes']:,} B",
             f"{task['message_bytes_up'] / clients:,.0f} B",
             f"{task['message_bytes_down'] / clients:,.0f} B",
-            f"{2 * task['rounds'] * model_bytes / 1e6:.1f} MB",
+            size_text(2 * task["rounds"] * model_bytes),
         )
     console = stdout()
     console.print(table)

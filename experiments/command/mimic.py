@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from client.data import load_dataset, parse_task
-from experiments.command.caution import warn_of_many
+from experiments.command.caution import warn_of_lone_layers, warn_of_many
 from experiments.command.console import stdout
 from experiments.command.source_quality import compare_sources, feature_cosines
 from experiments.command.usual import config_for
@@ -51,6 +51,7 @@ def mimic(
     seconds = time.perf_counter() - began
     error, cosine = relative_error(loaded.model, bank)
     warn_of_many(bank)
+    warn_of_lone_layers(bank)
     if output is not None:
         bank.save(output)
     console = stdout()

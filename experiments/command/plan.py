@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from experiments.command.caution import warn_of_many
+from experiments.command.caution import warn_of_lone_layers, warn_of_many
 from experiments.command.console import stdout
 from experiments.command.usual import config_for
 from experiments.engines.radio import fitting, radio
@@ -27,6 +27,7 @@ def plan(backbone: str, values: Mapping[str, Any], bits: int) -> dict[str, Any]:
     loaded = load_backbone(backbone, weights=False)
     bank = mimic(loaded.model, config_for(loaded, values))
     warn_of_many(bank)
+    warn_of_lone_layers(bank)
     update = update_bytes(bank, bits)
     report: dict[str, Any] = {
         "trained": bank.trained,

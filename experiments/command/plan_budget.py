@@ -197,6 +197,7 @@ def _about(measured: Measured) -> dict[str, Any] | None:
         "clients": first.clients,
         "seeds": max(row.seeds for row in measured.rows),
         "tasks": len({row.task for row in measured.rows}),
+        "zero_byte_accuracy": fmean({r.task: r.zero_byte_accuracy for r in measured.rows}.values()),
         "data": list(dict.fromkeys(row.task for row in measured.rows)),
     }
 
@@ -243,7 +244,8 @@ def _source(about: dict[str, Any] | None) -> str:
     tasks = ", ".join(data) + (f" and {more} more" if more > 0 else "")
     seeds = "1 seed" if about["seeds"] == 1 else f"{about['seeds']} seeds"
     return (
-        "gain: points over the best that sends nothing, accuracy: the mean over tasks; study "
+        "gain: points over the best that sends nothing there, listed here or not "
+        f"({100 * about['zero_byte_accuracy']:.1f} %), accuracy: the mean over tasks; study "
         f"{about['study']} on {where}: {tasks}; {about['clients']} clients, {labels} labels, "
         f"{seeds}"
     )

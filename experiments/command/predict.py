@@ -96,7 +96,14 @@ def _attached(task: str, run: Path | None, data: str, skip_unreadable: bool) -> 
             f"task {task!r} was learned from the clients' own folders: name images to fit its head "
             "on with --data"
         )
-    fitted = fit_head(model, source, skip_unreadable=skip_unreadable)
+    try:
+        fitted = fit_head(model, source, skip_unreadable=skip_unreadable)
+    except RecastError as error:
+        if data:
+            raise
+        raise RecastError(
+            f"{error}; that is the task's own data: name others to fit its head on with --data"
+        ) from error
     model.net.head = fitted.head
     return Classifier(model.net, model.backbone.preprocess, fitted.classes, fitted.sight)
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from experiments.command.console import stdout
+from experiments.command.console import size_text, stdout
 from experiments.report.data import report_data
 from experiments.report.repetition import settings_that_differ
 from recast_core.errors import RecastError
@@ -52,7 +52,7 @@ def list_runs(folder: Path) -> dict[str, Any]:
         table.add_row(
             row["folder"], str(row["run"]), row["status"], _moment(row["started"]),
             _names(row["tasks"]), str(row["rounds"]), _percent(row["accuracy"]),
-            f"{row['bytes'] / 1e6:.1f} MB",
+            size_text(row["bytes"]),
         )  # fmt: skip
     said = f"no runs here ({folder}): `recast simulate` makes one"
     stdout().print(table if rows else said, highlight=False, markup=False)

@@ -27,6 +27,14 @@ def test_a_preset_on_the_wrong_family_is_refused() -> None:
         find_groups(vit(), RecastConfig.preset("recast-resnet"))
 
 
+def test_a_preset_on_a_network_of_ones_own_lists_its_layers() -> None:
+    model = nn.Sequential()
+    for name in ("first", "second", "third"):
+        model.add_module(name, nn.Conv2d(3, 3, 3))
+    with pytest.raises(RecastError, match=r"names of published .* it has first, second, third$"):
+        find_groups(model, RecastConfig("conv"))
+
+
 def test_groups_that_do_not_divide_name_the_layers() -> None:
     with pytest.raises(RecastError, match="3 groups do not divide the 4 layers"):
         find_groups(vit(), RecastConfig("mlp", groups=3))

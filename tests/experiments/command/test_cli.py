@@ -156,6 +156,17 @@ def test_more_than_fifty_coefficients_are_a_warning(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("command", ["plan", "mimic"])
+def test_layers_that_share_templates_with_none_are_a_warning(
+    command: str, backbone: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(command, *backbone, "--target", "layer1.0.conv1,layer1.0.conv2") == 0
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("recast: warning: each group has one layer and one template")
+    assert call(command, *backbone, "--target", "layer1.0.conv*") == 0
+    assert capfd.readouterr().err == ""
+
+
 Broken = Callable[[Path], list[str]]
 
 

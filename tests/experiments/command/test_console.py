@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.command.console import print_summary
+from experiments.command.console import print_summary, size_text
 
 
 def closing(capsys: pytest.CaptureFixture[str], tasks: int, **changed: Any) -> str:
@@ -46,3 +46,8 @@ def test_one_task_forgets_nothing_and_a_method_without_a_bank_has_none(
     told = closing(capsys, 1, templates=0)
     assert "forgetting" not in told
     assert "no bank: 74,640 numbers sent | 1.00 s a round" in told
+
+
+@pytest.mark.parametrize(("count", "said"), [(42_000, "42.0 kB"), (6_400_000, "6.4 MB")])
+def test_a_small_network_is_not_nothing(count: int, said: str) -> None:
+    assert size_text(count) == said

@@ -80,6 +80,7 @@ def test_what_fits_comes_best_first_and_what_was_not_measured_last(stand_in: Pat
     assert all(row["update_bytes"] <= 51 for row in report["methods"])
     assert report["measured"]["study"] == "shifts"
     assert report["measured"]["same_backbone"] is True
+    assert report["measured"]["zero_byte_accuracy"] == pytest.approx(0.5)
 
     large = plan_budget(BACKBONE, 10**6, results=stand_in)
     assert _order(large)[:3] == ["shift bank", "whole model (FedAvg)", "norm affine"]
@@ -104,6 +105,7 @@ def test_the_nearest_width_that_was_measured_counts_and_is_named(
     assert row["accuracy"] == pytest.approx(0.61)
     out = capsys.readouterr().out
     assert "+11.0 at 1 bits" in out
+    assert "over the best that sends nothing there, listed here or not (50.0 %)" in out
     assert "not measured" not in out.splitlines()[3]
 
 

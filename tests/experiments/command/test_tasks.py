@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +242,22 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(
     assert line.startswith("recast: ")
     assert message in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_a_tasks_own_data_are_elsewhere_predict_says_how_to_name_others(
+    simulated: Simulated, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(simulated.folder, tmp_path / "run")
+    with closing(sqlite3.connect(tmp_path / "run" / "registry.sqlite")) as registry:
+        registry.execute("UPDATE tasks SET source = 'npz:away.npz'")
+        registry.commit()
+    predict = ("predict", "--task", "b", "--run", tmp_path / "run", tmp_path / "one.png")
+    assert call(*predict) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "away.npz" in line
+    assert line.endswith("the task's own data: name others to fit its head on with --data")
+    assert call(*predict, "--data", "npz:elsewhere.npz") == 2
+    assert "task's own data" not in capfd.readouterr().err
 
 
 def test_the_bank_that_a_run_needs_is_named_where_it_is_missing(
