@@ -70,7 +70,8 @@ class ImageProbe:
             if spec is None:
                 return None
             learner = self._learner = self._learner or self._load()
-            data = load_dataset(spec, learner.preprocess.size)
+            skip = self._settings.skip_unreadable
+            data = load_dataset(spec, learner.preprocess.size, skip_unreadable=skip)
             images, labels = _some(data, state.classes, own=self.each)
         except RecastError as error:
             logger.warning("no probe for task %s: %s", state.name, error)
