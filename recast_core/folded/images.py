@@ -65,6 +65,11 @@ class ImageStore:
         return held + self.images.numel() * self.images.element_size()
 
     @property
+    def prepared(self) -> int:
+        """For how many images it has been computed what ``inputs`` is asked for."""
+        return int(self._have.sum())
+
+    @property
     def input_bytes(self) -> int:
         """What one image takes as the suffix's input, or as prepared pixels if these are kept."""
         self._decide()

@@ -174,6 +174,11 @@ class TaskImages:
             class_names=self.class_names,
         )
 
+    def labelled_rows(self) -> Tensor:
+        """The training images with a label, of all nodes: int64 ``[n]``."""
+        labels: Tensor = self._table["labels"]
+        return self._table["rows"][labels != UNLABELLED]
+
     def relabel(self, number: int, labels: Tensor) -> None:
         """Give a node's labelled images other labels, int64 ``[n]``."""
         mine = slice(self._ends[number], self._ends[number + 1])

@@ -87,7 +87,7 @@ class FoldedModel(Protocol):
         """
 
     def prepare(self, task: TaskImages) -> None:
-        """Do before a round what its first training of all images would do."""
+        """Do before a round what its first training of all labelled images would do."""
 
     @property
     def head(self) -> nn.Module:
@@ -133,7 +133,7 @@ class FoldedBank:
 
     def prepare(self, task: TaskImages) -> None:
         """See ``FoldedModel``."""
-        self._store(task).ensure(torch.from_numpy(task.division.rows), self.workers)
+        self._store(task).ensure(task.labelled_rows(), self.workers)
 
     def train(
         self,
