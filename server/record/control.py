@@ -25,7 +25,7 @@ def add_task(registry: Registry, run: int, spec: TaskSpec) -> int:
         if spec.name.lower() in {name.lower() for name in names}:
             raise RecastError(
                 f"run {run} has a task {spec.name!r} already: give this one another name, "
-                f"NAME={spec.data}"
+                f"NAME={str(spec).partition('=')[2]}"
             )
         number = next_number(session, run)
         session.add(

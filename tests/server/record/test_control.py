@@ -136,5 +136,7 @@ def test_two_tasks_of_one_name_are_refused(federation: Make) -> None:
     made = federation(nodes=1)
     with pytest.raises(RecastError, match="has a task 'T1' already"):
         control.add_task(made.registry, made.run, parse_task("T1=digits"))
+    with pytest.raises(RecastError, match=r"another name, NAME=digits@0-4\+fog:3$"):
+        control.add_task(made.registry, made.run, parse_task("T1=digits@0-4+fog:3"))
     with pytest.raises(RecastError, match="no run 9"):
         control.add_task(made.registry, 9, parse_task("digits"))
