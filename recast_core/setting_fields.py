@@ -52,7 +52,9 @@ class Learning(TrainingSettings):
     """What is learned, and how it goes over a task's rounds."""
 
     learning_rate: float = setting(
-        0.0, "Of what trains; 0 is the method's customary rate, 2e-2 for recast."
+        0.0,
+        "Of what trains; 0 is the method's customary rate, 2e-2 for recast, or what a shift bank "
+        "says itself, 0.4 for the packaged one.",
     )
     epochs: int = setting(4, "Local passes per round.")
     decay: str = setting(
