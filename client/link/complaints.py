@@ -9,6 +9,7 @@ import grpc.aio
 
 from client.link.aside import aside
 from client.link.channel import Endpoint
+from client.link.diagnosis import NOBODY
 from recast_core.errors import RecastError
 from recast_core.text import plain
 
@@ -60,8 +61,9 @@ class Complaints:
             if not self._worked or self._permanent >= PATIENCE:
                 raise RecastError(f"no link to {target}: {fault.text}") from error
         code = error.code().name.lower().replace("_", " ")
-        logger.warning(
-            "no link to %s: %s; trying again", target, fault.text if fault else f"{code}: {details}"
-        )
+        said = fault.text if fault else f"{code}: {details}"
+        if fault is None and "Connection refused" in details:
+            said = NOBODY
+        logger.warning("no link to %s: %s; trying again", target, said)
         if error.code() == grpc.StatusCode.UNAVAILABLE and (doubt := self._endpoint.doubt()):
             logger.warning("%s", doubt)

@@ -19,6 +19,7 @@ from cryptography import x509
 from protos.link_address import Address
 
 SECONDS = 5.0
+NOBODY = "nobody listens there"
 # In the order in which gRPC looks at them.
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 _OTHER_HOST = {62, 64}
@@ -92,7 +93,7 @@ def diagnose(address: Address, authority: bytes | None) -> Fault | None:
     except socket.gaierror as error:
         return Fault(f"no address is known of {address.host} ({error.strerror}): check the name")
     except ConnectionRefusedError:
-        return Fault("nobody listens there")
+        return Fault(NOBODY)
     except TimeoutError:
         return Fault(f"no answer within {SECONDS:.0f} s: check address and firewall")
     except (ConnectionError, ssl.SSLEOFError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
+import grpc.aio
 import pytest
 
 from client.link import ClientKeys, Endpoint
-from client.link.complaints import PATIENCE
+from client.link.complaints import PATIENCE, Complaints
 from client.link.diagnosis import proxy_in_force
 from experiments.command import certs
 from experiments.command.cli import main
@@ -31,6 +34,18 @@ def ending(client: Client) -> str:
     assert isinstance(error, RecastError), error
     assert "\n" not in str(error)
     return str(error)
+
+
+def test_a_link_that_worked_says_without_a_look_that_nobody_listens(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    complaints = Complaints(Endpoint("127.0.0.1:9", None), "one")
+    complaints.connected()
+    details = "failed to connect to all addresses; last error: UNKNOWN: Connection refused"
+    nothing = grpc.aio.Metadata()
+    code = grpc.StatusCode.UNAVAILABLE
+    asyncio.run(complaints.about(grpc.aio.AioRpcError(code, nothing, nothing, details)))
+    assert "no link to 127.0.0.1:9: nobody listens there; trying again" in caplog.messages
 
 
 def test_a_server_with_another_authority_is_not_tried_again(
