@@ -45,6 +45,7 @@ ADDED = {
     "python -m experiments.studies.privacy": "--quick",
     "python experiments/studies/second_task.py": "--small",
     "python -m experiments.studies.tasks --images": "--quick --tasks digits@0-2",
+    "python -m experiments.studies.tasks_banks": "--draw 1 --shapes 1:1x1 --epochs 1",
     "python -m experiments.studies.one_round": (
         "--tasks digits[:20%]@0-2 --clients 2 --seeds 0 --images 60"
     ),
