@@ -94,6 +94,10 @@ class LinkView(LogObserver, Closing):
         beside = "not measured" if without is None else f"{100 * without:.1f} %"
         self._last = f"last: {task} {100 * accuracy:.1f} % (without updates {beside})"
 
+    def run_finished(self) -> None:
+        """Say so: whoever watches a server that goes learns it before anything else."""
+        self._now, self._rounds_left = "the run is finished", 0
+
     def snapshot(self) -> dict[str, Any]:
         """What is going on and how each client stands, as JSON values."""
         sessions = sorted(self._sessions.all(), key=lambda s: s.name)

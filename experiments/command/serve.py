@@ -232,6 +232,7 @@ def run_server(
                 held=True,
             ),
         )
+        view.run_finished()
         report = summarise(result, options.transport, settings.seed, time.monotonic() - began)
         watch.finished(report)
     return Finished(result, report)

@@ -99,7 +99,11 @@ def resident(port: int) -> int:
 
 
 def _folder(status: Path) -> str:
-    return (status.parent / "cwd").resolve().joinpath("mosquitto.conf").read_text()
+    """The configuration of a broker; empty where it is somebody else's, or gone."""
+    try:
+        return (status.parent / "cwd").resolve().joinpath("mosquitto.conf").read_text()
+    except OSError:
+        return ""
 
 
 def measured(queue: int | None, qos: int, given: argparse.Namespace) -> list[str]:
