@@ -17,40 +17,18 @@ import torch
 from torch import Tensor
 
 from client.data import parse_tasks
-from client.kept import ENOUGH_LABELS, FOLDS
 from experiments.studies.one_round_fleet import Fleet
 from experiments.studies.shift_fleet import Share
+from experiments.studies.shift_judge import own_head, own_is_better, seen
 from experiments.studies.shift_rounds import Terms, federate
 from recast_core.errors import RecastError
-from recast_core.heads import head_kind, right_answers
+from recast_core.heads import right_answers
 from recast_core.label_mix import counted_mix
 
 TASKS = "gblur=digits[50%:]+gblur:5 rain=digits[50%:]+rain:5 both=digits[50%:]+gblur:4+gauss:4"
 ANSWERS = ("classifier", "with label mix", "own head", "either", "either, with label mix")
 ALONE = (0.25, 0.5, 1.0)
 _ROUNDS, _PASSES = 6, 24
-
-
-def _seen(fleet: Fleet, share: Share, rows: Tensor, vector: Tensor) -> Tensor:
-    return fleet.learner.features(rows, vector, share.every if share.local else None)
-
-
-def own_is_better(fleet: Fleet, share: Share, *, mixed: bool) -> bool:
-    """Whether a ridge head is right more often than the classifier in five folds, at the start."""
-    labels, classes = share.labels, fleet.domain.classes
-    if len(labels) < ENOUGH_LABELS or len(labels.unique()) < 2:
-        return False
-    features = _seen(fleet, share, share.learn, fleet.learner.start.initial_vector)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    own = stays = 0
-    for judge in order.chunk(FOLDS):
-        learn = torch.ones_like(labels, dtype=torch.bool)
-        learn[judge] = False
-        mix = counted_mix(labels[learn], classes) if mixed else None
-        head = head_kind("local").fit(features[learn], labels[learn], classes)
-        own += right_answers(head, features[judge], labels[judge])
-        stays += right_answers(fleet.learner.head, features[judge], labels[judge], mix)
-    return own > stays
 
 
 @torch.no_grad()
@@ -67,14 +45,12 @@ def answers(
     """
     right, examples = [0] * len(ANSWERS), 0
     for place, (share, vector) in enumerate(zip(shares, vectors, strict=True)):
-        tests, labels = _seen(fleet, share, share.judge, vector), share.judge_labels
+        tests, labels = seen(fleet.learner, share, share.judge, vector), share.judge_labels
         mix = counted_mix(share.labels, fleet.domain.classes)
         stays = [right_answers(fleet.learner.head, tests, labels, one) for one in (None, mix)]
         fitted = stays[0]
         if len(share.labels.unique()) > 1:
-            features = _seen(fleet, share, share.learn, vector)
-            head = head_kind("local").fit(features, share.labels, fleet.domain.classes)
-            fitted = right_answers(head, tests, labels)
+            fitted = right_answers(own_head(fleet.learner, share, vector), tests, labels)
         either = [fitted if own[way][place] else stays[way] for way in (0, 1)]
         for index, count in enumerate((*stays, fitted, *either)):
             right[index] += count
@@ -101,7 +77,7 @@ def rows_of(
     rate = learner.start.customary_rate
     if rate is None:
         raise RecastError("the bank does not say its learning rate: make it with recast bank")
-    own = [[own_is_better(fleet, share, mixed=way) for share in shares] for way in (False, True)]
+    own = [[own_is_better(learner, share, mixed=way) for share in shares] for way in (False, True)]
     terms = Terms(_ROUNDS, _PASSES // _ROUNDS, 32, rate, bits=4)
     every = {
         "nothing": [start] * len(shares),

@@ -39,7 +39,7 @@ def answers(learner: Learner, shares: Sequence[Share], vectors: Sequence[Tensor]
     for share, vector in zip(shares, vectors, strict=True):
         if not len(share.judge):
             continue
-        tests, labels = _seen(learner, share, share.judge, vector), share.judge_labels
+        tests, labels = seen(learner, share, share.judge, vector), share.judge_labels
         mix = _mix(learner, share.labels, tests) if len(share.labels) else None
         plain = right_answers(learner.head, tests, labels)
         mixed = chosen = right_answers(learner.head, tests, labels, mix)
@@ -66,7 +66,7 @@ def local_heads(learner: Learner, shares: Sequence[Share]) -> float:
     right = total = 0
     start = learner.start.initial_vector
     for share in shares:
-        tests = _seen(learner, share, share.judge, start)
+        tests = seen(learner, share, share.judge, start)
         head = learner.head
         if len(share.labels.unique()) > 1:
             head = own_head(learner, share, start)
@@ -77,22 +77,29 @@ def local_heads(learner: Learner, shares: Sequence[Share]) -> float:
 
 def own_head(learner: Learner, share: Share, vector: Tensor) -> nn.Module:
     """A ridge head of the client's labelled images."""
-    features = _seen(learner, share, share.learn, vector)
+    features = seen(learner, share, share.learn, vector)
     labels = share.labels.to(features.device)
     return head_kind("local").fit(features, labels, _classes(learner, features))
 
 
 def with_own_heads(learner: Learner, shares: Sequence[Share]) -> list[Share]:
     """Who answers with a head of its own: the client's own rule, by the start's features."""
-    return [replace(share, own=_own_is_better(learner, share)) for share in shares]
+    return [replace(share, own=own_is_better(learner, share)) for share in shares]
 
 
 @torch.no_grad()
-def _own_is_better(learner: Learner, share: Share) -> bool:
+def own_is_better(learner: Learner, share: Share, *, mixed: bool = True) -> bool:
+    """Whether a ridge head is right more often than the classifier in five folds, at the start.
+
+    Args:
+        learner: with the deployed classifier.
+        share: of the client.
+        mixed: the classifier's logits count with the label mix.
+    """
     labels = share.labels
     if len(labels) < ENOUGH_LABELS or len(labels.unique()) < 2:
         return False
-    features = _seen(learner, share, share.learn, learner.start.initial_vector)
+    features = seen(learner, share, share.learn, learner.start.initial_vector)
     labels = labels.to(features.device)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     own = stays = 0
@@ -102,12 +109,13 @@ def _own_is_better(learner: Learner, share: Share) -> bool:
         told = labels[learn]
         head = head_kind("local").fit(features[learn], told, _classes(learner, features))
         own += right_answers(head, features[judge], labels[judge])
-        mix = _mix(learner, told, features)
+        mix = _mix(learner, told, features) if mixed else None
         stays += right_answers(learner.head, features[judge], labels[judge], mix)
     return own > stays
 
 
-def _seen(learner: Learner, share: Share, rows: Tensor, vector: Tensor) -> Tensor:
+def seen(learner: Learner, share: Share, rows: Tensor, vector: Tensor) -> Tensor:
+    """Features ``[N, d]`` of rows, with the client's own statistics where it takes them."""
     return learner.features(rows, vector, share.every if share.local else None)
 
 
