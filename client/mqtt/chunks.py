@@ -48,10 +48,12 @@ class Chunks:
         await self._there.wait()
         broker = self._broker
         assert broker is not None
-        waiting = self._waiting[topic] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[topic] = waiting
         broker.subscribe(topic)
         try:
-            return await asyncio.wait_for(waiting, SECONDS)
+            async with asyncio.timeout(SECONDS):
+                return await waiting
         except TimeoutError as error:
             raise InterruptedFetchError(": the broker has no more of it yet") from error
         finally:

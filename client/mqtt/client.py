@@ -135,7 +135,8 @@ class MqttClient(Conversation):
         told = False
         while True:
             try:
-                event = await asyncio.wait_for(events.get(), self._patience())
+                async with asyncio.timeout(self._patience()):
+                    event = await events.get()
             except TimeoutError:
                 if self._serving:
                     logger.warning("no welcome from the server; asking again")

@@ -25,6 +25,7 @@ from recast_core.setting_values import Value
 from recast_core.settings import Settings
 
 logger = logging.getLogger("recast.link")
+STOP_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -171,13 +172,20 @@ def _client(server: str | None, options: JoinOptions, view: JoinView) -> Callabl
 async def _until_stopped(client: Conversation) -> bool:
     """Run the client; ``True`` if a signal ended it."""
     work = asyncio.ensure_future(client.run())
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
+        loop.add_signal_handler(number, stopped.set)
+    waiting = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    while not work.done():
+        # A library below may lose a cancellation; nothing may lose the user's.
+        work.cancel()
+        await asyncio.wait({work}, timeout=STOP_AGAIN_SECONDS)
+    if work.cancelled():
         return True
+    work.result()
     return False
 
 

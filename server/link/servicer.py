@@ -74,7 +74,8 @@ class Servicer:
                     self.turnstile.call(name, peer)
                     held.enter_context(self.turnstile.talking(name))
                 with self.turnstile.joining(peer.host):
-                    raw = await asyncio.wait_for(context.read(), SECONDS_TO_JOIN)
+                    async with asyncio.timeout(SECONDS_TO_JOIN):
+                        raw = await context.read()
                 join = _first(raw)
                 if not self._certificates:
                     name, _ = self._who(context, join.name)
