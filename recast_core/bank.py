@@ -51,6 +51,13 @@ class TemplateBank:
     def __post_init__(self) -> None:
         _check(self)
 
+    def __repr__(self) -> str:
+        return (
+            f"TemplateBank({self.template_count} templates in {len(self.groups)} groups, "
+            f"{self.sent} coefficients, {'residual' if self.residual else 'plain'}, "
+            f"SHA-256 {self.sha256.hex()[:8]})"
+        )
+
     @property
     def method(self) -> str:
         """Empty: a client is sent the bank, or makes it from a seed."""

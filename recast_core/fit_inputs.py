@@ -195,6 +195,8 @@ def _tensor(value: object, what: str) -> Tensor:
     try:
         if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
             value = torch.stack([torch.as_tensor(v) for v in value])
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], np.ndarray):
+            value = np.stack(value)  # of which torch makes a tensor at once, and without a warning
         if isinstance(value, np.ndarray):
             value = np.ascontiguousarray(value)
         if isinstance(value, np.ndarray) and value.dtype.byteorder not in "=|":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -25,7 +27,11 @@ _MLP = (
     "*layers.*.linear1", "*layers.*.linear2", "*.intermediate.dense", "*[0-9].output.dense",
 )  # fmt: skip
 # Block 0 of a stage changes stride and width, so its weights differ in shape (paper, section 4).
-_CONV = tuple(f"*layer[1-9].[1-9]*.conv{i}" for i in (1, 2, 3))
+_CONV = (
+    *(f"*layer[1-9].[1-9]*.conv{i}" for i in (1, 2, 3)),
+    *(f"*encoder.stages.*.layers.[1-9]*.layer.{i}.convolution" for i in (0, 1, 2)),
+)
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of a dotted name
 PRESETS: dict[str, tuple[str, ...]] = {
     "attn": _ATTENTION,
     "mlp": _MLP,
@@ -94,7 +100,7 @@ def find_groups(model: nn.Module, config: RecastConfig) -> tuple[TargetGroup, ..
     for pattern in patterns:
         matched = [name for name in candidates if fnmatchcase(name, pattern)]
         if not matched and not isinstance(config.target, str):
-            raise _no_match(pattern, list(candidates))
+            raise _no_match(pattern, candidates)
         for name in matched:
             if name not in taken:
                 taken.add(name)
@@ -103,7 +109,7 @@ def find_groups(model: nn.Module, config: RecastConfig) -> tuple[TargetGroup, ..
                     name
                 )
     if not buckets:
-        raise _no_match(str(config.target), list(candidates))
+        raise _no_match(str(config.target), candidates)
     for name in sorted(taken, key=order.__getitem__):
         check_replaceable(model, name, str(weight_name(candidates[name])))
     groups = [
@@ -123,12 +129,13 @@ def preset_fits(model: nn.Module, preset: str) -> bool:
 
 
 def _divide(names: list[str], groups: int) -> list[tuple[str, ...]]:
-    if len(names) % groups:
-        raise RecastError(
-            f"{groups} groups do not divide the {len(names)} layers from {names[0]!r} to "
-            f"{names[-1]!r}: choose a divisor of {len(names)}"
-        )
-    size = len(names) // groups
+    count = len(names)
+    if count % groups:
+        several = f"the {count} layers from {names[0]!r} to {names[-1]!r}, which are of one shape"
+        which = several if count > 1 else f"{names[0]!r}, the only layer of its shape"
+        divisors = [str(number) for number in range(1, count + 1) if count % number == 0]
+        raise RecastError(f"{groups} groups do not divide {which}: choose {' or '.join(divisors)}")
+    size = count // groups
     return [tuple(names[start : start + size]) for start in range(0, len(names), size)]
 
 
@@ -138,7 +145,7 @@ def _weight(module: nn.Module) -> Tensor:
     return tensor
 
 
-def _no_match(pattern: str, candidates: list[str]) -> RecastError:
+def _no_match(pattern: str, candidates: Mapping[str, nn.Module]) -> RecastError:
     if not candidates:
         return RecastError(
             f"target {pattern!r} matches nothing: the model has no Linear, Conv2d or "
@@ -150,17 +157,36 @@ def _no_match(pattern: str, candidates: list[str]) -> RecastError:
             for name, patterns in PRESETS.items()
             if any(fnmatchcase(module, each) for module in candidates for each in patterns)
         ]
-        # From the middle of a large network on: its first layers are seldom like the others.
-        some = candidates[len(candidates) // 2 :][:3] if len(candidates) > 8 else candidates
-        choice = (
-            f"choose {' or '.join(fitting)}"
-            if fitting
-            else f"give a pattern of your layers' names, with * for what differs; it has "
-            f"{', '.join(some)}"
-        )
+        choice = f"choose {' or '.join(fitting)}" if fitting else _own_pattern(candidates)
         return RecastError(
             f"target {pattern!r}, which goes by the names of published networks, matches no module "
             f"of this backbone: {choice}"
         )
     near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.0)
     return RecastError(f"target {pattern!r} matches no module: near names are {', '.join(near)}")
+
+
+def _own_pattern(candidates: Mapping[str, nn.Module]) -> str:
+    """What to write for a network of one's own: patterns that find most weights of one shape."""
+    if not any(candidates):
+        return "the model is a single layer, and a target is a layer within one"
+    weights: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
+    for name, module in candidates.items():
+        tensor, starred = _weight(module), _NUMBER.sub("*", name)
+        weights[starred, tuple(tensor.shape)].append(tensor.numel())
+    most: dict[str, int] = defaultdict(int)
+    for (starred, _), sizes in weights.items():
+        if len(sizes) > 1:
+            most[starred] = max(most[starred], sum(sizes))
+    if not most:
+        # From the middle of a large network on: its first layers are seldom like the others.
+        names = [name for name in candidates if name]
+        some = names[len(names) // 2 :][:3] if len(names) > 8 else names
+        return (
+            "give a pattern of your layers' names, with * for what differs; it has "
+            f"{', '.join(some)}"
+        )
+    best = sorted(most, key=lambda starred: -most[starred])[:3]
+    return f"give patterns of your layers' names, such as '{best[0]}'" + (
+        f", or {', '.join(best[1:])}" if best[1:] else ""
+    )

@@ -52,10 +52,7 @@ def plan(backbone: str, values: Mapping[str, Any], bits: int) -> dict[str, Any]:
     slowest = radio("lorawan-dr0")
     table.add_row("seconds on air, LoRaWAN DR0", f"{slowest.seconds_on_air(update):.1f}")
     table.add_row("updates a day, LoRaWAN DR0", f"{slowest.messages_per_day(update):,}")
-    console = stdout()
-    console.print(table)
-    for note in loaded.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    stdout().print(table)
     return report
 
 

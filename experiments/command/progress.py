@@ -88,7 +88,8 @@ class ProgressObserver(Closing):
         with self._lock:
             self._work.advance(images)
         if self._live is None and time.monotonic() - self._said > QUIET_SECONDS:
-            self._line(f"{self._now}: {self._work.line()}{self._left()}")
+            before = "" if self._now == self._work.what else f"{self._now}: "
+            self._line(f"{before}{self._work.line()}{self._left()}")
 
     def run_started(self, start: Start) -> None:
         """Warn of a configuration that trains many coefficients."""

@@ -64,7 +64,7 @@ def _method(method: object) -> str:
 def _head(head: object) -> str:
     made: Any = head() if isinstance(head, type) else head
     if not all(hasattr(made, name) for name in ("name", "code", "travels", "fit")):
-        raise _wrong("head", head, "a recast_core.heads.HeadKind")
+        raise _wrong("head", head, "a recast_core.heads.StayingHead or TravellingHead")
     make = head if isinstance(head, type) else (lambda: made)
     return _known("head", made.name, head, lambda _name, _head: register_head(make), forget_head)
 

@@ -176,7 +176,8 @@ def _options(text: str, rest: str) -> dict[str, str]:
         if key not in _OPTIONS or not equals or not all(map(_NUMBER.fullmatch, numbers)):
             near = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.5)
             hint = f" (did you mean {near[0]}?)" if near and near[0] != key else ""
-            raise RecastError(f"cannot read {part!r} in {rest}{hint}: {_FORM}")
+            form = f"{rest.partition('@')[0]}@size=28,channels=1,mean=0.5,std=0.5"
+            raise RecastError(f"cannot read {part!r} in {rest}{hint}: write {form}")
         if key in options:
             raise RecastError(f"{rest} says {key} twice: leave one out")
         options[key] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ def load_hf(rest: str, weights: bool = True) -> _Loaded:
         RecastError: transformers is missing, no such model, or not a classifier of images.
     """
     name, at, options = rest.partition("@")
+    name = _place(name)
     with _explained(f"hf:{name}", "transformers"):
         from transformers import AutoConfig, AutoModelForImageClassification
         from transformers.utils import logging as transformers_logging
@@ -88,6 +90,23 @@ def load_timm(rest: str, weights: bool = True) -> _Loaded:
     return model, preprocess, tuple(map(str, labels))
 
 
+def _place(name: str) -> str:
+    """The folder that ``name`` says, if it is one or can be nothing else; or a name of the hub.
+
+    Raises:
+        RecastError: a path where no folder is.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise RecastError(
+            f"cannot load backbone hf:{name} (no folder is there): give one that "
+            "save_pretrained() of a classifier of images wrote, or OWNER/NAME on the hub"
+        )
+    return name
+
+
 def _check_missing(model: nn.Module, missing: list[str], name: str) -> None:
     """Refuse weights that lack more than the classifier; say so where they lack that.
 
@@ -133,6 +152,23 @@ def _slashed(values: Any) -> str:
     return "/".join(str(float(value)) for value in values)
 
 
+class _Patience(logging.Filter):
+    """One line in place of the two that the hub's client writes for each of its attempts."""
+
+    def __init__(self, spec: str) -> None:
+        super().__init__()
+        self.spec, self.said = spec, False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See ``logging``."""
+        if self.said:
+            return False
+        self.said = True
+        record.msg = f"recast: {self.spec}: no answer from the hub, it is asked for half a minute"
+        record.args = ()
+        return True
+
+
 @contextmanager
 def _seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
@@ -144,6 +180,8 @@ def _seeded() -> Iterator[None]:
 def _explained(spec: str, package: str) -> Iterator[None]:
     """Turn what a library raises into one line."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    hub, patience = logging.getLogger("huggingface_hub.utils._http"), _Patience(spec)
+    hub.addFilter(patience)
     try:
         yield
     except ModuleNotFoundError as error:
@@ -151,7 +189,7 @@ def _explained(spec: str, package: str) -> Iterator[None]:
     except RecastError:
         raise
     except Exception as error:  # a library's many kinds
-        reason = in_a_line(error, 200)
+        reason = "the hub does not answer" if patience.said else in_a_line(error, 200)
         kind, _, name = spec.partition(":")
         place = Path(name).expanduser().exists()
         remedy = (
@@ -160,3 +198,5 @@ def _explained(spec: str, package: str) -> Iterator[None]:
             else "look its name up on the hub, or fetch it elsewhere and give its folder"
         )
         raise RecastError(f"cannot load backbone {spec} ({reason}): {remedy}") from error
+    finally:
+        hub.removeFilter(patience)

@@ -36,8 +36,6 @@ Rows = list[int]
 class TaskLibrary:
     """The tasks learned with one bank, by name.
 
-    What is learned, kept and used:
-
         tasks.add("flowers", net.coefficients.sent(), head, classes=names)
         tasks.save("my-tasks")
         tasks = TaskLibrary.load("my-tasks", bank)
@@ -51,6 +49,9 @@ class TaskLibrary:
         """An empty library for ``bank``."""
         self.bank, self.about = bank, About()
         self._tasks: dict[str, SavedTask] = {}
+
+    def __repr__(self) -> str:
+        return f"TaskLibrary({self.list()}, bank {self.bank.sha256.hex()[:8]})"
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -69,7 +70,7 @@ class TaskLibrary:
         """
         if name not in self._tasks:
             near = difflib.get_close_matches(name, self._tasks, n=3, cutoff=0.4) or list(self)[:3]
-            known = f"choose {', '.join(near)}" if near else "add a task first"
+            known = f"choose {', '.join(near)}" if near else "add one first"
             raise RecastError(f"no task {name!r} in the library of {len(self)}: {known}")
         return self._tasks[name]
 
@@ -102,9 +103,8 @@ class TaskLibrary:
                 f"the head of task {name!r} is a {type(head).__name__}: give an nn.Linear"
             )
         bias: Tensor | None = head.bias
-        task = make_task(name, coefficients, head.weight, bias, classes, self.bank)
-        self._tasks[name] = task
-        return task
+        self._tasks[name] = make_task(name, coefficients, head.weight, bias, classes, self.bank)
+        return self._tasks[name]
 
     def remove(self, name: str) -> None:
         """Forget a task; a file of it stays where it is."""

@@ -51,6 +51,15 @@ def logits(net: nn.Module) -> Tensor:
     return net(images())
 
 
+def test_a_library_and_a_bank_say_in_a_line_what_they_hold() -> None:
+    tasks = library(attached(), "a", "b")
+    sha256 = tasks.bank.sha256.hex()[:8]
+    assert repr(tasks) == f"TaskLibrary(['a', 'b'], bank {sha256})"
+    assert repr(tasks.bank) == (
+        f"TemplateBank(8 templates in 2 groups, 32 coefficients, plain, SHA-256 {sha256})"
+    )
+
+
 def test_activating_and_deactivating_leaves_the_backbones_logits_bit_identical() -> None:
     net = attached(sets=2)
     before = logits(net)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from recast_core import RecastConfig, RecastError, attach, mimic
 from recast_core.backbones import load_backbone
+from recast_core.targets import find_groups
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +118,8 @@ def test_weights_may_be_random_and_are_the_same_everywhere(hf_folder: Path) -> N
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("hf:/no/such/folder", "cannot load backbone hf:/no/such/folder"),
+        ("hf:/no/such/folder", "cannot load backbone hf:/no/such/folder .no folder is there"),
+        ("hf:./tiny", "cannot load backbone hf:./tiny .no folder is there"),
         ("timm:vit_tinny:none", "cannot load backbone timm:vit_tinny:none"),
     ],
 )
@@ -124,6 +127,41 @@ def test_a_model_that_is_not_there_is_one_line(spec: str, message: str) -> None:
     with pytest.raises(RecastError, match=message) as caught:
         load_backbone(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_one_line_at_once_and_one_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import transformers
+
+    def silent(*_: object) -> None:
+        for attempt in range(5):
+            logger = logging.getLogger("huggingface_hub.utils._http")
+            logger.warning("no route to %s", "the hub")
+            logger.warning("Retrying in %d s", attempt)
+        raise OSError("no route")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", silent)
+    with pytest.raises(RecastError, match=r"hf:OWN/NET \(the hub does not answer\): look its name"):
+        load_backbone("hf:OWN/NET")
+    assert [record.getMessage() for record in caplog.records] == [
+        "recast: hf:OWN/NET: no answer from the hub, it is asked for half a minute"
+    ]
+
+
+def test_a_residual_network_of_hugging_face_has_the_target_conv(tmp_path: Path) -> None:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[2, 3], layer_type="basic")
+    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    model = load_backbone(f"hf:{tmp_path}@size=32,mean=0.5,std=0.5").model
+    groups = find_groups(model, RecastConfig("conv"))
+    assert [len(group.modules) for group in groups] == [1, 1, 2, 2]
+
+
+def test_an_option_that_cannot_be_read_is_shown_right_for_this_model(hf_folder: Path) -> None:
+    with pytest.raises(RecastError, match=f"write hf:{hf_folder}@size=28"):
+        load_backbone(f"hf:{hf_folder}@shape=3")
 
 
 def test_a_model_that_is_no_classifier_of_images_is_refused(tmp_path: Path) -> None:

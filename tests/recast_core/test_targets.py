@@ -35,6 +35,25 @@ def test_a_preset_on_a_network_of_ones_own_lists_its_layers() -> None:
         find_groups(model, RecastConfig("conv"))
 
 
+def test_a_network_of_ones_own_is_offered_patterns_that_find_targets() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    model = nn.ModuleDict({"blocks": nn.ModuleList(Block() for _ in range(3)), "top": Block()})
+    with pytest.raises(RecastError, match=r"such as 'blocks\.\*\.up', or blocks\.\*\.down$"):
+        find_groups(model, RecastConfig("mlp"))
+    assert len(find_groups(model, RecastConfig("blocks.*.up,blocks.*.down"))) == 2
+    with pytest.raises(RecastError, match="the model is a single layer"):
+        find_groups(nn.Linear(3, 3), RecastConfig("mlp"))
+
+
+def test_groups_of_a_lone_layer_are_one() -> None:
+    with pytest.raises(RecastError, match=r"divide '1', the only layer of its shape: choose 1$"):
+        find_groups(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 9)), RecastConfig(("1",), groups=2))
+
+
 def test_groups_that_do_not_divide_name_the_layers() -> None:
     with pytest.raises(RecastError, match="3 groups do not divide the 4 layers"):
         find_groups(vit(), RecastConfig("mlp", groups=3))

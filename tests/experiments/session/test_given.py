@@ -15,6 +15,7 @@ from torch import Tensor
 
 import recast
 from recast_core.backbones import load_backbone
+from recast_core.heads import HeadKind
 from recast_core.heads.local import LocalRidge
 from recast_core.methods import Lora, NormAffine
 from recast_core.settings import Settings
@@ -65,6 +66,15 @@ def test_a_method_may_be_a_class_or_an_object(go: Callable[..., recast.Run], tin
     assert run.settings["method"].startswith("lora:2")
     with pytest.raises(recast.RecastError, match="which has no bank"):
         _ = run.bank
+
+
+def test_a_head_that_does_not_say_what_it_is_is_one_line(go: Callable[..., recast.Run]) -> None:
+    class Nearest(HeadKind):
+        name = "nearest"  # type: ignore[assignment]
+
+    for head in (Nearest, type("Nameless", (LocalRidge,), {"name": "", "code": 201})):
+        with pytest.raises(recast.RecastError, match="inherit StayingHead or TravellingHead"):
+            go(head=head)
 
 
 @dataclass(frozen=True)
