@@ -70,8 +70,13 @@ def main() -> NoReturn:
     if (message := stranger()) is not None:
         print(f"recast: note: {message}", file=sys.stderr)
     from experiments.command.cli import main as command
+    from experiments.command.interrupt import ends_with
 
-    command()
+    try:
+        command()
+    except SystemExit as end:
+        ends_with(end.code)
+        raise
 
 
 @cache

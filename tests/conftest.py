@@ -122,6 +122,8 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no Chromium on the path: the page cannot be looked at")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = driver.chromium.launch(
+            executable_path=path, args=["--no-sandbox"], timeout=240_000
+        )
         yield browser
         browser.close()

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.S | re.M)
 _SHELL = ("sh", "bash", "shell", "console")
 _STARTS = ("recast ", "python ", "python3 ", "flwr ", "flower-", "pip ", ".venv/", "export ")
-_SECONDS = 240.0
+_SECONDS = 500.0
 # Served in processes of their own; everything else runs in this one, which has torch already.
 _LONG = ("serve", "join")
 _PROGRAM = "from experiments.command.cli import main; main()"
@@ -157,8 +157,12 @@ class Reader:
         names = [words[words.index("--name") + 1] for words in joins]
         wanted = [b"bank sent", *(f"client {name} joined".encode() for name in names)]
         deadline = time.monotonic() + _SECONDS
-        while any(text not in log.read_bytes() for text in wanted):
-            assert process.poll() is None, f"{command.where}: {command.text}\n{log.read_text()}"
+        while True:
+            ended = process.poll() is not None  # looked at first: it may say it and end
+            said = log.read_bytes()
+            if all(text in said for text in wanted):
+                return
+            assert not ended, f"{command.where}: {command.text}\n{log.read_text()}"
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
 

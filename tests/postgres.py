@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,7 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from experiments.measure.relay import free_port
+
 PASSWORD = "open sesame"
+LONG = 240.0
 USER = "recast"
 
 
@@ -51,9 +53,7 @@ class Cluster:
         self._do(self._programs / "initdb", "-D", str(self._data), "-U", USER, "-A",
                  "scram-sha-256", "--no-sync", f"--pwfile={secret}", "-E", "UTF8",
                  "--locale=C")  # fmt: skip
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -65,17 +65,18 @@ class Cluster:
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
             "fsync": "off", "shared_buffers": "16MB", "max_connections": 40,
         }  # fmt: skip
-        log = (self.folder / "log").open("ab")
-        with log:
-            self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._data,
-                 *(word for name, value in options.items() for word in ("-c", f"{name}={value}"))],
-                stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **self._owner,
-            )  # fmt: skip
-        ends = time.monotonic() + 60
-        while not self._answers():
+        command = [self._programs / "postgres", "-D", self._data]
+        command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        ends = time.monotonic() + LONG
+        while self._process is None or not self._answers():
             assert time.monotonic() < ends, (self.folder / "log").read_text()
-            assert self._process.poll() is None, (self.folder / "log").read_text()
+            # After a kill it ends as long as one of its helpers of before has yet to end.
+            if self._process is None or self._process.poll() is not None:
+                with (self.folder / "log").open("ab") as log:
+                    self._process = subprocess.Popen(
+                        command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
+                        **self._owner,
+                    )  # fmt: skip
             time.sleep(0.05)
 
     def stop(self, *, kill: bool = False) -> None:
@@ -85,7 +86,7 @@ class Cluster:
                 os.killpg(self._process.pid, signal.SIGKILL)
             else:
                 self._process.send_signal(signal.SIGINT)
-            self._process.wait(60)
+            self._process.wait(LONG)
             self._process = None
 
     def remove(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torchvision import models
 
+from experiments.measure.relay import free_port
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.settings import Settings
 from tests.documents import ROOT, Command, Reader, commands, documents
@@ -140,13 +140,7 @@ def reader(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
             re.split(r"[-/]", url)[-2], weights=None
         ).state_dict(),
     )
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", 9441))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Reader(folder, ADDED, SKIPPED, port)
+    made = Reader(folder, ADDED, SKIPPED, free_port())
     try:
         yield made
     finally:

@@ -34,6 +34,7 @@ def test_the_site_is_built_with_warnings_as_errors_and_its_reference_has_words(
     assert "TemplateBank" in page
     asked: list[str] = []
     look = browser.new_page(viewport={"width": 1280, "height": 800})
+    look.set_default_timeout(240_000)
     look.on("request", lambda request: asked.append(request.url))
     look.goto((tmp_path / "api" / "recast.html").as_uri())
     look.click("input.md-search__input")

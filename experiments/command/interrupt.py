@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 INTERRUPTED = 130
 _FIRST = "recast: stopping at the next batch (Ctrl-C again ends at once)"
@@ -37,6 +37,20 @@ def acknowledged() -> Iterator[None]:
         os.close(writing)
         watcher.join(1)
         os.close(reading)
+
+
+def ends_with(code: object) -> None:
+    """Let a signal end the process at once with the code that it has come to.
+
+    What is left to do is Python's own, which would have an interrupt raise where nobody catches it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(code if isinstance(code, int) else 0))
 
 
 def _watch(reading: int) -> None:

@@ -117,7 +117,7 @@ class JoinOptions:
 
 
 def join(server: str | None, options: JoinOptions) -> int:
-    """Take part until the run is finished; returns the exit code.
+    """Take part until the run is finished; returns the exit code. The process ends after it.
 
     Args:
         server: ``HOST:PORT``; ``None`` where the options name a broker.
@@ -135,8 +135,12 @@ def join(server: str | None, options: JoinOptions) -> int:
     where = server or options.mqtt
     logger.info("joining %s as %s, with the images in %s", where, options.name, options.data)
     client = make()
-    with listening(view), hearing(view.learned, everywhere=True):
-        stopped = asyncio.run(_until_stopped(client))
+    with (
+        listening(view),
+        hearing(view.learned, everywhere=True),
+        asyncio.Runner(loop_factory=_Loop) as runner,
+    ):
+        stopped = runner.run(_until_stopped(client))
     logger.info("stopped" if stopped else "the run is finished")
     if client.busy:
         # A training cannot be interrupted, and nobody is left to take its answer.
@@ -167,6 +171,19 @@ def _client(server: str | None, options: JoinOptions, view: JoinView) -> Callabl
     from client.mqtt import MqttClient
 
     return lambda: MqttClient(access, options.name, options.local(), heard=view.heard)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Hears signals until it is closed; one that comes later finds a process that ends anyway.
+
+    As it is, that one would kill the process, which then says that it failed.
+    """
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Have the signal do nothing from now on."""
+        signal.signal(sig, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        return True
 
 
 async def _until_stopped(client: Conversation) -> bool:

@@ -51,10 +51,13 @@ class Child:
             RecastError: naming the program, what was waited for and the last line of its log.
         """
         deadline = time.monotonic() + seconds
-        while not done():
-            if not self.running:
+        while True:
+            running, late = self.running, time.monotonic() > deadline
+            if done():  # after the look at the program, which may do it and end
+                return
+            if not running:
                 raise self.failure(f"ended with code {self.process.returncode} before {what}")
-            if time.monotonic() > deadline:
+            if late:
                 raise self.failure(f"took over {seconds:.0f} s before {what}")
             time.sleep(0.05)
 
@@ -103,10 +106,14 @@ class Processes(Closing):
             time.sleep(0.05)
         for child in self._children:
             child.stop(kill=True)
-        for left in self._marked():
-            # Between the look and the signal it may have ended by itself.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(left, signal.SIGKILL)
+        # Until none is left: one may start another as it is looked for, and takes time to end.
+        deadline = time.monotonic() + GRACE
+        while (marked := self._marked()) and time.monotonic() < deadline:
+            for left in marked:
+                # Between the look and the signal it may have ended by itself.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(left, signal.SIGKILL)
+            time.sleep(0.02)
 
     def start(self, name: str, command: Sequence[str], cwd: Path | None = None) -> Child:
         """Start a program; its log is a file named after ``name``.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
+import random
 import socket
 import threading
 import time
@@ -22,6 +24,8 @@ Address = tuple[str, int]
 
 CHUNK = 1 << 16
 LOOPBACK = "127.0.0.1"
+# Linux's own; elsewhere they begin later.
+FIRST_PORT, PORTS_TO_GIVE = 10_000, 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +207,14 @@ class Relays(Closing):
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody uses, and that nobody is given by chance.
+
+    The system gives ports from ``PORTS_TO_GIVE`` on to whoever connects or asks for any: one of
+    those may be taken before who is meant to listen there does.
+    """
+    chance = random.SystemRandom()
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, chance.randrange(FIRST_PORT, PORTS_TO_GIVE)))
+            port: int = probe.getsockname()[1]
+            return port

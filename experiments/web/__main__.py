@@ -22,8 +22,10 @@ from experiments.web.app import make_app
 from experiments.web.source import Source
 
 TOKEN = "RECAST_PAGE_TOKEN"
-# For readers to fetch how the run ended: a page may take seconds where processors are busy.
+# For readers to fetch how the run ended and to draw it, beside the time that making the page takes:
+# this process is the last to be given a busy processor.
 SECONDS_TO_LEAVE = 10.0
+_PAUSE = 0.1
 
 
 def main(registry: str, host: str, port: str) -> None:
@@ -53,9 +55,11 @@ def main(registry: str, host: str, port: str) -> None:
 
     def follow() -> None:
         source.follow(sys.stdin)
-        ends = time.monotonic() + SECONDS_TO_LEAVE
-        while app.state.readers and time.monotonic() < ends:
-            time.sleep(0.1)
+        left = SECONDS_TO_LEAVE
+        while app.state.readers and left > 0:
+            time.sleep(_PAUSE)
+            if not app.state.making:
+                left -= _PAUSE
         # Whoever is being answered is cut off, which is no fault to be told of.
         logging.getLogger("uvicorn.error").disabled = True
         server.should_exit = True

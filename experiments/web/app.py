@@ -39,7 +39,8 @@ def make_app(source: Source, token: str | None, hosts: Sequence[str]) -> Starlet
         hosts: names that a request may ask for; another would be a page that only looks like ours.
 
     Returns:
-        Its ``state.readers`` is a set with an element for each stream of events that is open.
+        Its ``state.readers`` is a set with an element for each stream of events that is open, and
+        its ``state.making`` one with an element for each page that is being made for a reader.
     """
 
     def guarded(handler: Handler) -> Handler:
@@ -59,11 +60,16 @@ def make_app(source: Source, token: str | None, hosts: Sequence[str]) -> Starlet
 
         return answer
 
-    async def page(request: Request) -> Response:
-        html = await run_in_threadpool(source.page)
-        return Response(html, headers=_HEADERS, media_type="text/html")
+    readers, making = set[object](), set[object]()
 
-    readers: set[object] = set()
+    async def page(request: Request) -> Response:
+        asked = object()
+        making.add(asked)
+        try:
+            html = await run_in_threadpool(source.page)
+        finally:
+            making.discard(asked)
+        return Response(html, headers=_HEADERS, media_type="text/html")
 
     async def events(request: Request) -> Response:
         told = _stream(source, readers)
@@ -73,7 +79,7 @@ def make_app(source: Source, token: str | None, hosts: Sequence[str]) -> Starlet
         routes=[Route("/", guarded(page)), Route("/events", guarded(events))],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
     )
-    app.state.readers = readers
+    app.state.readers, app.state.making = readers, making
     return app
 
 

@@ -24,8 +24,8 @@ from recast_core.errors import RecastError
 logger = logging.getLogger("recast.link")
 SECONDS = 1.0
 _START_SECONDS = 120.0
-# More than its readers are given to see how the run ended.
-_END_SECONDS = 15.0
+# Much more than its readers are given to see how the run ended; only one that hangs takes as long.
+_END_SECONDS = 120.0
 _TOKEN = "RECAST_PAGE_TOKEN"
 
 
@@ -68,7 +68,7 @@ def live_page(
     finally:
         stop.set()
         if teller.is_alive():
-            teller.join(2 * SECONDS)
+            teller.join(_END_SECONDS)
         _end(process)
 
 

@@ -25,7 +25,7 @@ from server.app import run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.registry import Registry
-from tests.experiments.ends import patiently
+from tests.experiments.ends import LONG, patiently
 
 COMMAND = program()
 
@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "COLUMNS": "200"}
 
 
-def run(*args: str, timeout: float = 300, folder: Path | None = None) -> Any:
+def run(*args: str, timeout: float = 500, folder: Path | None = None) -> Any:
     return subprocess.run(
         [*COMMAND, *args],
         capture_output=True,
@@ -122,15 +122,17 @@ class Process:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
-    def says(self, pattern: str, seconds: float = 180) -> re.Match[str]:
+    def says(self, pattern: str, seconds: float = LONG) -> re.Match[str]:
         end = time.monotonic() + seconds
-        while (found := re.search(pattern, self.log.read_text())) is None:
+        while True:
+            ended = self.process.poll() is not None  # looked at first: it may say it and end
+            if (found := re.search(pattern, self.log.read_text())) is not None:
+                return found
+            assert not ended, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()
-            assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.02)
-        return found
 
-    def ends(self, seconds: float = 180) -> int:
+    def ends(self, seconds: float = LONG) -> int:
         return self.process.wait(seconds)
 
 

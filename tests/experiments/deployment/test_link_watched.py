@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from experiments.command.program import program
 from experiments.measure.relay import free_port
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from .conftest import Site
 
 
 def figures(port: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LONG) as page:
         lines = page.read().decode().splitlines()
     return {name: float(value) for name, value in (x.rsplit(" ", 1) for x in lines if x[0] != "#")}
 
@@ -72,19 +73,21 @@ class Terminal:
         """Without colours and movements of the cursor."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
 
-    def shows(self, pattern: str, seconds: float = 120) -> re.Match[str]:
+    def shows(self, pattern: str, seconds: float = LONG) -> re.Match[str]:
         end = time.monotonic() + seconds
-        while (found := re.search(pattern, self.text)) is None:
+        while True:
+            ended = not self._reader.is_alive()  # looked at first: it may show it and end
+            if (found := re.search(pattern, self.text)) is not None:
+                return found
+            assert not ended, self.text
             assert time.monotonic() < end, self.text
-            assert self.process.poll() is None, self.text
             time.sleep(0.02)
-        return found
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._reader.join(10)
+        self._reader.join(LONG)
         os.close(self._master)
 
     def _read(self) -> None:
@@ -112,8 +115,8 @@ def test_a_terminal_shows_who_is_there_and_is_left_as_it_was_found(
         server.shows(r"edge-0\s+(working|idle)\s+[\d,]+\s+[\d,]+")
         server.shows(r"last: a \d+\.\d %")
         server.process.terminate()
-        assert server.process.wait(60) in (0, 130)
-        server._reader.join(5)
+        assert server.process.wait(LONG) in (0, 130)
+        server._reader.join(LONG)
         assert server.raw.rfind("\x1b[?25h") > server.raw.rfind("\x1b[?25l") >= 0, "no cursor"
         assert "Traceback" not in server.text
         for edge in edges:

@@ -20,7 +20,7 @@ from recast_core.closing import Closing
 from recast_core.setting_values import Value
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
-from tests.experiments.ends import App, Client, Handle, answers, settled
+from tests.experiments.ends import LONG, App, Client, Handle, answers, settled
 
 
 class Relay(Closing):
@@ -173,7 +173,9 @@ class Federation:
     def relay(self) -> Relay:
         return self._stack.enter_context(Relay(self.port))
 
-    def ask(self, body: bytes, *names: str, type_: str = "train", timeout: float = 20) -> list[Any]:
+    def ask(
+        self, body: bytes, *names: str, type_: str = "train", timeout: float = LONG
+    ) -> list[Any]:
         """The answers of these clients, in the order of their names."""
         return answers(self.grid, body, names or ("one",), type_, timeout)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from flwr.app import Message
@@ -16,6 +16,7 @@ from protos.content import from_content, to_content
 from protos.link import MAX_REPLY, MAX_STREAM_BODY
 from recast_core.errors import RecastError
 from server.link.identity import node_id
+from tests.experiments.ends import LONG, in_background
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -31,24 +32,12 @@ class Slow:
 
     def __call__(self, type_: str, body: bytes) -> bytes:
         self.started.set()
-        assert self.go.wait(20)
+        assert self.go.wait(LONG)
         return body[::-1]
 
 
 def digest(type_: str, body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
-
-
-def in_background(work: Callable[[], Any]) -> Callable[[], Any]:
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    thread.start()
-
-    def result() -> Any:
-        thread.join(20)
-        return results[0]
-
-    return result
 
 
 def test_messages_of_every_kind_and_size_arrive_as_they_left(
@@ -73,10 +62,10 @@ def test_an_answer_that_is_ready_while_the_link_is_cut_arrives_once(
     one = here.join(handle=slow, port=relay.port)
     here.grid.wait_for_clients(1)
     answer = in_background(lambda: here.ask(b"abc"))
-    assert slow.started.wait(10)
+    assert slow.started.wait(LONG)
     relay.cut()
     slow.go.set()
-    assert answer() == [b"cba"]
+    assert answer.result(LONG) == [b"cba"]
     assert one.asked == [("train", b"abc")]
     assert here.ask(b"def") == [b"fed"]
     assert len(one.asked) == 2
@@ -92,14 +81,14 @@ def test_an_answer_lost_on_the_way_is_sent_again_without_working_again(
     one = here.join(handle=slow, port=relay.port)
     here.grid.wait_for_clients(1)
     answer = in_background(lambda: here.ask(b"abc"))
-    assert slow.started.wait(10)
+    assert slow.started.wait(LONG)
     relay.deaf = True
     slow.go.set()
     wait_until(lambda: "answered" in one.events)
     time.sleep(0.1)
     relay.cut()
     relay.deaf = False
-    assert answer() == [b"cba"]
+    assert answer.result(LONG) == [b"cba"]
     assert len(one.asked) == 1
 
 
@@ -122,7 +111,7 @@ def test_a_client_that_was_away_is_not_asked_what_a_later_message_replaced(
     keys = list(here.grid.push_messages([second, other]))
     relay.blocked = False
     wait_until(lambda: len(one.asked) == 3)
-    here.grid.sessions.wait(keys, seconds=20, grace=20)
+    here.grid.sessions.wait(keys, seconds=LONG, grace=LONG)
     assert list(here.grid.pull_messages([old])) == []
     assert sorted(from_content(reply) for reply in here.grid.pull_messages(keys)) == [b"ih", b"wen"]
     assert one.asked[1:] == [("train", b"new"), ("query.hello", b"hi")]
@@ -142,7 +131,7 @@ def test_a_message_pushed_while_a_client_is_away_is_delivered_when_it_returns(
     answer = in_background(lambda: here.ask(b"while away"))
     time.sleep(0.5)
     relay.blocked = False
-    assert answer() == [b"yawa elihw"]
+    assert answer.result(LONG) == [b"yawa elihw"]
 
 
 def test_a_round_waits_for_a_client_that_is_away_for_the_grace_and_no_longer(
@@ -158,8 +147,10 @@ def test_a_round_waits_for_a_client_that_is_away_for_the_grace_and_no_longer(
     wait_until(lambda: here.grid.sessions.get("one").stream is None)
     assert len(list(here.grid.get_node_ids())) == 2
     began = time.monotonic()
-    assert here.ask(b"abc", "one", "two") == [None, b"cba"]
-    assert 0.2 < time.monotonic() - began < 3
+    answer = in_background(lambda: here.ask(b"abc", "one", "two"))
+    wait_until(answer.done, 3)
+    assert answer.result() == [None, b"cba"]
+    assert time.monotonic() - began > 0.2
     assert len(list(here.grid.get_node_ids())) == 1
 
 
@@ -197,7 +188,7 @@ def test_a_cut_download_goes_on_where_it_stopped_also_in_a_new_process(
     # A relay of its own: on the old one bytes of the old connection may still arrive.
     fresh = here.relay()
     again = here.join(handle=digest, port=fresh.port)
-    assert answer() == [digest("", LARGE)]
+    assert answer.result(LONG) == [digest("", LARGE)]
     assert fresh.down < len(LARGE) - have + 40_000
     assert again.asked == [("query.bank", LARGE)]
     assert not list((tmp_path / "one" / "link").glob("*.part"))

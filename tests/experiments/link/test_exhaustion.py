@@ -24,12 +24,13 @@ from client.link import ClientKeys
 from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK
-from server.exchange.hush import Bucket
-from server.link import doorkeeper, grid, servicer, turnstile
+from server.exchange.hush import Bucket, Hush
+from server.link import doorkeeper, grid, servicer, session, turnstile
 from server.link.doorkeeper import raise_file_limit
 from server.link.identity import node_id
 from server.link.limits import FILES, TALKS_AT_ONCE
 from server.link.turnstile import Peer
+from tests.experiments.ends import LONG, settled
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -55,7 +56,7 @@ class Talk:
     def _run(self, first: tuple[bytes, ...]) -> None:
         def saying() -> Iterator[bytes]:
             yield from first
-            self._over.wait(20)
+            self._over.wait(LONG)
 
         try:
             for _ in self.channel.stream_stream(f"/{SERVICE}/{TALK}")(saying()):
@@ -89,7 +90,7 @@ def test_connections_that_say_nothing_are_cut_and_clients_come_in_meanwhile(
 ) -> None:
     monkeypatch.setattr(grid, "WAITING_PER_ADDRESS", 16)
     monkeypatch.setattr(grid, "WAITING_AT_MOST", 16)
-    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.5)
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", LONG)
     here = federation()
     one = here.join("one")
     here.grid.wait_for_clients(1)
@@ -111,6 +112,7 @@ def test_connections_that_say_nothing_are_cut_and_clients_come_in_meanwhile(
     wait_until(lambda: open_ones() <= 16, 1.5)
     here.join("two")
     here.grid.wait_for_clients(2)
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.5)
     wait_until(lambda: open_ones() == 0, 4)
     assert here.ask(b"abc", "one", "two") == [b"cba", b"cba"]
     assert one.events.count("connected") == 1
@@ -142,9 +144,8 @@ def test_a_connection_over_which_streams_come_and_go_without_end_is_frozen_and_c
         call(iter([JOIN])).cancel()
         return here.grid.sessions.refused["too-many-calls"] > 0
 
-    wait_until(frozen, 20)
-    time.sleep(0.2)
-    seen = here.grid.sessions.refused.total()
+    wait_until(frozen)
+    seen = settled(here.grid.sessions.refused.total, 0.2)
     for _ in range(200):
         call(iter([JOIN])).cancel()
     time.sleep(0.3)
@@ -158,22 +159,25 @@ def test_whoever_calls_too_often_is_not_told_at_once_so_as_to_come_again(
     monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(turnstile, "calls", lambda: Bucket(rate=0, burst=1))
-    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.5)
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", LONG)
     here = federation()
     here.join("one")
     here.grid.wait_for_clients(1)
     hasty = talk(here, ClientKeys.load(here.certs, "one"))
-    wait_until(lambda: here.grid.sessions.refused["too-many-calls"] > 0, 10)
+    wait_until(lambda: here.grid.sessions.refused["too-many-calls"] > 0)
     time.sleep(0.8)
     assert hasty.code is None
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.5)
     wait_until(lambda: hasty.code is not None, 10)
     assert here.ask(b"abc", "one") == [b"cba"]
 
 
 def test_one_certificate_has_some_streams_at_once_and_no_more(
     federation: Callable[..., Federation], talk: Callable[..., Talk],
-    wait_until: Callable[..., None],
+    wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    for part in (doorkeeper, servicer):  # that none of them has ended before the last has come
+        monkeypatch.setattr(part, "SECONDS_TO_JOIN", LONG)
     here = federation()
     here.join("two")
     here.grid.wait_for_clients(1)
@@ -210,6 +214,7 @@ def test_who_joins_all_the_time_waits_to_be_told_that_it_is_too_often(
     wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(servicer, "SECONDS_OF_PENANCE", 0.5)
+    monkeypatch.setattr(session, "joins", lambda: Bucket(rate=0, burst=20))
     here = federation()
     keys = ClientKeys.load(here.certs, "one")
     for number in range(1, 21):
@@ -241,6 +246,8 @@ def test_a_peer_that_is_refused_all_the_time_does_not_fill_the_log(
     wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     here = federation()
+    # Of which all 40 are one moment's.
+    here.grid.sessions.hush = Hush(logging.getLogger("recast.link"), lambda: 0.0)
     keys = ClientKeys.load(here.certs, "one")
     with caplog.at_level(logging.INFO, "recast.link"):
         for _ in range(40):
@@ -264,7 +271,7 @@ def test_a_body_is_not_sent_again_and_again(
     fetched, code = 0, None
     for _ in range(20):
         try:
-            for chunk in method(request, timeout=10):
+            for chunk in method(request, timeout=LONG):
                 fetched += len(chunk)
         except grpc.RpcError as error:
             code = error.code()

@@ -17,6 +17,7 @@ from server.exchange.observer import LogObserver
 from server.link import LinkGrid
 from server.record.farewell import owed_farewell
 from server.record.registry import Registry
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -76,9 +77,9 @@ def test_who_joins_while_the_others_are_told_is_told_too(
     here = federation(tls=False)
     here.join("one")
     here.grid.wait_for_clients(1)
-    done = threading.Thread(target=lambda: here.grid.bid_farewell(2, 20), daemon=True)
+    done = threading.Thread(target=lambda: here.grid.bid_farewell(2, LONG), daemon=True)
     done.start()
     two = here.join("two")
     assert two.wait() == "finished"
-    done.join(5)
+    done.join(LONG)
     assert not done.is_alive()

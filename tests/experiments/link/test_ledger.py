@@ -24,6 +24,7 @@ from server.link.identity import node_id
 from server.record.control import add_task, close
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -74,7 +75,7 @@ def test_a_bank_counts_as_it_is_fetched_and_each_byte_once(
     def saying() -> Iterator[bytes]:
         join = link.Join(instance=1, attempt=1, name="one")
         yield link.FromClient(join=join).SerializeToString()
-        leave.wait(20)
+        leave.wait(LONG)
 
     with grpc.insecure_channel(f"localhost:{here.port}") as channel:
         stream = channel.stream_stream(f"/{SERVICE}/{TALK}")(saying())
@@ -108,7 +109,7 @@ def test_a_bank_that_lies_at_the_client_already_costs_nothing_after_a_restart(
     """Killed between the download and the receipt: the next server sends the bank in words only."""
     here, go = federation(), threading.Event()
     desk = Desk(here, registry)
-    one = here.join("one", lambda _, body: body[: go.wait(20)])
+    one = here.join("one", lambda _, body: body[: go.wait(LONG)])
     here.grid.wait_for_clients(1)
     body = desk.send("one")
     wait_until(lambda: one.link.fetched == len(body))
@@ -143,12 +144,12 @@ def test_a_client_that_joins_after_the_last_round_is_in_the_ledger(
     def newcomer() -> None:
         try:
             with Registry(path) as registry:
-                wait_until(lambda: registry.accuracies(1), 60)
+                wait_until(lambda: registry.accuracies(1))
                 # Nobody has its images, so that no round follows.
                 (spec,) = parse_tasks(later)
                 add_task(registry, 1, spec)
                 here.take_part("two", folders[1], 1)
-                wait_until(lambda: str(node_id("two")) in banks(registry), 30)
+                wait_until(lambda: str(node_id("two")) in banks(registry))
                 close(registry, 1)
         except BaseException as error:
             failed.append(error)
@@ -160,7 +161,7 @@ def test_a_client_that_joins_after_the_last_round_is_in_the_ledger(
     run_federation(
         here.grid, settings, tmp_path / "run", LogObserver(), conditions=Conditions(patience=20)
     )
-    thread.join(30)
+    thread.join(LONG)
     assert not failed
     assert first.wait() == "finished"
     (bank,) = (tmp_path / "run").glob("bank-*.safetensors")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from client.link.complaints import PATIENCE, Complaints
 from client.link.diagnosis import proxy_in_force
 from experiments.command import certs
 from experiments.command.cli import main
+from experiments.measure.relay import free_port
 from protos.link_address import Address
 from recast_core.errors import RecastError
 
@@ -101,18 +100,13 @@ def test_what_has_worked_is_tried_some_times_more(
 
 
 def test_nobody_there_and_no_such_host_are_named_and_waited_for(
-    federation: Callable[..., Federation], caplog: pytest.LogCaptureFixture
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    federation: Callable[..., Federation], caplog: pytest.LogCaptureFixture,
+    wait_until: Callable[..., None],
+) -> None:  # fmt: skip
     here = federation(tls=False)
     with caplog.at_level(logging.WARNING, "recast.link"):
-        one = here.join("one", port=port)
-        for _ in range(200):
-            if "nobody listens there; trying again" in caplog.text:
-                break
-            threading.Event().wait(0.05)
-    assert "nobody listens there; trying again" in caplog.text
+        one = here.join("one", port=free_port())
+        wait_until(lambda: "nobody listens there; trying again" in caplog.text)
     assert one.ended is None
     fault = Endpoint("nosuch.invalid:9441", None).diagnose()
     assert fault is not None

@@ -20,9 +20,11 @@ from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import FETCH, SERVICE, TALK
 from recast_core.errors import RecastError
-from server.link import ServerKeys
+from server.exchange.hush import Bucket
+from server.link import ServerKeys, turnstile
 from server.link.identity import node_id
 from server.link.revocations import parse_revocations
+from tests.experiments.ends import LONG, in_background
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -51,7 +53,7 @@ class Peer:
     def fetch(self, sha256: bytes) -> Iterator[bytes]:
         request = link.FetchRequest(sha256=sha256).SerializeToString()
         found: Iterator[bytes] = self.channel.unary_stream(f"/{SERVICE}/{FETCH}")(
-            request, timeout=10
+            request, timeout=LONG
         )
         return found
 
@@ -84,7 +86,10 @@ def test_who_fetches_nonsense_all_the_time_is_cut_within_a_second_like_anybody(
     federation: Callable[..., Federation],
     peer: Callable[..., Peer],
     wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Of so many calls a flood would be made, which is not answered at all.
+    monkeypatch.setattr(turnstile, "calls", lambda: Bucket(rate=0, burst=100_000))
     here = federation()
     evil = peer(here, "one")
     here.grid.wait_for_clients(1)
@@ -97,7 +102,6 @@ def test_who_fetches_nonsense_all_the_time_is_cut_within_a_second_like_anybody(
                 list(evil.fetch(bytes(32)))
             except grpc.RpcError as error:
                 codes.append(error.code())
-            # Oftener it would be a flood, which is not answered at all.
             time.sleep(0.2)
 
     pollers = [threading.Thread(target=poll, daemon=True) for _ in range(3)]
@@ -105,13 +109,11 @@ def test_who_fetches_nonsense_all_the_time_is_cut_within_a_second_like_anybody(
         thread.start()
     wait_until(lambda: grpc.StatusCode.NOT_FOUND in codes)
     certs.revoke(here.certs, "one")
-    began = time.monotonic()
-    wait_until(lambda: evil.code is not None, 3)
-    assert time.monotonic() - began < 1
+    wait_until(lambda: evil.code is not None, 1)
     assert evil.code == grpc.StatusCode.PERMISSION_DENIED
     stop.set()
     for thread in pollers:
-        thread.join(10)
+        thread.join(LONG)
     assert codes[-1] == grpc.StatusCode.PERMISSION_DENIED
     assert list(here.grid.get_node_ids()) == []
 
@@ -128,7 +130,7 @@ def test_the_next_message_of_a_revoked_client_does_not_count(
     wait_until(lambda: any(frame.number == 1 for frame in evil.heard))
     certs.revoke(here.certs, "one")
     evil.say(link.FromClient(number=1, reply=b"mine"))
-    here.grid.sessions.wait([key], seconds=10, grace=10)
+    here.grid.sessions.wait([key], seconds=LONG, grace=LONG)
     [reply] = here.grid.pull_messages([key])
     assert reply.has_error()
     assert reply.error.reason == "the certificate of one is revoked"
@@ -138,13 +140,13 @@ def test_a_revoked_client_is_not_waited_for_and_a_new_certificate_lets_it_in_aga
     federation: Callable[..., Federation], wait_until: Callable[..., None]
 ) -> None:
     here, go = federation(), threading.Event()
-    one = here.join("one", lambda _, body: body if go.wait(20) else b"")
+    one = here.join("one", lambda _, body: body if go.wait(LONG) else b"")
     here.join("two")
     here.grid.wait_for_clients(2)
     threading.Timer(0.3, lambda: certs.revoke(here.certs, "one")).start()
-    began = time.monotonic()
-    refused, answer = here.ask(b"abc", "one", "two")
-    assert time.monotonic() - began < 2
+    asked = in_background(lambda: here.ask(b"abc", "one", "two"))
+    wait_until(asked.done, 2)
+    refused, answer = asked.result()
     assert answer == b"cba"
     assert refused == "the certificate of one is revoked"
     assert list(here.grid.get_node_ids()) == [node_id("two")]
@@ -174,9 +176,7 @@ def test_who_does_not_read_and_who_is_downloading_are_cut_too(
     time.sleep(0.2)
     certs.revoke(here.certs, "one")
     certs.revoke(here.certs, "two")
-    began = time.monotonic()
-    wait_until(lambda: all(s.stream is None for s in here.grid.sessions.all()), 5)
-    assert time.monotonic() - began < 1
+    wait_until(lambda: all(s.stream is None for s in here.grid.sessions.all()), 1)
     with pytest.raises(grpc.RpcError):
         list(chunks)
     assert deaf.code is None

@@ -18,6 +18,9 @@ from protos import link_v1_pb2 as link
 from protos.link import FETCH, MAX_FRAME, SERVICE, TALK
 from recast_core.errors import RecastError
 from recast_core.secure.members import announced, own_identity
+from server.exchange.hush import Bucket
+from server.link import session
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -50,21 +53,19 @@ def join(name: str = "", instance: int = 1, attempt: int = 1, received: int = 0)
     return link.FromClient(join=body).SerializeToString()
 
 
-def say(
-    channel: grpc.Channel, *frames: bytes, stay: float = 5
-) -> tuple[list[bytes], grpc.RpcError]:
+def say(channel: grpc.Channel, *frames: bytes) -> tuple[list[bytes], grpc.RpcError]:
     """What the server says to these frames, and how it ends the stream."""
     ended = False
 
     def saying() -> Iterator[bytes]:
         yield from frames
-        end = time.monotonic() + 5
+        end = time.monotonic() + LONG
         while time.monotonic() < end and not ended:
             time.sleep(0.02)
 
     heard = []
     try:
-        for frame in channel.stream_stream(f"/{SERVICE}/{TALK}")(saying(), timeout=10):
+        for frame in channel.stream_stream(f"/{SERVICE}/{TALK}")(saying(), timeout=LONG):
             heard.append(frame)
     except grpc.RpcError as error:
         return heard, error
@@ -99,7 +100,7 @@ def test_a_client_is_its_certificate_whatever_name_it_claims(
     here.grid.wait_for_clients(1)
     channel = raw(here, ClientKeys.load(here.certs, "one"))
     say(channel, join("two"), b"\xff")
-    assert {session.name for session in here.grid.sessions.all()} == {"one", "two"}
+    assert {one.name for one in here.grid.sessions.all()} == {"one", "two"}
     assert here.ask(b"abc", "two") == [b"cba"]
     assert two.events.count("connected") == 1
 
@@ -150,12 +151,14 @@ def test_garbage_oversize_and_silence_end_only_the_stream_they_came_in(
     fetch = channel.unary_stream(f"/{SERVICE}/{FETCH}")
     for request in (noise, link.FetchRequest(sha256=b"x", name=name).SerializeToString()):
         with pytest.raises(grpc.RpcError):
-            list(fetch(request, timeout=10))
+            list(fetch(request, timeout=LONG))
 
 
 def test_frames_that_answer_nothing_are_put_up_with_only_so_long(
-    federation: Callable[..., Federation], raw: Callable[..., grpc.Channel]
-) -> None:
+    federation: Callable[..., Federation], raw: Callable[..., grpc.Channel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(session, "strays", lambda: Bucket(rate=0, burst=16))
     here = federation(tls=False)
     channel = raw(here, None)
     frame = link.FromClient(number=7, reply=b"x").SerializeToString()

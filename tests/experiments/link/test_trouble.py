@@ -28,6 +28,7 @@ from server.link import ServerKeys
 from server.link.identity import node_id
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -95,7 +96,7 @@ def test_an_answer_that_is_ready_after_its_client_has_ended_is_dropped_without_a
 ) -> None:
     here, go, failed = federation(tls=False), threading.Event(), []
     monkeypatch.setattr(threading, "excepthook", failed.append)
-    one = here.join("one", lambda _, body: body[: go.wait(20)])
+    one = here.join("one", lambda _, body: body[: go.wait(LONG)])
     here.grid.wait_for_clients(1)
     here.grid.push_messages([Message(to_content(b"abc"), node_id("one"), "train")])
     wait_until(lambda: one.link.busy)
@@ -115,7 +116,7 @@ def test_a_download_whose_client_goes_away_frees_its_slot(
     def saying() -> Iterator[bytes]:
         join = link.Join(instance=1, attempt=1, name="one")
         yield link.FromClient(join=join).SerializeToString()
-        leave.wait(20)
+        leave.wait(LONG)
 
     with grpc.insecure_channel(f"localhost:{here.port}") as channel:
         stream = channel.stream_stream(f"/{SERVICE}/{TALK}")(saying())
@@ -161,7 +162,7 @@ def test_an_answer_to_the_message_before_can_still_be_pulled_but_is_not_asked_fo
     federation: Callable[..., Federation], wait_until: Callable[..., None]
 ) -> None:
     here, go = federation(tls=False), threading.Event()
-    one = here.join(handle=lambda _, body: body[::-1] if go.wait(20) else b"")
+    one = here.join(handle=lambda _, body: body[::-1] if go.wait(LONG) else b"")
     here.grid.wait_for_clients(1)
     first, second, third = (
         Message(to_content(body), node_id("one"), "train") for body in (b"ab", b"cd", b"ef")
@@ -170,7 +171,7 @@ def test_an_answer_to_the_message_before_can_still_be_pulled_but_is_not_asked_fo
     wait_until(lambda: one.asked)
     [next_] = here.grid.push_messages([second])
     go.set()
-    here.grid.sessions.wait([late, next_], seconds=20, grace=20)
+    here.grid.sessions.wait([late, next_], seconds=LONG, grace=LONG)
     replies = here.grid.pull_messages([late, next_])
     assert [from_content(reply) for reply in replies] == [b"ba", b"dc"]
     assert not here.grid.sessions.refused
@@ -192,7 +193,7 @@ def test_what_the_link_refuses_is_in_the_registry_with_the_client_and_the_reason
     with grpc.secure_channel(f"localhost:{here.port}", credentials) as channel:
         frame = link.FromClient(number=1, reply=b"x").SerializeToString()
         with pytest.raises(grpc.RpcError):
-            list(channel.stream_stream(f"/{SERVICE}/{TALK}")(iter([frame]), timeout=10))
+            list(channel.stream_stream(f"/{SERVICE}/{TALK}")(iter([frame]), timeout=LONG))
     with Registry(tmp_path / "registry.sqlite") as registry:
         run = registry.start_run({}, bytes(32), {})
         ledger = Ledger(registry)

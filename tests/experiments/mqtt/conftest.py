@@ -24,7 +24,7 @@ from recast_core.setting_values import Value
 from server.flower import server_identity
 from server.link.web_bank import WebBank
 from server.mqtt import MqttGrid
-from tests.experiments.ends import App, Client, Handle, answers, patiently, settled
+from tests.experiments.ends import LONG, App, Client, Handle, answers, patiently, settled
 
 REASON = "no mosquitto on this machine: `apt-get install mosquitto`"
 
@@ -79,7 +79,9 @@ class Site:
         self._stack.callback(client.stop)
         return client
 
-    def ask(self, body: bytes, *names: str, type_: str = "train", timeout: float = 20) -> list[Any]:
+    def ask(
+        self, body: bytes, *names: str, type_: str = "train", timeout: float = LONG
+    ) -> list[Any]:
         """The answers of these clients, in the order of their names."""
         return answers(self.grid, body, names or ("one",), type_, timeout)
 
@@ -122,6 +124,12 @@ class Raw:
     def publish(self, topic: str, payload: bytes) -> int:
         """The broker's reason code."""
         return self._code(lambda: self._client.publish(topic, payload, qos=1))
+
+    def catch_up(self) -> None:
+        """Return once all has come that the broker had for a reader of ``recast/#`` by now."""
+        mark = f"recast/mark/{len(self.codes)}"
+        self.publish(mark, b"")
+        patiently(lambda: any(topic == mark for topic, *_ in self.heard))
 
     def _code(self, act: Callable[[], object]) -> int:
         before = len(self.codes)

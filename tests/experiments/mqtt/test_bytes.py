@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,14 +33,15 @@ def test_a_round_of_24_coefficients_over_tls_costs_a_client_at_most_260_bytes(
 
 
 def test_an_idle_client_costs_at_most_a_byte_a_second_over_tls(
-    site: Callable[..., Site], quiet: Callable[..., tuple[int, int]]
-) -> None:
+    site: Callable[..., Site], quiet: Callable[..., tuple[int, int]],
+    wait_until: Callable[..., None],
+) -> None:  # fmt: skip
     here = site()
     here.serve()
     relay = here.relay()
     here.join("one", port=relay.port, keepalive=5)
     here.grid.wait_for_clients(1)
     before = sum(quiet(relay))
-    time.sleep(5.5)
+    wait_until(lambda: relay.counted().up + relay.counted().down > before)
     ping = sum(quiet(relay)) - before
     assert 0 < ping <= DEFAULT_KEEPALIVE, ping

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from client.link.fetch import PartFile
 from protos import link_v1_pb2 as link
 from recast_core.errors import RecastError
 from server.link.identity import node_id
@@ -28,6 +29,7 @@ def test_what_is_the_same_for_all_is_published_once_and_kept_for_who_comes_later
         here.join(name)
     here.grid.wait_for_clients(3)
     assert here.ask(b"forward", "one", "two", "three") == [b"drawrof"] * 3
+    spy.catch_up()
     mine = [(topic, kept) for topic, payload, kept in spy.heard if b"forward" in payload]
     assert mine == [("recast/all/0", False)]
     late = here.raw("late")
@@ -43,6 +45,7 @@ def test_what_few_are_to_have_is_sent_to_nobody_else(site: Callable[..., Site]) 
     clients = [here.join(name) for name in ("one", "two", "three", "four")]
     here.grid.wait_for_clients(4)
     assert here.ask(b"forward", "two", "four") == [b"drawrof"] * 2
+    spy.catch_up()
     topics = sorted(topic for topic, payload, _ in spy.heard if b"forward" in payload)
     assert topics == ["recast/down/four", "recast/down/two"]
     assert [len(client.asked) for client in clients] == [0, 1, 0, 1]
@@ -79,6 +82,7 @@ def test_a_client_that_was_away_gets_the_broadcast_from_the_broker(
     spy.subscribe("recast/#")
     threading.Timer(0.5, lambda: relay.refuse(False)).start()
     assert here.ask(b"forward", "one", "two") == [b"drawrof"] * 2
+    spy.catch_up()
     topics = [topic for topic, payload, kept in spy.heard if b"forward" in payload and not kept]
     assert topics == ["recast/all/0"]
 
@@ -171,7 +175,7 @@ def test_a_second_process_of_a_name_ends_the_first(
 
 
 def test_a_large_body_comes_in_chunks_and_goes_on_after_a_cut(
-    site: Callable[..., Site], wait_until: Callable[..., None]
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = site()
     here.serve()
@@ -179,12 +183,15 @@ def test_a_large_body_comes_in_chunks_and_goes_on_after_a_cut(
     body = bytes(range(256)) * 1200
     client = here.join("one", lambda type_, body: body[:5], relay.port)
     here.grid.wait_for_clients(1)
+    append = PartFile.append
 
-    def cut() -> None:
-        wait_until(lambda: relay.counted().down > 100_000)
-        relay.cut()
+    def cut_once(part: PartFile, content: bytes) -> None:
+        before = part.offset
+        append(part, content)
+        if before <= 100_000 < part.offset:
+            relay.cut()
 
-    threading.Thread(target=cut, daemon=True).start()
+    monkeypatch.setattr(PartFile, "append", cut_once)
     assert here.ask(body, type_="query.bank") == [body[:5]]
     assert client.asked == [("query.bank", body)]
     assert relay.counted().connections == 2

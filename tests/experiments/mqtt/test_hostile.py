@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
+
 from protos import link_v1_pb2 as link
 from protos.link import MAX_FRAME
+from server.mqtt import intake
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Client, Site
 
 
 def test_one_that_is_refused_without_end_is_told_so_only_now_and_then(
-    site_of_one: Callable[..., tuple[Site, Client]], wait_until: Callable[..., None]
-) -> None:
+    site_of_one: Callable[..., tuple[Site, Client]], wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(intake, "SECONDS_OF_PENANCE", LONG)
     here, _ = site_of_one()
     two = here.raw("two")
     two.subscribe("recast/down/two")

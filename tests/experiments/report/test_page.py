@@ -34,6 +34,7 @@ def load(browser: Browser) -> Iterator[Callable[..., Loaded]]:
 
     def go(path: Path, width: int = 1200, scheme: Any = "light") -> Loaded:
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        context.set_default_timeout(240_000)
         contexts.append(context)
         found = Loaded(context.new_page())
         found.page.on("console", lambda message: found.said.append(message.text))
@@ -41,7 +42,7 @@ def load(browser: Browser) -> Iterator[Callable[..., Loaded]]:
         found.page.on("dialog", lambda dialog: found.said.append(f"dialog {dialog.message}"))
         found.page.on("request", lambda request: found.asked.append(request.url))
         found.page.goto(path.as_uri())
-        found.page.wait_for_selector("html[data-ready]", timeout=60_000)
+        found.page.wait_for_selector("html[data-ready]")
         return found
 
     yield go
@@ -113,7 +114,7 @@ def test_markup_that_came_over_the_network_stays_text(
     assert page.locator("script").count() == 3
     assert "{{ 7 * 7 }}" in page.locator("#clients").inner_text()
     page.locator("#plot-bytes .mark-rect path").first.hover()
-    assert "<script>" in page.locator("#vg-tooltip-element").inner_text()
+    page.locator("#vg-tooltip-element", has_text="<script>").wait_for()
     assert loaded.said == []
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recast
+from experiments.measure.relay import free_port
 from recast_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ def test_a_server_in_python_has_clients_that_join(
     settings = tiny(rounds=2, tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
     settings = replace(settings, report_loss=True)
     deal(settings, 1, tmp_path / "data")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     client = start(
         "client", "join", address, "--insecure", "--name", "edge-0", "--data", "data/0",
         "--cache", "cache", "--device", "cpu",

@@ -126,10 +126,10 @@ def test_a_server_that_lost_its_claim_writes_nothing(
 def cut_off(postgres: Cluster, database: str) -> None:
     """End all connections to a database."""
     name = database.rpartition("/")[2]
-    postgres.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
-    )
+    others = f"FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    postgres.sql(f"SELECT pg_terminate_backend(pid) {others}")
+    while postgres.sql(f"SELECT pid {others}"):  # which end, and free their locks, in their time
+        time.sleep(0.01)
 
 
 def test_a_database_that_is_killed_and_comes_back_loses_no_round_and_no_byte(
