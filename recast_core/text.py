@@ -11,6 +11,17 @@ _ORDERS = re.compile(
 )
 
 
+def how_many(count: int, word: str) -> str:
+    """``count`` with its noun, of which there is one or any other number: "1 client", "20 clients".
+
+    Args:
+        count: how many.
+        word: the noun of one: with more than one it ends in "es" after an s and in "s" else.
+    """
+    ending = "" if count == 1 else "es" if word.endswith("s") else "s"
+    return f"{count} {word}{ending}"
+
+
 def plain(text: str, longest: int = LONGEST) -> str:
     """``text`` on one line, with nothing in it that cannot be seen, ``longest`` characters at most.
 

@@ -19,6 +19,7 @@ from client.data.odd_folders import check_depth, doubts
 from recast_core.classes import alike, check_alike, class_name, some
 from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
+from recast_core.text import how_many
 
 TEST_FRACTION = 0.2
 UNLABELLED_FOLDER = "unlabelled"
@@ -89,7 +90,8 @@ def load_folder(
     grey = f", greys of {bits} bits scaled to 8" if bits > 8 else ""
     _say(
         f"{path}: {len(labels[0])} training and {len(labels[1])} test images{told(skipped)}{grey}, "
-        f"{len(names)} classes: {some(names)}{''.join(f'; {doubt}' for doubt in doubted)}",
+        f"{how_many(len(names), 'class')}: {some(names)}"
+        f"{''.join(f'; {doubt}' for doubt in doubted)}",
         warn=bool(doubted or set(skipped) - {"hidden or of the system"}),
     )
     return Dataset(arrays[0], labels[0], arrays[1], labels[1], names, grey_bits=bits)

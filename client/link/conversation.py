@@ -33,6 +33,7 @@ from protos.link import unpack
 from recast_core.backoff import Backoff
 from recast_core.errors import RecastError
 from recast_core.files import remedy
+from recast_core.text import how_many
 
 logger = logging.getLogger("recast.link")
 KEPT_ANSWERS = 256
@@ -142,7 +143,8 @@ class Conversation(ABC):
             self._memory.begin(welcome.session, settings)
         waited_for = set(welcome.outstanding)
         if late := set(self._unsent) - waited_for:
-            logger.warning("%d answers came too late: the server went on without them", len(late))
+            text = "%s came too late: the server went on"
+            logger.warning(text, how_many(len(late), "answer"))
         self._answers = {n: a for n, a in self._answers.items() if n in waited_for}
         self._unsent = sorted(self._answers)
         return True

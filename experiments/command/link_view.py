@@ -18,6 +18,7 @@ from experiments.command.link_log import set_up
 from experiments.command.working import clock
 from recast_core.closing import Closing
 from recast_core.start import Start
+from recast_core.text import how_many
 from server.exchange.observer import LogObserver
 from server.link.session import Session
 from server.link.sessions import Sessions
@@ -77,7 +78,7 @@ class LinkView(LogObserver, Closing):
 
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Remember what is going on."""
-        self._now = f"{task}: round {round_} of {rounds}, {clients} clients"
+        self._now = f"{task}: round {round_} of {rounds}, {how_many(clients, 'client')}"
         self._task, self._began = task, time.monotonic()
         self._images = self._announced(task)
         self._rounds_left = rounds - round_ + 1

@@ -21,6 +21,7 @@ from experiments.command.working import Work, clock
 from recast_core.closing import Closing
 from recast_core.pulse import listening
 from recast_core.start import Start
+from recast_core.text import how_many
 from server.exchange.observer import LOST
 
 QUIET_SECONDS = 10.0
@@ -101,7 +102,7 @@ class ProgressObserver(Closing):
         if self._same:
             self._line(f"{self._same} more left out for reasons given above")
             self._same = 0
-        self._line(f"{clients} clients ready, bank sent to {delivered}")
+        self._line(f"{how_many(clients, 'client')} ready, bank sent to {delivered}")
 
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Say what goes on."""
@@ -129,7 +130,7 @@ class ProgressObserver(Closing):
             pace = f"{updates / max(seconds, 1e-9):.1f} clients/s, {_peak_mib():.0f} MiB"
             loss = self._loss[1] if self._loss[0] == task else ""
             self._line(
-                f"{task} round {round_}: {updates} updates{loss}, {seconds:.1f} s "
+                f"{task} round {round_}: {how_many(updates, 'update')}{loss}, {seconds:.1f} s "
                 f"({pace}){self._left()}"
             )
 
@@ -141,7 +142,7 @@ class ProgressObserver(Closing):
         beside = "not measured" if without is None else f"{100 * without:.1f} %"
         self._line(
             f"{task}: accuracy {100 * accuracy:.1f} %, without updates {beside}, "
-            f"on {clients} clients"
+            f"on {how_many(clients, 'client')}"
         )
 
     def refused(self, client: str, reason: str, detail: str) -> None:

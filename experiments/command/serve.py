@@ -32,6 +32,7 @@ from recast_core.secure.check import check_count
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
+from recast_core.text import how_many
 from server.app import (
     Conditions,
     RunResult,
@@ -214,7 +215,8 @@ def run_server(
         if options.web is not None:
             path = registry_path(folder)
             stack.enter_context(live_page(options.web, options.web_token, path, view.snapshot))
-        logger.info("listening at %s, waiting for %d clients", grid.address, options.clients)
+        clients = how_many(options.clients, "client")
+        logger.info("listening at %s, waiting for %s", grid.address, clients)
         grid.wait_for_clients(options.clients)
         while options.wait_for is not None and not options.wait_for.exists():
             time.sleep(0.05)
@@ -284,11 +286,10 @@ def _mqtt_grid(
 
 def _tell_finished(grid: SessionGrid, clients: int, ended: RunResult) -> None:
     """Tell those who come back that their run is over: the server ended before it could."""
-    text = "listening at %s to tell clients that run %d is finished"
-    logger.info(text, grid.address, ended.run)
+    logger.info("listening at %s to tell clients that run %d is finished", grid.address, ended.run)
     told = grid.bid_farewell(clients, FAREWELL_SECONDS)
     farewell_given(ended.folder)
-    logger.info("run %d is finished: %d clients have been told", ended.run, told)
+    logger.info("run %d is finished: told %s", ended.run, how_many(told, "client"))
 
 
 def for_clients(settings: Settings) -> dict[str, Value]:

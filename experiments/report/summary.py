@@ -10,6 +10,7 @@ from typing import Any
 from experiments.report.baselines import beside
 from experiments.report.names import client_labels
 from experiments.report.privacy import privacy
+from recast_core.text import how_many
 from server.app import RunResult
 from server.record.air import account, air_of
 from server.record.ledger import Ledger
@@ -72,9 +73,11 @@ def bank_sent(result: RunResult) -> str:
         return "which no client had to be sent"
     again = sum(count > size for count in sent.values())
     everyone = len(set(labels.values()) - {OTHERS})
-    who = "all clients" if len(sent) == everyone else f"{len(sent)} of {everyone} clients"
+    who = (
+        "all clients" if len(sent) == everyone else f"{len(sent)} of {how_many(everyone, 'client')}"
+    )
     if OTHERS in labels:  # of whom nothing says how many they are
-        who = f"{len(sent)} clients"
+        who = how_many(len(sent), "client")
     often = f"{again} of them more than once" if again else "once"
     return f"{sent.total():,} B to {who}, {often}"
 

@@ -11,6 +11,7 @@ from typing import Any
 from experiments.command.progress import ProgressObserver
 from experiments.session.simulation import View
 from recast_core.start import Start
+from recast_core.text import how_many
 from server.exchange.observer import LOST
 
 _SECONDS = 0.25
@@ -103,7 +104,7 @@ class NotebookView(Quiet):
 
     def joined(self, clients: int, delivered: int) -> None:
         """Say who is there."""
-        self._say(f"{clients} clients ready, bank sent to {delivered}")
+        self._say(f"{how_many(clients, 'client')} ready, bank sent to {delivered}")
 
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Say what goes on."""
@@ -119,7 +120,9 @@ class NotebookView(Quiet):
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Say how well it went."""
         beside = "" if without is None else f", without updates {100 * without:.1f} %"
-        self._say(f"{task}: accuracy {100 * accuracy:.1f} %{beside}, on {clients} clients")
+        self._say(
+            f"{task}: accuracy {100 * accuracy:.1f} %{beside}, on {how_many(clients, 'client')}"
+        )
 
     def refused(self, client: str, reason: str, detail: str) -> None:
         """Say who is left out; a simulated fleet's losses are the report's."""

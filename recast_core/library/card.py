@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from recast_core.text import how_many
+
 if TYPE_CHECKING:
     from recast_core.library.library import TaskLibrary
     from recast_core.library.pretrained import About
@@ -41,7 +43,7 @@ def card(library: TaskLibrary, about: About) -> str:
             *([f"license: {json.dumps(about.licence)}"] if about.licence else []),
             "---",
             "",
-            f"# {len(library)} tasks of one backbone",
+            f"# {how_many(len(library), 'task')} of one backbone",
             "",
             "Each task is a handful of coefficients of one template bank, and a linear head.",
             "",

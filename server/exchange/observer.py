@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from recast_core.start import Start
+from recast_core.text import how_many
 from server.exchange.hush import Hush
 
 logger = logging.getLogger("recast.server")
@@ -61,7 +62,7 @@ class LogObserver:
 
     def joined(self, clients: int, delivered: int) -> None:
         """Log who is there."""
-        logger.info("%d clients, bank sent to %d", clients, delivered)
+        logger.info("%s, bank sent to %d", how_many(clients, "client"), delivered)
 
     def round_started(self, task: str, round_: int, rounds: int, clients: int) -> None:
         """Say nothing: the line that matters comes when the round is over."""
@@ -74,16 +75,17 @@ class LogObserver:
         """Log a finished round."""
         loss = "" if self._loss is None else f", loss {self._loss:.3f}"
         self._loss = None
-        logger.info("task %s round %d: %d updates, %.1f s%s", task, round_, updates, seconds, loss)
+        told = how_many(updates, "update")
+        logger.info("task %s round %d: %s, %.1f s%s", task, round_, told, seconds, loss)
 
     def evaluated(self, task: str, accuracy: float, without: float | None, clients: int) -> None:
         """Log accuracies in percent."""
         logger.info(
-            "task %s: accuracy %.2f %%, without updates %s (%d clients)",
+            "task %s: accuracy %.2f %%, without updates %s (%s)",
             task,
             100 * accuracy,
             "not measured" if without is None else f"{100 * without:.2f} %",
-            clients,
+            how_many(clients, "client"),
         )
 
     def refused(self, client: str, reason: str, detail: str) -> None:

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from protos import recast_v1_pb2 as pb
 from recast_core.classes import Names, agreed, agreed_outputs, some, strangers
 from recast_core.start import Start
-from recast_core.text import plain
+from recast_core.text import how_many, plain
 from server.exchange.class_lists import by_hash, within_reason
 from server.exchange.collect import Collector
 from server.exchange.greeter import Greeter
@@ -129,9 +129,9 @@ class Roster:
         if (apart := strangers(lists)) is not None:
             one, other = (some(each, 3) for each in apart)
             logger.warning(
-                "task %s: clients have no class in common (%s; %s): they count as %d classes, so "
+                "task %s: clients have no class in common (%s; %s): they count as %s, so "
                 "write the names alike if some are the same", self._topic(task).task, one, other,
-                len(names),
+                how_many(len(names), "class"),
             )  # fmt: skip
         self.settle(grid, task, names)
         return names
@@ -239,7 +239,7 @@ class Roster:
             left = ends - time.monotonic()
             if not away or left <= 0:
                 return
-            logger.info("waiting for %d clients that have taken part", away)
+            logger.info("waiting for %s of those that took part", how_many(away, "client"))
             time.sleep(min(LOOK_SECONDS, left))
 
 

@@ -20,6 +20,7 @@ from protos import lorawan as wire
 from protos import recast_v1_pb2 as pb
 from protos.content import from_content
 from recast_core.airtime import Duty, frame_seconds
+from recast_core.text import how_many
 from server.flower import ServedGrid
 from server.link.identity import node_id
 from server.link.notices import KEPT_REFUSALS
@@ -247,8 +248,8 @@ class LoraGrid(ServedGrid):
                 known = frame.task in device.announced
                 device.announced[frame.task] = frame
                 if not known:
-                    text = "device %s: %d images of task %d"
-                    logger.info(text, device.device, frame.train, frame.task)
+                    text, many = "device %s: %s of task %d", how_many(frame.train, "image")
+                    logger.info(text, device.device, many, frame.task)
             elif not device.announced:
                 # This server is new, the device is not.
                 self._send(device, wire.Config(0, b""))

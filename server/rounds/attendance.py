@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 
 from recast_core.errors import RecastError
 from recast_core.secure.members import FEWEST
+from recast_core.text import how_many
 from server.rounds.agenda import Agenda
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState
@@ -79,10 +80,9 @@ def _too_few(grid: Grid, federation: Federation) -> int:
 
 
 def _too_few_to_hide(clients: int, task: str) -> str:
-    who = "1 client" if clients == 1 else f"{clients} clients"
     return (
-        f"{who} can learn task {task}, and a hidden sum needs at least {FEWEST}: have "
-        "more clients with images of it, or leave --secure-aggregation out"
+        f"{how_many(clients, 'client')} can learn task {task}, and a hidden sum needs at least "
+        f"{FEWEST}: have more clients with images of it, or leave --secure-aggregation out"
     )
 
 
@@ -111,6 +111,6 @@ def say_unable(federation: Federation, state: TaskState) -> None:
     unable = sum(not federation.heads.can_train(state.number, share) for share in there)
     if unable:
         logger.warning(
-            "task %s: %d of %d clients have images of one class only and do not train",
-            state.name, unable, len(there),
+            "task %s: %d of %s %s images of one class only and cannot train",
+            state.name, unable, how_many(len(there), "client"), "has" if unable == 1 else "have",
         )  # fmt: skip

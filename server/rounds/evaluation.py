@@ -15,6 +15,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
+from recast_core.text import how_many
 from recast_core.wire.messages import RefusedError
 from server.exchange.traffic import Topic
 from server.record.rows import Measured
@@ -115,8 +116,9 @@ class Evaluating:
         )
         names = {state.number: state.name for state in states}
         for row in on_the_way:
-            text = "task %s round %d: accuracy %.2f %% (%d clients)"
-            logger.info(text, names[row.task], row.round, 100 * row.accuracy, row.clients)
+            text = "task %s round %d: accuracy %.2f %% (%s)"
+            whose = how_many(row.clients, "client")
+            logger.info(text, names[row.task], row.round, 100 * row.accuracy, whose)
         for row in rows if after is None else []:
             without = max(row.baselines.values(), default=row.head_only_accuracy)
             federation.observer.evaluated(names[row.task], row.accuracy, without, row.clients)

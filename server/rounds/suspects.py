@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from recast_core.secure.shamir import threshold
+from recast_core.text import how_many
 from server.exchange.traffic import Topic
 from server.record.rows import OTHERS
 from server.record.suspected import suspect, suspected
@@ -52,8 +53,8 @@ class Suspects:
                 if refusal.reason in (_FORGED, _SPOILS) and refusal.client != OTHERS
             }
             if self._barred:
-                text = "%d clients stay out of hidden sums, which they spoiled before"
-                logger.warning(text, len(self._barred))
+                text = "hidden sums go on without %s that spoiled them before"
+                logger.warning(text, how_many(len(self._barred), "client"))
         return self._barred
 
     def unreadable(

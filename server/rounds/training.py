@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.text import how_many
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import RefusedError, snap
 from server.exchange.traffic import Topic
@@ -230,12 +231,10 @@ class Training:
             and not any(one.offsets.any() for one in combined.counted.values())
         ):
             logger.warning(
-                "round %d of task %s moved nothing: its %d clients have too few images of a "
-                "class to train on some and judge by others",
-                state.round + 1,
-                state.name,
-                len(combined.counted),
-            )
+                "round %d of task %s moved nothing: %s with too few images of a class to train on "
+                "some and judge by others",
+                state.round + 1, state.name, how_many(len(combined.counted), "client"),
+            )  # fmt: skip
         return combined
 
     def _moved(

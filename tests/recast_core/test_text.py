@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recast_core.text import LONGEST, plain
+from recast_core.text import LONGEST, how_many, plain
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,9 @@ def test_long_text_is_cut_and_says_so() -> None:
     assert plain("x" * LONGEST) == "x" * LONGEST
     assert plain("x" * 10**7) == "x" * (LONGEST - 1) + "…"
     assert plain("abcdef", 3) == "ab…"
+
+
+def test_one_of_a_thing_is_not_said_as_many() -> None:
+    told = [how_many(count, "client") for count in (0, 1, 2, 20)]
+    assert told == ["0 clients", "1 client", "2 clients", "20 clients"]
+    assert [how_many(count, "class") for count in (1, 2)] == ["1 class", "2 classes"]

@@ -240,7 +240,7 @@ def test_whoever_was_left_out_stays_so_when_the_server_starts_again(
     assert [round_.clients for round_ in again.registry.rounds(again.run, 1)][4:] == [5, 5]
     assert len(clients[4].told) == before
     assert again.reasons() == {how: 1}
-    assert "1 clients stay out of hidden sums" in caplog.text
+    assert "without 1 client that spoiled them before" in caplog.text
 
 
 def test_of_whom_it_is_suspected_is_known_when_the_server_starts_again(federation: Make) -> None:
