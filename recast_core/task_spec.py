@@ -204,8 +204,11 @@ def _canonical_data(data: str, text: str) -> str:
     found = names.get(data.lower())
     if found is None:
         shown = ["digits", *DATASETS, "folder:PATH", "npz:PATH", "corrupted:PATH"]
+        suffix = PurePath(data).suffix.lower()
+        kind = "npz:" if suffix == ".npz" else "folder:" if "/" in data or suffix else ""
+        hint = f"did you mean {kind}{data}? " if kind else ""
         raise RecastError(
-            f"unknown data {data!r} in {text!r} (a task is {GRAMMAR}; images of your own are "
+            f"unknown data {data!r} in {text!r} ({hint}a task is {GRAMMAR}; images of your own are "
             "folder:PATH or npz:PATH; a path with spaces or commas stands in quotes): "
             f"{_near(data, shown)}"
         )

@@ -163,9 +163,10 @@ def test_the_commands_of_a_document_run_in_order(document: Path, reader: Reader)
     if any("runs/" in command.text or "tasks list" in command.text for command in found):
         run_of_january(reader)
     if document.name == "extending.md":
-        example = re.search(r"```python\n(.*?)```", document.read_text(), re.S)
-        assert example is not None
-        (reader.folder / "median.py").write_text(example[1])
+        examples = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", document.read_text(), re.S)
+        assert [name for name, _ in examples] == ["median.py", "parts.py"]
+        for name, text in examples:
+            (reader.folder / name).write_text(text)
     for command in found:
         reader.run(command)
     reader.finish()

@@ -26,6 +26,9 @@ from server.prepare import bank_path
 _FLEET = tuple(field.name for field in fields(Fleet))
 # Of ``Federation.simulate``.
 OPTIONS = (*_FLEET, "bf16", "compiled", "workers", "ray")
+# What belongs to the other call: to ``Federation()``, or to its ``simulate()`` and ``serve()``.
+_TOLD = ("callbacks", "on_round", "on_task", "log")
+_CALLS = ("clients", "engine", "progress", "listen", "certs", "insecure", "grace")
 Tasks = str | Sequence[str] | Mapping[str, str]
 
 
@@ -70,7 +73,7 @@ class Federation:
         _refuse_unknown(values, [field.name for field in fields(Settings)])
         plain = {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
         self.settings = Settings.from_mapping(plain)
-        self._callbacks = tuple(callbacks)
+        self._callbacks = _told(callbacks)
         if on_round is not None or on_task is not None:
             self._callbacks += (Calls(on_round, on_task),)
         self._logs = (log,) if isinstance(log, str) else tuple(log)
@@ -176,9 +179,33 @@ def split(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _refuse_unknown(keywords: Iterable[str], known: Sequence[str]) -> None:
     for key in keywords:
         if key.replace("-", "_") not in known:
+            if key in (*OPTIONS, *_CALLS):
+                raise RecastError(f"{key!r} is for its simulate() or serve(): give it there")
+            if key in (*_TOLD, *(field.name for field in fields(Settings))):
+                raise RecastError(f"{key!r} is for the federation: give it to Federation()")
             near = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {near[0]}?" if near else "; `recast simulate --help` lists them"
             raise RecastError(f"unknown setting {key!r}{hint}")
+
+
+def _told(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Those that can be told.
+
+    Raises:
+        RecastError: one that is no callback; says how to make it one.
+    """
+    given = (callbacks,) if isinstance(callbacks, Callback) else tuple(callbacks)
+    for each in given:
+        if not isinstance(each, Callback):
+            made = isinstance(each, type) and issubclass(each, Callback)
+            kind = each.__name__ if isinstance(each, type) else type(each).__name__
+            raise RecastError(
+                f"{kind} is a class: give {kind}() among callbacks"
+                if made
+                else f"{kind} is no callback: give an object of a class that inherits "
+                "recast.Callback, or a function as on_round= or on_task="
+            )
+    return given
 
 
 def _tasks(tasks: Tasks) -> str:

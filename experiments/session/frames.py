@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +69,18 @@ def history_frame(history: History, run: int) -> pd.DataFrame:
                 row.seconds,
                 totals.get((task.name, row.round, "up", "message"), 0),
                 totals.get((task.name, row.round, "down", "message"), 0),
-                row.accuracy,
-                losses.get((task.number, row.round)),
+                _or_nan(row.accuracy),
+                _or_nan(losses.get((task.number, row.round))),
             )
             for step, (task, row) in enumerate(rounds, start=1)
         ),
         HISTORY,
     )
+
+
+def _or_nan(value: float | None) -> float:
+    """A number even where a whole column has none, so that it can be plotted."""
+    return math.nan if value is None else value
 
 
 def evaluations_frame(history: History, run: int) -> pd.DataFrame:
@@ -87,7 +93,7 @@ def evaluations_frame(history: History, run: int) -> pd.DataFrame:
                 names[row.after_task],
                 row.round,
                 row.accuracy,
-                row.head_only_accuracy,
+                _or_nan(row.head_only_accuracy),
                 row.examples,
                 row.clients,
             )

@@ -91,6 +91,8 @@ def test_a_quoted_path_is_taken_as_it_stands(
         ('folder:" "', "folder:PATH"),
         ("folder:/my photos", "a path with spaces or commas stands in quotes"),
         ('"/a b"', "unknown data"),
+        ("flowers.npz", "did you mean npz:flowers.npz"),
+        ("photos/of-mine", "did you mean folder:photos/of-mine"),
         ("scenes", "images of your own are folder:PATH or npz:PATH"),
         ('"a/b=digits"', "bad task name"),
     ],

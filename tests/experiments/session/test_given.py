@@ -68,6 +68,20 @@ def test_a_method_may_be_a_class_or_an_object(go: Callable[..., recast.Run], tin
         _ = run.bank
 
 
+def test_what_is_given_to_the_wrong_call_or_is_no_callback_is_one_line() -> None:
+    class Told(recast.Callback):
+        pass
+
+    with pytest.raises(recast.RecastError, match="'clients' is for its simulate"):
+        recast.Federation("digits", clients=3)
+    with pytest.raises(recast.RecastError, match="'callbacks' is for the federation"):
+        recast.Federation("digits").simulate(2, callbacks=[Told()])
+    with pytest.raises(recast.RecastError, match=r"Told is a class: give Told\(\) among"):
+        recast.Federation("digits", callbacks=[Told])  # type: ignore[list-item]
+    with pytest.raises(recast.RecastError, match=r"int is no callback: .*on_round="):
+        recast.Federation("digits", callbacks=[3])  # type: ignore[list-item]
+
+
 def test_a_head_that_does_not_say_what_it_is_is_one_line(go: Callable[..., recast.Run]) -> None:
     class Nearest(HeadKind):
         name = "nearest"  # type: ignore[assignment]

@@ -59,6 +59,7 @@ def test_the_frames_are_what_the_registry_has(run: recast.Run) -> None:
         ("a", 1, 1), ("a", 2, 2), ("b", 1, 3), ("b", 2, 4),
     ]  # fmt: skip
     assert (history["updates"] == 2).all()
+    assert history["accuracy"].dtype == history["loss"].dtype == np.float64
     ledger = run.ledger
     with Registry(run.registry) as registry:
         totals = Ledger(registry).totals(1, by=("direction", "layer"))
