@@ -30,6 +30,7 @@ from experiments.studies.tasks_rows import (
     Row,
     Terms,
     alone,
+    by_statistics,
     federated,
 )
 from recast_core.backbones import load_backbone
@@ -171,7 +172,8 @@ def chosen(names: Sequence[str] | None, banks: Sequence[str]) -> tuple[list[Row]
 
 
 def _run(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
-    return (alone if row.alone else federated)(row, terms, tasks, seed, factor)
+    way = alone if row.alone else by_statistics if row.statistics else federated
+    return way(row, terms, tasks, seed, factor)
 
 
 def _mean(found: Any) -> float:

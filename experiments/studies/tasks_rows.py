@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.engines.folded import FoldedGrid
+from experiments.studies.tasks_statistics import ALWAYS, CHOSEN, local_heads
 from experiments.studies.trial import federation, tasks_of, trial
 from recast_core.methods import parse_method
 from recast_core.setting_values import Value
@@ -33,6 +34,7 @@ class Row:
         bits: of an update's numbers.
         head: as ``--head`` takes it.
         alone: each client trains for itself, and nothing is sent.
+        statistics: of BatchNorms, a client's own: see ``tasks_statistics``; empty for none.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Row:
     bits: int = 8
     head: str = "local"
     alone: bool = False
+    statistics: str = ""
 
     @property
     def rate_of(self) -> tuple[str, ...]:
@@ -57,35 +60,38 @@ def _bits(bits: int) -> str:
     return f"{bits} bit{'s' * (bits > 1)}"
 
 
+def _at(row: Row, *widths: int) -> tuple[Row, ...]:
+    """The row, and itself with narrower numbers."""
+    return row, *(replace(row, name=f"{row.name}, {_bits(bits)}", bits=bits) for bits in widths)
+
+
 LOCAL_HEAD = "local head"
 ROWS = (
     Row(LOCAL_HEAD, "head-only"),
+    Row(f"{LOCAL_HEAD}, own statistics", "head-only", statistics=ALWAYS),
+    Row(f"{LOCAL_HEAD}, own statistics where they help", "head-only", statistics=CHOSEN),
     Row("alone, own weights", bank="own", alone=True),
     Row("alone, LoRA-XS 2", "lora-xs:2:{}", alone=True),
     Row("alone, norm affine", "norm-affine", alone=True),
     Row("alone, everything", "full", alone=True),
-    Row("own weights", bank="own"),
-    Row("own weights, 4 bits", bank="own", bits=4),
+    *_at(Row("own weights", bank="own"), 4, 3, 2, 1),
     Row("alone, task directions", bank="tasks", alone=True),
-    Row("task directions", bank="tasks"),
-    *(Row(f"task directions, {_bits(bits)}", bank="tasks", bits=bits) for bits in (4, 3, 2, 1)),
-    Row("norm directions", bank="norms"),
-    Row("norm directions, 4 bits", bank="norms", bits=4),
+    *_at(Row("task directions", bank="tasks"), 4, 3, 2, 1),
+    *_at(Row("norm directions", bank="norms"), 4),
     Row("TinyLoRA 12 x 4", "tiny-lora:12:4:{}"),
-    Row("TinyLoRA 48 x 4", "tiny-lora:48:4:{}"),
+    Row("TinyLoRA 24 x 4", "tiny-lora:24:4:{}"),
+    *_at(Row("TinyLoRA 48 x 4", "tiny-lora:48:4:{}"), 4, 3, 2, 1),
+    *_at(Row("TinyLoRA 96 x 4", "tiny-lora:96:4:{}"), 4),
+    *_at(Row("TinyLoRA 192 x 4", "tiny-lora:192:4:{}"), 4),
     Row("norm groups 1", "norm-groups:1"),
-    Row("norm groups 4", "norm-groups:4"),
-    Row("norm groups 4, 4 bits", "norm-groups:4", bits=4),
-    Row("norm groups 16", "norm-groups:16"),
+    *_at(Row("norm groups 4", "norm-groups:4"), 4),
+    *_at(Row("norm groups 16", "norm-groups:16"), 4, 3, 2, 1),
     Row("LoRA-XS 2", "lora-xs:2:{}"),
     Row("LoRA-XS 4", "lora-xs:4:{}"),
     Row("LoRA-XS 8", "lora-xs:8:{}"),
     Row("VeRA 16", "vera:16:{}"),
-    Row("norm affine, 1 bit", "norm-affine", bits=1),
-    Row("norm affine, 4 bits", "norm-affine", bits=4),
-    Row("norm affine", "norm-affine"),
-    Row("LoRA r1, 1 bit", "lora:1:{}", bits=1),
-    Row("LoRA r1", "lora:1:{}"),
+    *_at(Row("norm affine", "norm-affine"), 4, 1),
+    *_at(Row("LoRA r1", "lora:1:{}"), 1),
     Row("LoRA r4", "lora:4:{}"),
     Row("everything (FedAvg)", "full", bits=32),
 )
@@ -153,6 +159,12 @@ def federated(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: f
         "bank_bytes": report["bank"]["bytes"],
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def by_statistics(row: Row, terms: Terms, tasks: Sequence[str], seed: int, factor: float) -> Any:
+    """A local head of each client on statistics of its own images; no rate counts."""
+    settings = terms.settings(row, tasks, seed, factor)
+    return local_heads(settings, tasks, terms.clients, row.statistics)
 
 
 def base_rate(row: Row, target: str) -> float:

@@ -23,6 +23,7 @@ from experiments.report.results import (
 )
 from experiments.studies.svg import dot, line, opened, text
 from experiments.studies.tasks_entries import Entry, best_free, frontier, read
+from experiments.studies.tasks_ladder import ladder, widths
 from experiments.studies.tasks_rows import BY_NAME
 from recast_core.backbones import load_backbone
 from recast_core.files import write_atomically
@@ -67,8 +68,8 @@ def results(backbone: str, clients: int, entries: Sequence[Entry]) -> list[Resul
     found = []
     for entry in entries:
         row = BY_NAME[entry.row]
-        if row.alone or row.bank not in ("", "own"):
-            continue  # such a bank is in no package
+        if row.alone or row.statistics or row.bank not in ("", "own"):
+            continue  # such a bank is in no package, and such a head is no setting
         for task, seen in entry.accuracy.items():
             found.append(
                 Result(
@@ -141,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines: list[str] = []
     measured: list[Result] = []
     for where, entries in found.items():
-        lines += [f"### {where.title}", "", *table(entries), ""]
+        lines += [f"### {where.title}", "", *ladder(entries), "", *table(entries), ""]
+        lines += [*widths(entries), ""]
         if options.plot:
             write_atomically(options.plot, draw(entries, where.title).encode())
             options.plot = None

@@ -8,15 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from client.data import load_dataset, parse_task, parse_tasks
 from experiments.report.results import load_results
-from experiments.studies import tasks, tasks_banks, tasks_compare, tasks_table
+from experiments.studies import (
+    tasks,
+    tasks_banks,
+    tasks_compare,
+    tasks_statistics,
+    tasks_table,
+)
 from experiments.studies.tasks import chosen, ordered
 from experiments.studies.tasks_data import materialised
 from experiments.studies.tasks_donors import drawn
 from experiments.studies.tasks_entries import frontier, read
 from experiments.studies.tasks_rows import BY_NAME, Terms, alone
+from experiments.studies.tasks_statistics import ALWAYS, CHOSEN, local_heads, more_in_folds
 from experiments.studies.trial import federation
 from recast_core.bank import TemplateBank
 from recast_core.errors import RecastError
@@ -91,6 +99,36 @@ def test_alone_a_client_of_one_class_is_left_out_of_a_task_as_in_a_federation(
         [together] = registry.accuracies(result.run)
     assert found["examples"] == {"t": together.examples}
     assert together.examples == int((groups[1] == 0).sum()) < 40
+
+
+def test_a_local_head_on_own_statistics_is_judged_as_a_federations_and_taken_where_folds_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks_ = [materialised("digits@0-4+impulse:5", 32, 60, tmp_path, validate=False, tests=60)]
+    terms = Terms("glyph_resnet20", "conv", 2, 1, 1, 16, "dirichlet:0.5", {})
+    settings = terms.settings(BY_NAME["local head"], tasks_, 0, 1.0)
+
+    def right(statistics: str) -> float:
+        [task] = local_heads(settings, tasks_, 2, statistics)["tasks"].values()
+        return float(task["accuracy"])
+
+    frozen, own = right(""), right(ALWAYS)
+    with federation(settings, 2) as result, Registry(result.registry) as registry:
+        [together] = registry.accuracies(result.run)
+    assert frozen == together.accuracy
+    assert own != frozen
+    for say, taken in ((True, own), (False, frozen)):
+        monkeypatch.setattr(tasks_statistics, "more_in_folds", lambda *_, say=say: say)
+        assert right(CHOSEN) == taken
+
+
+def test_folds_prefer_features_that_tell_the_classes_apart() -> None:
+    labels = torch.arange(40) % 2
+    random = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    telling = random + 9.0 * labels[:, None]
+    assert more_in_folds(telling, random, labels)
+    assert not more_in_folds(random, telling, labels)
+    assert not more_in_folds(telling[:8], random[:8], labels[:8])
 
 
 def test_other_rounds_are_other_rows_and_of_equal_rates_the_declared_one_is_taken(
@@ -241,3 +279,30 @@ def test_a_row_of_a_bank_is_there_once_for_each_of_its_files_and_told_apart_in_t
 def test_an_unknown_row_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(RecastError, match="choose from local head"):
         tasks.main(["--only", "lora", "--rows", str(tmp_path / "rows.jsonl")])
+
+
+def test_of_each_budget_the_best_is_told_with_its_rivals_and_what_narrower_numbers_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def row(name: str, numbers: int, size: int, accuracy: float) -> str:
+        task = {"accuracy": accuracy, "numbers": numbers, "update_bytes": size, "up": 0, "down": 0}
+        where = {"backbone": "n", "clients": 2, "images": 16, "sequence": "a=digits"}
+        told = {"row": name, "order": 0, "seed": 0, "tasks": {"a": task}, "forgetting": 0.0}
+        return json.dumps({**told, "seconds": 1.0, **where}) + "\n"
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        row("local head", 0, 0, 0.5)
+        + row("norm affine", 1376, 1398, 0.6) + row("norm affine, 1 bit", 1376, 194, 0.55)
+        + row("own weights", 24, 44, 0.52) + row("own weights, 2 bits", 24, 26, 0.51)
+        + row("own weights, 1 bit", 24, 23, 0.49) + row("LoRA r1, 1 bit", 4480, 582, 0.7)
+    )  # fmt: skip
+    tasks_table.main([str(rows)])
+    told = capsys.readouterr().out
+    assert "| 20 B | local head | 0 B | 50.0 | +0.0 | - | - |" in told
+    assert "| 30 B | own weights, 2 bits | 26 B | 51.0 | +1.0 | - | - |" in told
+    assert "| 200 B | norm affine, 1 bit | 194 B | 55.0 | +5.0 | - | 55.0 |" in told
+    assert "| 2,000 B | LoRA r1, 1 bit | 582 B | 70.0 | +20.0 | 70.0 | 60.0 |" in told
+    assert "| method | numbers | 8 bits | 2 bits | 1 bit |" in told
+    assert "| own weights | 24 | 52.0 (44 B) | 51.0 (26 B) | 49.0 (23 B) |" in told
+    assert "| norm affine | 1,376 |" not in told.split("8 bits | 2 bits")[1]
