@@ -28,6 +28,8 @@ from server.prepare import OWN_BANK
 
 SHIFT_BANK = 48
 """Coefficients of a bank as ``recast bank`` makes it if it is not told otherwise."""
+FEW_BITS = 4
+"""Of a number; what fewer do not say of an update is added to the next."""
 # Tasks that are named below the table.
 _SHOWN = 6
 
@@ -169,12 +171,19 @@ def _row(candidate: Candidate, bits: int, measured: Measured) -> dict[str, Any]:
         "numbers": candidate.numbers,
         "bits": bits,
         "update_bytes": _length(candidate, bits),
-        "run": candidate.run + (f" --bits {bits}" if candidate.numbers else ""),
+        "run": candidate.run + _bits(candidate, bits),
         "gain": fmean(row.gain for row in own) if own else None,
         "accuracy": fmean(row.accuracy for row in own) if own else None,
         "tasks": len({row.task for row in own}),
         "measured_bits": own[0].bits if own and candidate.numbers else None,
     }
+
+
+def _bits(candidate: Candidate, bits: int) -> str:
+    """The width as an option, with what the studies measured such widths with."""
+    if not candidate.numbers:
+        return ""
+    return f" --bits {bits}" + (" --error-feedback" if bits < FEW_BITS else "")
 
 
 def _length(candidate: Candidate, bits: int) -> int:

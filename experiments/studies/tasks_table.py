@@ -7,9 +7,7 @@ Gains are points over the best row that sends nothing: a local head, or training
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -21,17 +19,15 @@ from experiments.report.results import (
     parameters_of,
     save_results,
 )
-from experiments.studies.svg import dot, line, opened, text
 from experiments.studies.tasks_entries import Entry, best_free, frontier, read
 from experiments.studies.tasks_ladder import ladder, widths
+from experiments.studies.tasks_plot import draw
 from experiments.studies.tasks_rows import BY_NAME
 from recast_core.backbones import load_backbone
 from recast_core.files import write_atomically
 
 STUDY = "tasks"
 _EVERYTHING = "everything (FedAvg)"
-_WIDTH, _HEIGHT = 720, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 20, 52
 
 
 def table(entries: Sequence[Entry]) -> list[str]:
@@ -81,49 +77,6 @@ def results(backbone: str, clients: int, entries: Sequence[Entry]) -> list[Resul
                 )
             )  # fmt: skip
     return found
-
-
-def draw(entries: Sequence[Entry], title: str) -> str:
-    """Accuracy against the bytes of an update, the frontier as a line: SVG."""
-    sending = [entry for entry in entries if entry.update_bytes]
-    free = best_free(entries)
-    low = math.floor(min(e.mean for e in entries) * 20) / 20
-    high = math.ceil(max(e.mean for e in entries) * 20) / 20
-    decades = math.log10(max(e.update_bytes for e in sending)) - 1
-
-    def place(entry: Entry) -> tuple[float, float]:
-        across = (math.log10(entry.update_bytes) - 1) / decades
-        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), up(entry.mean)
-
-    def up(accuracy: float) -> float:
-        return _TOP + (high - accuracy) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts = opened(_WIDTH, _HEIGHT, title)
-    for tick in range(round(low * 20), round(high * 20) + 1):
-        y = up(tick / 20)
-        parts += [
-            line((_LEFT, y), (_WIDTH - _RIGHT, y), "#ddd"),
-            text(_LEFT - 8, y + 4, f"{5 * tick} %", "end"),
-        ]
-    for decade in range(1, 2 + math.floor(decades)):
-        x = _LEFT + (decade - 1) / decades * (_WIDTH - _LEFT - _RIGHT)
-        parts.append(text(x, _HEIGHT - _BOTTOM + 18, f"10^{decade} B", "middle"))
-    parts.append(text(_WIDTH / 2, _HEIGHT - 10, "bytes of one update", "middle"))
-    y = up(free.mean)
-    parts.append(line((_LEFT, y), (_WIDTH - _RIGHT, y), "#c2410c"))
-    parts.append(text(_WIDTH - _RIGHT + 6, y + 4, f"{free.name}: 0 B", "start"))
-    best = [entry for entry in frontier(entries) if entry.update_bytes]
-    places = [place(entry) for entry in best]
-    parts += [line(a, b, "#0b6e99") for a, b in pairwise(places)]
-    for entry in sending:
-        x, y = place(entry)
-        on = entry in best
-        ends = up(min(entry.seeds)), up(max(entry.seeds))
-        colour = "#0b6e99" if on else "#999"
-        parts += [line((x, ends[0]), (x, ends[1]), colour), dot((x, y), colour, 4 if on else 3)]
-        if on:
-            parts.append(text(x + 7, y - 5, entry.name, "start"))
-    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -102,6 +102,8 @@ def test_the_nearest_width_that_was_measured_counts_and_is_named(
     report = plan_budget(BACKBONE, 400, results=stand_in)
     (row,) = (row for row in report["methods"] if row["method"] == "norm affine")
     assert (row["bits"], row["measured_bits"]) == (2, 1)
+    # As the studies measured widths below 4 bits.
+    assert row["run"] == "--method norm-affine --bits 2 --error-feedback"
     assert row["accuracy"] == pytest.approx(0.61)
     out = capsys.readouterr().out
     assert "+11.0 at 1 bits" in out
