@@ -51,20 +51,26 @@ def list_hash(names: Names) -> int:
     return int.from_bytes(digest.digest()[:8], "big") or 1
 
 
-def check_names(names: Iterable[str]) -> Names:
-    """A list that somebody else sent.
+def check_names(names: Iterable[str], where: str = "") -> Names:
+    """A list that somebody else sent or wrote.
+
+    Args:
+        names: in the order of their ids.
+        where: it is from, for the message.
 
     Raises:
         RecastError: none or too many names, or one that is empty, too long or not printable.
     """
-    found = tuple(names)
+    found, of = tuple(names), f" in {where}" if where else ""
     if not 0 < len(found) <= MAX_CLASSES:
-        raise RecastError(f"a list of {len(found)} classes: 1 to {MAX_CLASSES} are taken")
+        raise RecastError(f"a list of {len(found)} classes{of}: 1 to {MAX_CLASSES} are taken")
     if "" in found:
-        raise RecastError("a class without a name: give each class one")
+        raise RecastError(f"a class without a name{of}: give each class one")
     for name in found:
         if plain(name, MAX_NAME) != " ".join(name.split()):
-            raise RecastError(f"a class named {plain(name, 40)!r}: use up to {MAX_NAME} characters")
+            raise RecastError(
+                f"a class named {plain(name, 40)!r}{of}: use up to {MAX_NAME} characters"
+            )
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from client.data.images import Decoded, read_image, stack, to_bytes
 from client.data.listing import Listing, find_splits, list_classes, told
 from client.data.npz import load_npz
 from client.data.odd_folders import check_depth, doubts
-from recast_core.classes import alike, check_alike, class_name, some
+from client.data.odd_images import image_doubts, tell_doubts
+from client.data.saying import say
+from recast_core.classes import alike, check_alike, check_names, class_name, some
 from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
 from recast_core.text import how_many
@@ -24,8 +25,6 @@ from recast_core.text import how_many
 TEST_FRACTION = 0.2
 UNLABELLED_FOLDER = "unlabelled"
 _SHOWN = 20
-logger = logging.getLogger("recast.data")
-_said: set[str] = set()
 
 
 def load_folder(
@@ -87,14 +86,16 @@ def load_folder(
     if splits.test is None:
         train, test = stratified_split(labels[0], TEST_FRACTION, seed)
         arrays, labels = [arrays[0][train], arrays[0][test]], [labels[0][train], labels[0][test]]
+    data = Dataset(arrays[0], labels[0], arrays[1], labels[1], names, grey_bits=bits)
+    doubted += image_doubts(data)
     grey = f", greys of {bits} bits scaled to 8" if bits > 8 else ""
-    _say(
+    say(
         f"{path}: {len(labels[0])} training and {len(labels[1])} test images{told(skipped)}{grey}, "
         f"{how_many(len(names), 'class')}: {some(names)}"
         f"{''.join(f'; {doubt}' for doubt in doubted)}",
         warn=bool(doubted or set(skipped) - {"hidden or of the system"}),
     )
-    return Dataset(arrays[0], labels[0], arrays[1], labels[1], names, grey_bits=bits)
+    return data
 
 
 def folder_classes(path: Path) -> tuple[str, ...]:
@@ -150,8 +151,9 @@ def folder_task_data(
     file, folder = data_dir / f"{name}.npz", data_dir / name
     if file.exists():
         if folder.is_dir():
-            _say(f"{file} is read, and the folder {folder.name}/ beside it is not", warn=True)
+            say(f"{file} is read, and the folder {folder.name}/ beside it is not", warn=True)
         data = load_npz(file, seed=seed, classes=classes, may_lack_test=True, may_lack_labels=True)
+        tell_doubts(str(file), data)
     elif folder.is_dir():
         data = load_folder(
             folder, size, seed, classes, skip_unreadable=skip_unreadable, may_lack_labels=True
@@ -201,6 +203,7 @@ def _names(
 ) -> tuple[str, ...]:
     """The task's classes; every class folder must be one of them, or set aside."""
     found = sorted({name for part in parts for name in part.classes} - aside)
+    check_names(found or aside, str(path))
     if classes is not None:
         names = tuple(class_name(name) for name in classes)
         unknown = sorted(set(found) - set(names))
@@ -255,10 +258,3 @@ def _read_all(
     if failed:
         skipped["unreadable"] += len(failed)
     return images, labels
-
-
-def _say(text: str, *, warn: bool) -> None:
-    """Log a line once in this process, whoever asks for the data again."""
-    if text not in _said:
-        _said.add(text)
-        logger.log(logging.WARNING if warn else logging.INFO, "%s", text)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from client.data.arrays import Dataset, Groups, as_groups, as_images, as_labels, stratified_split
 from client.data.cut_off import cut_off
-from recast_core.classes import class_name
+from recast_core.classes import check_names, class_name
 from recast_core.errors import RecastError
 
 _Arrays = dict[str, npt.NDArray[Any]]
@@ -173,7 +173,7 @@ def _class_names(arrays: _Arrays, path: Path, known: Sequence[str] | None) -> tu
         raise RecastError(f"classes in {path} is no list of names: store one string per class")
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", errors="replace")
-    names = tuple(class_name(str(name)) for name in array)
+    names = check_names((class_name(str(name)) for name in array), str(path))
     if known is not None and names != tuple(known):
         raise RecastError(
             f"classes in {path} differ from the task's {len(known)}: "

@@ -14,8 +14,11 @@ from client.data.arrays import Dataset, Images, Labels, stratified_split
 from client.data.corrupted import load_corrupted
 from client.data.folder import folder_classes, load_folder
 from client.data.npz import load_npz, npz_classes
+from client.data.odd_images import tell_doubts
+from client.data.saying import say
 from client.data.torchvision_data import load_torchvision
 from client.data.transforms import Part, apply_transforms
+from recast_core.classes import alike, some
 from recast_core.errors import RecastError
 from recast_core.extras import needed
 from recast_core.shifts.drift import at_round
@@ -129,12 +132,25 @@ def _load_source(
         folder = Path(path).expanduser()
         return load_corrupted(folder, name, int(level), size, seed, skip_unreadable=skip_unreadable)
     if colon and kind == "npz":
-        return load_npz(Path(path).expanduser())
+        return _load_npz(Path(path).expanduser())
     if colon and kind == "folder":
         return load_folder(Path(path).expanduser(), size, seed, skip_unreadable=skip_unreadable)
     if spec.data == "digits":
         return _load_digits()
     return load_torchvision(spec.data, size, seed, root or default_root())
+
+
+def _load_npz(path: Path) -> Dataset:
+    """Load a file of somebody's own, and say what is doubtful in it."""
+    data = load_npz(path)
+    lacking = sorted(set(range(len(data.classes))) - set(data.y_train.tolist()))
+    if lacking:
+        names = some([data.classes[label] for label in lacking])
+        say(f"{path}: no training image of {names}", warn=True)
+    if twice := alike(data.classes):
+        say(f"{path}: classes {twice}", warn=True)
+    tell_doubts(str(path), data)
+    return data
 
 
 def _load_digits() -> Dataset:

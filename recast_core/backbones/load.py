@@ -23,6 +23,14 @@ from recast_core.backbones.files import read_state
 from recast_core.backbones.module import load_module
 from recast_core.backbones.notes import kept, note
 from recast_core.backbones.preprocess import Preprocess
+from recast_core.backbones.soundness import (
+    check_answers,
+    check_finite,
+    check_kinds,
+    check_outputs,
+    note_unseen,
+)
+from recast_core.classes import check_names
 from recast_core.classifier import require_head
 from recast_core.errors import RecastError
 
@@ -78,13 +86,17 @@ def load_backbone(spec: str = DEFAULT_BACKBONE, weights: bool = True) -> Backbon
     with kept() as notes:
         model, preprocess, classes = _load(spec, weights)
     model = model.float().eval().requires_grad_(False)
-    _check_finite(model, spec)
+    check_finite(model, spec)
     head = require_head(
         model,
         f"backbone {spec!r}",
         "choose another, or let a module: factory return the logits of a Linear layer",
     )
-    return Backbone(model, spec, preprocess, head, tuple(notes), classes)
+    check_outputs(model, head, classes, spec)
+    with kept() as doubts:
+        if spec.startswith(("file:", "module:", "hf:", "timm:")) and weights:
+            check_answers(model, preprocess, spec)
+    return Backbone(model, spec, preprocess, head, (*notes, *doubts), classes)
 
 
 def _load(spec: str, weights: bool) -> _Loaded:
@@ -136,25 +148,12 @@ def _load_file(rest: str, random: bool = False) -> _Loaded:
         model, size = build(found)
     if not random:
         _fill(model, state, f"{path} as {found}")
+        note_unseen(model, path)
     return model, _stored_preprocess(metadata, size, path), _stored_classes(metadata, path)
 
 
-def _check_finite(model: nn.Module, spec: str) -> None:
-    running = [(name, b) for name, b in model.named_buffers() if ".running_" in f".{name}"]
-    for name, tensor in [*model.named_parameters(), *running]:
-        if name.endswith("running_var") and bool((tensor < 0).any()):
-            raise RecastError(
-                f"{name} of backbone {spec!r} holds negative variances, so that it computes "
-                "nothing: take an undamaged checkpoint"
-            )
-        if not bool(torch.isfinite(tensor).all()):
-            raise RecastError(
-                f"{name} of backbone {spec!r} holds NaN or infinity, so that it computes nothing: "
-                "take a checkpoint of before its training failed"
-            )
-
-
 def _fill(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    check_kinds(model, state, what)
     # fp16 files must not round what float32 models compute: values are copied into float32.
     try:
         problems = model.load_state_dict(state, strict=False)
@@ -181,9 +180,9 @@ def _stored_preprocess(metadata: Mapping[str, str], size: int, path: Path) -> Pr
     """
     try:
         default = Preprocess(int(metadata.get("size", size)))
-        if "mean" not in metadata or "std" not in metadata:
+        if "mean" not in metadata and "std" not in metadata:
             return default
-        mean, std = (tuple(map(float, metadata[k].split(","))) for k in ("mean", "std"))
+        mean, std = (tuple(map(float, metadata.get(k, "").split(","))) for k in ("mean", "std"))
         return Preprocess(default.size, mean, std)
     except ValueError as error:
         raise RecastError(
@@ -199,4 +198,4 @@ def _stored_classes(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RecastError(f"cannot read class_names in the metadata of {path}: save it again")
-    return tuple(names)
+    return check_names(names, f"class_names of {path}") if names else ()

@@ -21,6 +21,7 @@ from recast_core.backbones.preprocess import (
     GREY_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    LARGEST,
     Preprocess,
 )
 from recast_core.copies import copied
@@ -34,7 +35,7 @@ _SCRIPTED = (
 )
 _OPTIONS = ("size", "channels", "mean", "std")
 _NUMBER = re.compile(r"(\d+(\.\d*)?|\.\d+)(e-?\d+)?", re.ASCII)
-_LARGEST, _ROWS = 4096, 2
+_ROWS = 2
 # Tried in turn on a model that says no size and fails at the usual one.
 _USUAL, _OTHER_SIZES = 224, (32, 28, 64, 96, 128, 16, 8, 24, 48, 112, 160, 192, 256, 299, 384, 512)
 
@@ -184,8 +185,8 @@ def _options(text: str, rest: str) -> dict[str, str]:
     for key in ("size", "channels"):
         if key in options and not (options[key].isdigit() and int(options[key])):
             raise RecastError(f"{key} of {rest} is {options[key]}: give a whole number")
-    if int(options.get("size", 1)) > _LARGEST:
-        raise RecastError(f"size of {rest} is {options['size']}: give at most {_LARGEST} pixels")
+    if int(options.get("size", 1)) > LARGEST:
+        raise RecastError(f"size of {rest} is {options['size']}: give at most {LARGEST} pixels")
     return options
 
 
@@ -222,7 +223,10 @@ def _preprocess(model: nn.Module, options: Mapping[str, str], rest: str) -> Prep
             f"{rest}: images are normalised by ImageNet's mean and deviation; if yours "
             "differ, add @mean=...,std=..."
         )
-    return Preprocess(size, found[0], found[1])
+    try:
+        return Preprocess(size, found[0], found[1])
+    except ValueError as error:
+        raise RecastError(f"what {rest} says of its images: {error}") from error
 
 
 def _own(model: nn.Module) -> dict[str, tuple[float, ...]]:

@@ -19,6 +19,8 @@ IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 # Their means: what timm takes for grey images.
 GREY_MEAN: Channels = (0.449,)
 GREY_STD: Channels = (0.226,)
+LARGEST = 4096
+"""Pixels that a side of an image may have."""
 # Rec. 601, as Pillow makes an image grey.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -41,6 +43,14 @@ class Preprocess:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise ValueError(
                 f"{len(self.mean)} means and {len(self.std)} deviations: give 1 or 3 of each"
+            )
+        if not 1 <= self.size <= LARGEST:
+            raise ValueError(f"images of {self.size} pixels: give 1 to {LARGEST}")
+        numbers = (*self.mean, *self.std)
+        if not all(-1 <= number <= 1 for number in numbers) or not all(n > 0 for n in self.std):
+            raise ValueError(
+                "a mean or deviation that pixels from 0 to 1 cannot have: divide those of 0 to 255 "
+                "by 255"
             )
 
     @property
