@@ -73,7 +73,7 @@ def answer(asked: Asked, me: Holdings[M, D]) -> Turn[M, D]:
     except RefusedError as error:
         return refusal(pb.Refusal.REASON_MALFORMED, str(error), broadcast)
     except RecastError as error:
-        return refusal(pb.Refusal.REASON_FAILED, str(error), broadcast)
+        return refusal(pb.Refusal.REASON_FAILED, str(error), broadcast, error.told)
 
 
 def _ready(broadcast: pb.Broadcast, me: Holdings[M, D], classes: int) -> tuple[M, D]:

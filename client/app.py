@@ -80,5 +80,5 @@ def _reply(message: Message, context: Context) -> Message:
                 node.settings.deadline,
             )
     except RecastError as error:
-        body = refusal(pb.Refusal.REASON_FAILED, str(error))
+        body = refusal(pb.Refusal.REASON_FAILED, str(error), told=error.told)
     return Message(to_content(body.SerializeToString()), reply_to=message)

@@ -111,11 +111,14 @@ class UnpreparedError(RefusedError):
 
 
 def refusal(
-    reason: pb.Refusal.Reason, detail: str, broadcast: pb.Broadcast | None = None
+    reason: pb.Refusal.Reason,
+    detail: str,
+    broadcast: pb.Broadcast | None = None,
+    told: str = "",
 ) -> pb.ToServer:
-    """Why this client takes no part."""
+    """Why this client takes no part; the server is ``told`` something else where that is given."""
     logger.warning("%s", detail)
-    message = pb.Refusal(reason=reason, detail=detail[:200])
+    message = pb.Refusal(reason=reason, detail=(told or detail)[:200])
     if broadcast is not None:
         message.task, message.round = broadcast.task, broadcast.round
     return pb.ToServer(refusal=message)

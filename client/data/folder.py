@@ -20,7 +20,7 @@ from client.data.saying import say
 from recast_core.classes import alike, check_alike, check_names, class_name, some
 from recast_core.errors import RecastError
 from recast_core.task_spec import check_task_name
-from recast_core.text import how_many
+from recast_core.text import how_many, plain
 
 TEST_FRACTION = 0.2
 UNLABELLED_FOLDER = "unlabelled"
@@ -147,35 +147,67 @@ def folder_task_data(
     Raises:
         RecastError: a bad name, or data that is there but cannot be used.
     """
-    name = drifted_name(data_dir, check_task_name(task_name), round_)
+    check_task_name(task_name)
+    try:
+        name = drifted_name(data_dir, task_name, round_)
+        data = _load_task(data_dir, name, size, seed, classes, skip_unreadable)
+    except RecastError as error:  # where its folder lies is nobody else's business
+        told = error.told.replace(f"{data_dir}/", "").replace(f" in {data_dir}", "")
+        raise RecastError(str(error), told=told) from error
+    if data is None:
+        return None
+    count = len(data.classes)
+    return ClientData(data.x_train, data.y_train, data.x_test, data.y_test, count, data.classes)
+
+
+def _load_task(
+    data_dir: Path,
+    name: str,
+    size: int,
+    seed: int,
+    classes: Sequence[str] | None,
+    skip_unreadable: bool,
+) -> Dataset | None:
     file, folder = data_dir / f"{name}.npz", data_dir / name
+    if file.is_dir():
+        raise RecastError(f"{file} is a folder: call it {name}/ if it holds a folder per class")
     if file.exists():
         if folder.is_dir():
             say(f"{file} is read, and the folder {folder.name}/ beside it is not", warn=True)
         data = load_npz(file, seed=seed, classes=classes, may_lack_test=True, may_lack_labels=True)
         tell_doubts(str(file), data)
-    elif folder.is_dir():
-        data = load_folder(
-            folder, size, seed, classes, skip_unreadable=skip_unreadable, may_lack_labels=True
-        )
-    else:
+        return data
+    if not folder.is_dir():
         return None
-    count = len(data.classes)
-    return ClientData(data.x_train, data.y_train, data.x_test, data.y_test, count, data.classes)
+    return load_folder(
+        folder, size, seed, classes, skip_unreadable=skip_unreadable, may_lack_labels=True
+    )
 
 
 def drifted_name(data_dir: Path, task_name: str, round_: int) -> str:
     """Return the name of what a task's images have become by a round, from 1; 0 is the last.
 
     ``fog@4.npz``, or a folder ``fog@4``, holds the images of ``fog`` from the fourth round on.
+
+    Raises:
+        RecastError: two names of one round.
     """
-    rounds = {}
-    for path in data_dir.glob(f"{task_name}@*"):
+    rounds: dict[int, str] = {}
+    for path in sorted(data_dir.glob(f"{task_name}@*")):
         name = path.name if path.is_dir() else path.name.removesuffix(".npz")
         number = name[len(task_name) + 1 :]
-        if number.isdecimal() and (not round_ or int(number) <= round_):
-            rounds[int(number)] = name
-    return rounds[max(rounds)] if rounds else task_name
+        if not number.isdecimal() or (name == path.name and not path.is_dir()):
+            say(
+                f"{path} is left out: {task_name}@ROUND.npz or {task_name}@ROUND/ is read",
+                warn=True,
+            )
+        elif rounds.setdefault(int(number), name) != name:
+            raise RecastError(
+                f"{rounds[int(number)]} and {name} in {data_dir} are both of round {int(number)}: "
+                "keep one of them"
+            )
+    fitting = [number for number in rounds if not round_ or number <= round_]
+    return rounds[max(fitting)] if fitting else task_name
 
 
 def what_is_there(data_dir: Path, task_name: str) -> tuple[str, str]:
@@ -186,16 +218,22 @@ def what_is_there(data_dir: Path, task_name: str) -> tuple[str, str]:
         names in the folder, which are nobody else's business.
     """
     try:
-        found = sorted(f"{e.name}/" if e.is_dir() else e.name for e in data_dir.iterdir())
+        found = sorted(plain(f"{e.name}/" if e.is_dir() else e.name) for e in data_dir.iterdir())
     except OSError as error:
         return f"its data folder cannot be read ({error.strerror})", "nothing"
     looked = f"no {task_name}.npz and no {task_name}/ with images in its data folder"
+    listed = ", ".join(found[:20]) + (", ..." if len(found) > 20 else "") or "nothing"
+    for name in (f"{task_name}.npz", task_name):
+        if (data_dir / name).is_symlink() and not (data_dir / name).exists():
+            return f"{looked} ({name} is a link to what is not there)", listed
     names = {name.rstrip("/").removesuffix(".npz").lower(): name for name in found}
     near = difflib.get_close_matches(task_name.lower(), names, n=1, cutoff=0.75)
     hint = f" (is it {names[near[0]]}?)" if near and names[near[0]] != f"{task_name}/" else ""
+    if task_name in found:
+        hint = f" ({task_name} is a file: an archive is called {task_name}.npz)"
     if not hint and len(found) > 1 and all(name.endswith("/") for name in found):
         hint = f" (are its folders the classes? move them into {task_name}/)"
-    return looked + hint, ", ".join(found[:20]) or "nothing"
+    return looked + hint, listed
 
 
 def _names(
@@ -250,10 +288,11 @@ def _read_all(
         labels.append(np.array(own, dtype=np.int64))
     if failed and (not skip_unreadable or not images[0]):
         more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+        count = f"cannot read {len(failed)} of the {sum(part.count for part in parts)} images in"
+        remedy = "repair or remove them, or go on without them with --skip-unreadable"
         raise RecastError(
-            f"cannot read {len(failed)} of the {sum(part.count for part in parts)} images in "
-            f"{path}: {', '.join(failed[:_SHOWN])}{more}; repair or remove them, or go on without "
-            "them with --skip-unreadable"
+            f"{count} {path}: {', '.join(failed[:_SHOWN])}{more}; {remedy}",
+            told=f"{count} {path}: {remedy}",
         )
     if failed:
         skipped["unreadable"] += len(failed)
