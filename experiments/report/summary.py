@@ -110,21 +110,25 @@ def _tasks(registry: Registry, result: RunResult) -> list[dict[str, Any]]:
                     for layer in ("payload", "message")
                     for direction in ("up", "down")
                 },
-                **_hiding(kinds, task.name),
+                **hiding_bytes(kinds, task.name),
                 **beside(baselines.get(task.number, {})),
             }
         )
     return tasks
 
 
-def _hiding(kinds: Mapping[tuple[str | int | None, ...], int], task: str) -> dict[str, int]:
-    """What of a task's messages only hides its updates; nothing where none are hidden."""
+def hiding_bytes(kinds: Mapping[tuple[str | int | None, ...], int], task: str) -> dict[str, int]:
+    """What of a task's messages only hides its updates; nothing where the server hid none.
+
+    What came up does not tell: a client may send shares that nobody asked for.
+    """
+    if (task, "down", "message", "shares") not in kinds:
+        return {}
     return {
         f"hiding_bytes_{direction}": sum(
             kinds.get((task, direction, "message", kind), 0) for kind in ("keys", "shares")
         )
         for direction in ("up", "down")
-        if (task, direction, "message", "shares") in kinds
     }
 
 

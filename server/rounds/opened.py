@@ -9,6 +9,7 @@ from flwr.app import Message
 
 from protos import recast_v1_pb2 as pb
 from recast_core.wire.codec import Vector
+from recast_core.wire.messages import RefusedError
 from server.exchange.share import Share
 from server.rounds.accepted import accepted
 from server.rounds.checks import check_update
@@ -49,6 +50,8 @@ def open_contributions(
         state, elsewhere = by_number.get(update.task), offered.get(update.task, {})
         began = None if state is None else origin(update, state, elsewhere)
         hyper = federation.plan.hyper
+        if update.salt or update.shares:
+            raise RefusedError("malformed", "sealed shares that were not asked for")
         if update.mix:
             check_mix(update, state is not None and federation.listens(state))
             update.coefficients = nothing(federation.start, hyper.bits)

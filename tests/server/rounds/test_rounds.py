@@ -74,6 +74,19 @@ def test_one_clients_refusal_of_one_task_is_counted_for_that_task(federation: Ma
     assert [made.registry.rounds(made.run, task)[0].clients for task in (1, 2)] == [2, 1]
 
 
+def test_shares_that_nobody_asked_for_are_refused(federation: Make) -> None:
+    def seals(question: pb.ToClient, right: pb.ToServer) -> object:
+        if question.WhichOneof("body") == "train":
+            right.update.salt, right.update.shares = bytes(16), bytes(40)
+        return right
+
+    made = federation(nodes=3, scripts={2: seals})
+    made.go()
+    refusals = made.registry.refusals(made.run)
+    assert {(one.client, one.reason) for one in refusals} == {("2", "malformed")}
+    assert {row.clients for row in made.registry.rounds(made.run, 1)} == {2}
+
+
 # --- sampling ---------------------------------------------------------------------------------
 
 
