@@ -14,7 +14,7 @@ from server.exchange.traffic import Topic
 from server.record.rows import FinishedRound
 from server.rounds.contribution import Contribution
 from server.rounds.federation import Federation
-from server.rounds.listening import mix_of
+from server.rounds.listening import mix_of, odd_mixes
 from server.rounds.losses import losses_of
 from server.rounds.plausible import implausible, spread
 from server.rounds.probe import Score
@@ -91,6 +91,8 @@ class Combining:
         Raises:
             RefusedError: ``not-finite``, a result that has diverged.
         """
+        if self._federation.listens(state):
+            told = self._without(state, told, odd_mixes(told, len(state.classes)), "malformed")
         kept = self._without(state, told, implausible(told, self._spread), "implausible")
         probe = self._federation.plan.probe
         score = probe.of(state) if probe and kept else None

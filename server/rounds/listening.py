@@ -35,6 +35,28 @@ def nothing(start: Start, bits: int) -> bytes:
     return encode(np.zeros(start.sent, np.float32), bits).data
 
 
+def odd_mixes(told: Mapping[int, Contribution], classes: int) -> dict[int, str]:
+    """Why what nodes contributed to a round that only listens is no mix like the others'.
+
+    Where nobody tells one all clients are of before there were mixes, and there is nothing to say.
+
+    Args:
+        told: contributions by node.
+        classes: of the task, which are taken where two numbers are told as often.
+    """
+    counts = Counter(len(one.mix) for one in told.values() if one.mix)
+    if not counts:
+        return {}
+    usual = max(counts, key=lambda count: (counts[count], count == classes, count))
+    return {
+        node: f"a label mix of {len(one.mix)} classes, most clients tell of {usual}"
+        if one.mix
+        else "no label mix, which was asked for"
+        for node, one in told.items()
+        if len(one.mix) != usual
+    }
+
+
 def mix_of(told: Mapping[int, Contribution], most: float) -> bytes:
     """The fleet's mix: of clients that tell of as many classes as most of them; empty of none.
 

@@ -10,7 +10,7 @@ from protos import recast_v1_pb2 as pb
 from recast_core.label_mix import pack_mix, unpack_mix
 from recast_core.wire.messages import RefusedError
 from server.rounds.contribution import Contribution
-from server.rounds.listening import check_mix, mix_of
+from server.rounds.listening import check_mix, mix_of, odd_mixes
 
 
 def contribution(examples: int, *mix: float) -> Contribution:
@@ -49,3 +49,17 @@ def test_a_mix_of_other_classes_and_clients_without_one_do_not_count() -> None:
     told[4] = Contribution(np.zeros(2, np.float32), 10)
     assert mix_of(told, 0.0) == wanted
     assert mix_of({4: told[4]}, 0.0) == b""
+
+
+def test_mixes_unlike_the_others_are_named_and_the_tasks_classes_decide_between_two() -> None:
+    told = {node: contribution(10, 0.2, 0.8) for node in range(3)}
+    assert not odd_mixes(told, 2)
+    told[3] = contribution(10, 0.9, 0.05, 0.05)
+    told[4] = Contribution(np.zeros(2, np.float32), 10)
+    assert odd_mixes(told, 2) == {
+        3: "a label mix of 3 classes, most clients tell of 2",
+        4: "no label mix, which was asked for",
+    }
+    assert list(odd_mixes({0: told[0], 3: told[3]}, 2)) == [3]
+    assert list(odd_mixes({0: told[0], 3: told[3]}, 3)) == [0]
+    assert not odd_mixes({4: told[4]}, 2), "clients of before there were mixes"
