@@ -65,14 +65,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-            if "recast.bank" in metadata:
-                raise RecastError(
-                    f"{path} is a template bank, not the weights of a network: give the backbone "
-                    "that it was made of, and the bank with --bank"
-                )
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return unprefixed(state, path), metadata
+            return unprefixed(state, path), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from error
 

@@ -127,6 +127,11 @@ def _load_file(rest: str, random: bool = False) -> _Loaded:
     explicit = bool(at) and not Path(rest).is_file() and looks_like_architecture(architecture)
     path = Path(name if explicit else rest).expanduser()
     state, metadata = read_state(path)
+    if "recast.bank" in metadata:
+        raise RecastError(
+            f"{path} is a template bank, not the weights of a network: give the backbone that it "
+            "was made of, and the bank with --bank"
+        )
     stored = metadata.get("architecture", "")
     if explicit:
         found = complete(parse_architecture(architecture), state)

@@ -94,12 +94,12 @@ def check_answers(model: nn.Module, preprocess: Preprocess, spec: str) -> None:
 
 
 def note_unseen(model: nn.Module, path: Path) -> None:
-    """Note that no BatchNorm has seen an image: saved before training, or lost since."""
+    """Note BatchNorms that were trained and have seen no image: their statistics were lost."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    if norms and all(map(_is_unseen, norms)):
+    if norms and all(map(_is_unseen, norms)) and any(map(_is_trained, norms)):
         note(
-            f"{path}: its BatchNorms have seen no image (means 0, variances 1), so that it was "
-            "not trained, or lost its statistics"
+            f"{path}: its BatchNorms were trained and have the statistics of no image (means 0, "
+            "variances 1), so that it answers at random: save its buffers too"
         )
 
 
@@ -108,3 +108,7 @@ def _is_unseen(norm: nn.BatchNorm2d) -> bool:
     if mean is None or variance is None:
         return False
     return not bool(mean.any()) and not bool((variance - 1).any())
+
+
+def _is_trained(norm: nn.BatchNorm2d) -> bool:
+    return norm.affine and bool(norm.bias.any())
