@@ -199,11 +199,16 @@ class SecureSums:
             grid, messages, lambda reply: is_answer(reply, "opened", length + 128)
         )
         asked = {node for _, found in groups for node in found}
-        return {
-            answer.node: answer.body.opened
-            for answer in traffic.receive(replies, topic, "opened", length + 128)
-            if answer.node in asked
-        }
+        wanted = self._federation.start.prefix, state.number, topic.round
+        opened: dict[int, pb.Opened] = {}
+        for answer in traffic.receive(replies, topic, "opened", length + 128):
+            told = answer.body.opened
+            if (told.bank, told.task, told.round) != wanted:
+                detail = f"a share of round {told.round} of task {told.task}"
+                traffic.refuse(answer.node, topic, "stale-round", detail)
+            elif answer.node in asked:
+                opened[answer.node] = told
+        return opened
 
     def _combine(
         self,

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from recast_core.classes import some
 from recast_core.secure.shamir import threshold
 from recast_core.text import how_many
 from server.exchange.traffic import Topic
@@ -18,6 +19,8 @@ from server.rounds.state import TaskState
 logger = logging.getLogger("recast.server")
 # The reasons of refusals after which a node is left out of a task's sums for good.
 _FORGED, _SPOILS = "forged-shares", "spoils-sums"
+# Of those who are complained of, in a line of log.
+_NAMED = 5
 
 
 class Suspects:
@@ -66,6 +69,8 @@ class Suspects:
     ) -> set[int]:
         """Leave out whose sealed shares too many members could not read.
 
+        Any other complaint is logged: who makes it lies, or who is complained of does.
+
         Returns:
             Where nobody is left out: who complains and of whom, of whom some lie.
         """
@@ -81,9 +86,23 @@ class Suspects:
         for node in sorted(forgers):
             detail = f"{len(of[node])} members could not read what it had sealed for them"
             self._convict(state, node, _FORGED, detail)
+        for node in sorted(complaints):
+            told = [one for one in found if node in of[one]]
+            if not forgers.intersection(told):
+                self._say_unheard(state, node, told)
         if forgers:
             return set()
         return {node for other, told in of.items() if told for node in (other, *told)}
+
+    def _say_unheard(self, state: TaskState, node: int, others: Sequence[int]) -> None:
+        """Log a complaint that convicts nobody: who makes it may be the one who tells the truth."""
+        names = self._federation.names
+        told = some([names.get(str(one), str(one)) for one in others], _NAMED)
+        logger.warning(
+            "round %d of task %s: client %s says that what %s sealed for it is no share: one of "
+            "them lies",
+            *(state.round + 1, state.name, names.get(str(node), str(node)), told or "nobody here"),
+        )
 
     def spoiled(self, state: TaskState, group: Group, why: str) -> None:
         """Somebody in this group sent what fits nothing: who, later groups will show."""

@@ -290,6 +290,34 @@ def test_sealed_shares_that_nobody_can_read_bar_whoever_sent_them(federation: Ma
     assert made.reasons() == {"forged-shares": 1}
 
 
+def test_a_complaint_that_convicts_nobody_is_in_the_log_with_both_its_sides(
+    federation: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def accuses(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.opened.share, reply.opened.forged = b"", bytes([2])  # the second place
+        return reply
+
+    clients = fleet(6, open={1: accuses})
+    made = federation(nodes=6, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, list(clients.values()))
+    said = "client 1 says that what 2 sealed for it is no share: one of them lies"
+    assert said in caplog.text
+    assert not made.reasons()
+
+
+def test_a_share_of_another_round_is_refused(federation: Make) -> None:
+    def of_before(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.opened.round += 1
+        return reply
+
+    clients = fleet(6, open={3: of_before})
+    made = federation(nodes=6, scripts=clients, secure=True)
+    made.go()
+    check_mean(made, list(clients.values()))
+    assert made.reasons() == {"stale-round": 1}
+
+
 ACCUSES_ALL = bytes([255] * 4)
 MISLEADS: dict[str, Callable[[pb.ToServer], object]] = {
     "accuses all": lambda reply: pb.ToServer(
