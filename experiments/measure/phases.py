@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from experiments.measure.deployment import Deployment
@@ -17,7 +18,26 @@ from server.record.registry import Registry
 from server.record.rows import Kind, LedgerRow
 
 LOOK_SECONDS = 0.001
+# Nanoseconds: a file system's clock is as much behind.
+_TICK = 4_000_000
 RUN = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a run has recorded: of which kind, about which task and round, in which row.
+
+    Attributes:
+        began, recorded: when, nanoseconds of ``time.time_ns``; ``None`` where the registry does
+            not say.
+    """
+
+    kind: Kind
+    task: str | None
+    round: int
+    row: int
+    began: int | None = None
+    recorded: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,9 +134,10 @@ def watch(
 ) -> None:
     """Follow a run to its end, a phase for each entry that it makes in its registry.
 
-    A phase ends with the look, of one each millisecond, that finds its entry committed: a server
-    goes on at once, and its next broadcast belongs to the next phase. Where two entries were made
-    between two looks, the first takes the bytes of both.
+    A round ends when its entry says that it was recorded, and what has no time of its own when the
+    registry was last written: a server goes on at once, and its next broadcast belongs to the next
+    phase, however late somebody looks. Of two entries without a time that were made between two
+    looks, of one each millisecond, the first takes the bytes of both.
 
     Raises:
         RecastError: the run failed.
@@ -126,13 +147,18 @@ def watch(
     with contextlib.closing(commits):
         going = True
         while going:
-            going, moment = deployment.running(), time.time_ns()
+            going = deployment.running()
             if not commits.changed() and going:
                 time.sleep(LOOK_SECONDS)
                 continue
-            for kind, task, number, entry in _entries(registry, len(seen)):
-                phase = clock.end(kind, task, number, moment)
-                seen.add((kind, task, entry))
+            found = _entries(registry, len(seen))
+            written = _written(registry)
+            for place, entry in enumerate(found):
+                moment = entry.recorded
+                if moment is None:
+                    moment = min([written, *(one.began for one in found[place:] if one.began)])
+                phase = clock.end(entry.kind, entry.task, entry.round, moment)
+                seen.add((entry.kind, entry.task, entry.row))
                 say(_line(phase))
     clock.end("control")
     if not registry.exists():
@@ -149,8 +175,17 @@ def record(registry: Path, phases: Sequence[Phase], clients: Sequence[str]) -> N
         opened.record_traffic(RUN, [row for phase in phases for row in phase.rows(clients)])
 
 
-def _entries(registry: Path, known: int) -> list[tuple[Kind, str | None, int, int]]:
-    """Kind, task, round and row of the registry's entries beyond the first ``known``, in order."""
+def _written(registry: Path) -> int:
+    """When its last entry was made, or a little later; nanoseconds of ``time.time_ns``."""
+    now = time.time_ns()
+    try:
+        return min(now, registry.with_name(f"{registry.name}-wal").stat().st_mtime_ns + _TICK)
+    except OSError:  # it was closed
+        return now
+
+
+def _entries(registry: Path, known: int) -> list[Entry]:
+    """The registry's entries beyond the first ``known``, in order."""
     if not registry.exists():
         return []
     with History(registry) as history:
@@ -164,16 +199,23 @@ def _entries(registry: Path, known: int) -> list[tuple[Kind, str | None, int, in
             key=lambda entry: entry.id,
         )
         accuracies = history.accuracies(RUN)
-    entries: list[tuple[Kind, str | None, int, int]] = [("bank", None, 0, 0)]
+    entries = [Entry("bank", None, 0, 0)]
     # An evaluation after a task's last round comes before the next task's rounds.
     waiting = list(accuracies)
     for entry in rounds:
         while waiting and waiting[0].after_task < entry.task:
             found = waiting.pop(0)
-            entries.append(("metrics", tasks[found.task], found.round, found.id))
-        entries.append(("coefficients", tasks[entry.task], entry.round, entry.id))
-    entries += [("metrics", tasks[found.task], found.round, found.id) for found in waiting]
+            entries.append(Entry("metrics", tasks[found.task], found.round, found.id))
+        at = _nanoseconds(entry.recorded)
+        began = at - round(1e9 * entry.seconds)
+        entries.append(Entry("coefficients", tasks[entry.task], entry.round, entry.id, began, at))
+    entries += [Entry("metrics", tasks[found.task], found.round, found.id) for found in waiting]
     return entries[known:]
+
+
+def _nanoseconds(recorded: str) -> int:
+    """The end of the millisecond that the registry names."""
+    return round(datetime.fromisoformat(recorded).timestamp() * 1000) * 1_000_000 + 999_999
 
 
 def _line(phase: Phase) -> str:

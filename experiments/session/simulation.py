@@ -138,8 +138,6 @@ def simulate(
     began, folder = time.monotonic(), run_folder(settings)
     check_registry(registry_path(folder), settings.registry)
     digests = _check_data(settings, people.clients)
-    for name in ("flwr", "recast.client"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     extra = {
         "clients": people.clients,
         "bf16": people.bf16 or None,
@@ -148,7 +146,7 @@ def simulate(
         DATA: digests,
     }
     around: FleetGrid | None = None
-    with watched(view, folder, settings, callbacks) as watch:
+    with _quiet("flwr", "recast.client"), watched(view, folder, settings, callbacks) as watch:
 
         def federation(grid: Grid, hold: Hold) -> RunResult:
             def resumed(registry: Registry, run: int, start: Start) -> None:
@@ -182,6 +180,19 @@ def simulate(
             report["fleet"] = around.report()
         watch.finished(report)
     return Finished(result, report)
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Of these only errors are logged meanwhile: a simulated client's warning is nobody's."""
+    before = [(one, one.level) for one in map(logging.getLogger, names)]
+    for one, _ in before:
+        one.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for one, level in before:
+            one.setLevel(level)
 
 
 @contextmanager

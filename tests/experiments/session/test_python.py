@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -209,7 +210,10 @@ def test_a_callback_may_end_a_run_that_then_goes_on(tiny: Tiny, tmp_path: Path) 
     assert heard.events[-1] == "closed"
     assert recast.open_run(tmp_path / "run").status == "failed"
     steps = list[int]()
+    client = logging.getLogger("recast.client")
+    assert client.level != logging.ERROR, "a simulation that failed leaves it as it was"
     run = recast.simulate(clients=2, on_round=lambda event: steps.append(event.step), **settings)
+    assert client.level != logging.ERROR, "as does one that did not"
     assert (steps, run.status, len(run.history)) == ([4], "finished", 4)
 
 
