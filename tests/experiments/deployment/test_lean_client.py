@@ -74,7 +74,7 @@ def test_a_client_without_them_joins_and_learns(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert server.ends() == 0
-    assert "1 updates" in server.log.read_text()
+    assert "round 1: 1 update, " in server.log.read_text()
 
 
 def test_the_base_lists_none_of_them_and_the_readme_installs_what_its_command_needs() -> None:
