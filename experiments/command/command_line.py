@@ -6,6 +6,8 @@ file of ``--config``, and that before the defaults. No heavy imports here.
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -31,6 +33,17 @@ _GROUPS = {
     "The run": Running,
 }
 _NAMES = {title: {field.name for field in fields(kind)} for title, kind in _GROUPS.items()}
+_ARGUMENTS = {
+    "backbone": "The network: digits_resnet20, glyph_resnet20, a torchvision NAME:WEIGHTS, "
+    "file:PATH, hf:NAME, timm:NAME or module:FACTORY.",
+    "folder": "The folder that holds runs.  [default: runs]",
+    "images": "Files of images.",
+    "name": "The client's name.",
+    "run": "A run's folder.",
+    "server": "HOST:PORT of the server; none with --mqtt.",
+    "spec": "[NAME=]DATA, as `recast simulate --tasks` takes it.",
+    "task": "A task of the run, by name.",
+}
 _NEVER_FROM_A_FILE = ("config", "print_config", "json_path", "help")
 _IN_AND_OUT = (*_NEVER_FROM_A_FILE, "json_log")
 
@@ -55,6 +68,7 @@ class RecastCommand(click.Command):
             for parameter in self.params:
                 if isinstance(parameter, click.Option) and parameter.name not in _NO_VARIABLE:
                     parameter.envvar = variable(parameter)
+            self._warn_of_near_names()
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.BadParameter as error:
@@ -62,6 +76,20 @@ class RecastCommand(click.Command):
             if isinstance(option, click.Option) and context and _of_environment(option, context):
                 error.param_hint = f"'{variable(option)}' ({option.get_error_hint(context)})"
             raise
+
+    def _warn_of_near_names(self) -> None:
+        """Say so where the environment has what is almost an option: it would count for nothing."""
+        known = {written(each).replace("-", "_").upper() for each in self.params}
+        for name in sorted(os.environ):
+            said = name.removeprefix(PREFIX)
+            if said == name or said in known | _OTHER_VARIABLES:
+                continue
+            if near := difflib.get_close_matches(said, known, n=1, cutoff=0.85):
+                click.echo(
+                    f"recast: warning: {name} in the environment is no option: did you mean "
+                    f"{PREFIX}{near[0]}?",
+                    err=True,
+                )
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command, or print what it would be run with."""
@@ -86,7 +114,7 @@ class RecastCommand(click.Command):
         """Write the options, those that belong together under one heading."""
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in (_OWN, *_GROUPS, _FILES)}
         for parameter in self.get_params(context):
-            record = parameter.get_help_record(context)
+            record = _help_record(parameter, context)
             if record is not None:
                 groups[_group_of(parameter)].append(record)
         if not any(groups[name] for name in _GROUPS):
@@ -97,10 +125,19 @@ class RecastCommand(click.Command):
                     formatter.write_dl(records)
         if self.of_environment:
             with formatter.section("Environment"):
+                from_file = any(parameter.name == "config" for parameter in self.params)
                 formatter.write_text(
                     "RECAST_OPTION gives an option, as RECAST_ROUNDS=3 does. The command line "
-                    "comes first, then the environment, the file of --config, and the default."
+                    "comes first, then the environment, "
+                    f"{'the file of --config, and' if from_file else 'then'} the default."
                 )
+
+
+def _help_record(parameter: click.Parameter, context: click.Context) -> tuple[str, str] | None:
+    """What is left and right of an option; an argument has a row too, whatever click's version."""
+    if not isinstance(parameter, click.Argument):
+        return parameter.get_help_record(context)
+    return " ".join(parameter.get_usage_pieces(context)), _ARGUMENTS[str(parameter.name)]
 
 
 class SlowCommand(RecastCommand):
@@ -116,6 +153,7 @@ class FederationCommand(SlowCommand):
 
 
 # RECAST_DATA is where data sets are downloaded to, in every process.
+_OTHER_VARIABLES = {"DATA", "PLUGINS", "MQTT_PASSWORD", "WEB_TOKEN"}
 _NO_VARIABLE = {"help", "print_config", "data"}
 
 

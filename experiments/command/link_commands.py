@@ -13,6 +13,13 @@ from experiments.command import options
 from experiments.command.command_line import FederationCommand, configured
 
 _folder = click.Path(path_type=Path, file_okay=False)
+_certs = click.option(
+    "--certs",
+    type=_folder,
+    default=Path("certs"),
+    show_default=True,
+    help="Folder of the certificates that `recast certs init` made.",
+)
 _insecure = click.option("--insecure", is_flag=True, help="No TLS; on this machine only.")
 _force = click.option("--force-insecure", is_flag=True, hidden=True)
 _keepalive = click.option(
@@ -32,7 +39,9 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 
 
 @click.command(cls=FederationCommand)
-@click.option("--listen", default="127.0.0.1:9441", show_default=True, help="HOST:PORT.")
+@click.option(
+    "--listen", default="127.0.0.1:9441", show_default=True, help="HOST:PORT to listen at."
+)
 @_mqtt
 @click.option(
     "--lorawan",
@@ -41,7 +50,7 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 )
 @click.option("--bank-url", metavar="URL", help="Where clients fetch the bank: http(s)://…")
 @click.option("--clients", default=2, show_default=True, help="Wait for this many clients.")
-@click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
+@_certs
 @_insecure
 @_force
 @click.option(
@@ -89,12 +98,24 @@ def serve(context: click.Context, /, **values: Any) -> None:
 @click.command(cls=FederationCommand)
 @click.argument("server", required=False)
 @_mqtt
-@click.option("--data", type=_folder, required=True, help="Folder with TASK.npz or TASK/.")
+@click.option(
+    "--data", type=_folder, required=True, help="Folder with TASK.npz, or TASK/CLASS/ with images."
+)
 @click.option("--name", required=True, help="This client's name, and its certificate's.")
-@click.option("--certs", type=_folder, default=Path("certs"), show_default=True)
-@click.option("--cache", type=_folder, help="Where banks are kept; ~/.cache/recast/banks.")
-@click.option("--number", type=click.IntRange(min=0), help="Seeds this client; from the name.")
-@click.option("--backbone", help="Where the backbone is on this machine.")
+@_certs
+@click.option(
+    "--cache",
+    type=_folder,
+    help="Where banks are kept.  [default: ~/.cache/recast/banks]",
+)
+@click.option(
+    "--number",
+    type=click.IntRange(min=0),
+    help="What this client's random generator follows from, from 0.  [default: from its name]",
+)
+@click.option(
+    "--backbone", help="Where the backbone is on this machine.  [default: as the server says]"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--skip-unreadable", is_flag=True, help="Go on without images that cannot be read.")
 @click.option("--secure-aggregation", is_flag=True, help="Send updates hidden in sums, or none.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _BANK_DEFAULTS: Mapping[str, Any] = {"target": "mlp"}
+_SHOWN = {"mlp": "mlp, or conv where there is none"}
 
 FLEET = {
     "availability": (float, "Probability that a client is there in a round."),
@@ -29,17 +30,20 @@ FLEET = {
 
 
 _BANK_PLAN = {
-    "shifts": (str, "Shifts (fog, fog:4) and families to make sources of, by commas; all."),
+    "shifts": (
+        str,
+        "Shifts (fog, fog:4) and families to make sources of, by commas.  [default: all]",
+    ),
     "holdout": (str, "Families that no source may see, by commas; the bank is then tried on them."),
-    "sources": (int, "Source networks (48)."),
-    "sections": (int, "Sections of the network, a row of coefficients each (4)."),
-    "directions": (int, "Directions per section (12)."),
-    "rank": (int, "Size of the bank: that of directions of this rank (32)."),
-    "bits": (int, "Of an entry of the bank, 2 to 8 (4)."),
-    "epochs": (int, "Passes of a source over the images (6)."),
-    "batch": (int, "Images per step of a source (64)."),
-    "learning-rate": (float, "The highest of a source (0.001)."),
-    "seed": (int, "Of everything (0)."),
+    "sources": (int, "Source networks.  [default: 48]"),
+    "sections": (int, "Sections of the network, a row of coefficients each.  [default: 4]"),
+    "directions": (int, "Directions per section.  [default: 12]"),
+    "rank": (int, "Size of the bank: that of directions of this rank.  [default: 32]"),
+    "bits": (int, "Of an entry of the bank, 2 to 8.  [default: 4]"),
+    "epochs": (int, "Passes of a source over the images.  [default: 6]"),
+    "batch": (int, "Images per step of a source.  [default: 64]"),
+    "learning-rate": (float, "The highest rate of a source.  [default: 0.001]"),
+    "seed": (int, "Of everything.  [default: 0]"),
 }
 
 
@@ -120,6 +124,7 @@ def _add(
         flag, shown = f"--{name}", f"{default:g}" if isinstance(default, float) else str(default)
         if isinstance(default, bool):
             flag, shown = f"--{name}/--no-{name}", name if default else f"no-{name}"
+        shown = _SHOWN.get(shown, shown) if defaults else shown
         text = field.metadata["help"] + (f"  [default: {shown}]" if shown else "")
         kind = type(field.default)
         command = click.option(flag, type=kind, default=None, help=text)(command)

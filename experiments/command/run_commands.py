@@ -33,7 +33,8 @@ from recast_core.errors import RecastError
     "--ray",
     metavar="ADDRESS",
     default="",
-    help="Folded: workers on the Ray cluster at this address. With --workers RAY_ADDRESS counts.",
+    help="Folded: workers on the Ray cluster at this address; with --workers alone it is that of "
+    "the variable RAY_ADDRESS, if there is one.",
 )
 @options.fleet
 @options.log

@@ -15,10 +15,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from experiments.command.cli import recast
+from experiments.command.command_line import RecastCommand
 from experiments.command.config_file import read_config
 from experiments.command.progress import ProgressObserver
 from experiments.command.working import Work, clock
@@ -171,6 +173,40 @@ def test_help_has_every_setting_under_a_heading_with_its_default() -> None:
         name = "--" + field.name.replace("_", "-")
         assert name in text
         assert name not in own.split()
+
+
+def every_command(group: click.Group = recast, name: str = "recast") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for part in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), part)
+        assert command is not None
+        within = every_command(command, part) if isinstance(command, click.Group) else {}
+        found |= {f"{name} {rest}": each for rest, each in within.items()} or {
+            f"{name} {part}": command
+        }
+    return found
+
+
+def test_every_row_of_every_help_says_what_it_means() -> None:
+    commands = every_command()
+    assert len(commands) > 20
+    for name, command in commands.items():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and not parameter.hidden:
+                assert parameter.help, f"{name} {parameter.opts}"
+        if isinstance(command, RecastCommand):
+            text = command.get_help(click.Context(command, info_name=name))
+            assert not re.search(r"^  \[?[A-Z]+\]?(\.\.\.)?$", text, re.M), name
+            assert ("the file of --config" in " ".join(text.split())) == ("--config " in text), name
+
+
+def test_a_variable_that_is_almost_an_option_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RECAST_ROUND", "RECAST_DATA", "RECAST_PLUGINS", "RECAST_LISTEN"):
+        monkeypatch.setenv(name, "")
+    done = CliRunner().invoke(recast, ["simulate", "--print-config"])
+    assert [line for line in done.stderr.splitlines() if "RECAST" in line] == [
+        "recast: warning: RECAST_ROUND in the environment is no option: did you mean RECAST_ROUNDS?"
+    ]
 
 
 def test_work_says_its_rate_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
