@@ -25,6 +25,8 @@ from recast_core.wire.kept_head import DEPLOYED, Kept
 ENOUGH_LABELS = 16
 # So many images say which earlier task is nearest.
 FEW = 64
+# Standard errors by which it must be better than where the task starts else.
+CLEARLY = 2.0
 # Of the labelled images, to see whether a head of the client's own would be better.
 FOLDS = 5
 
@@ -80,15 +82,16 @@ def own_statistics_help(
 def nearest(
     model: M, data: D, vectors: Mapping[int, Vector], kept: Kept, local: bool
 ) -> Generator[Work[M, D], Any, int]:
-    """Which of several vectors fits a few of this client's images best.
+    """Which of several vectors fits a few of this client's images best, the first if in doubt.
 
-    The loss decides where images have labels, else how sure the predictions are. Of equals the
-    first is taken.
+    The loss decides where images have labels, else how sure the predictions are. It must be lower
+    than the first's by ``CLEARLY`` standard errors of the mean difference over the images: of a
+    start that few images favour by chance nothing is left when training ends, but the way from it.
 
     Args:
         model: with the deployed classifier.
         data: of the client.
-        vectors: float32 ``[D]`` each, by a number.
+        vectors: float32 ``[D]`` each, by a number; the first is where the task starts else.
         kept: the classifier.
         local: whether BatchNorms use this client's own images.
     """
@@ -96,14 +99,25 @@ def nearest(
     known = (labels >= 0).nonzero().squeeze(1)
     every = spread_choice(len(labels))
     few = known[spread_choice(len(known), FEW)] if len(known) else spread_choice(len(labels), FEW)
-    losses = {}
+    losses: dict[int, Tensor] = {}
     for number, vector in vectors.items():
         logits: Tensor = yield Guess(model, data, vector, few, every if local else None, kept)
         if len(known):
-            losses[number] = float(F.cross_entropy(logits.float(), labels[few]))
+            losses[number] = F.cross_entropy(logits.float(), labels[few], reduction="none")
         else:
-            losses[number] = _unsureness(logits)
-    return min(losses, key=losses.__getitem__)
+            losses[number] = _entropies(logits)
+    first = next(iter(losses))
+    best = min(losses, key=lambda number: float(losses[number].mean()))
+    return best if _clearly_lower(losses[best], losses[first]) else first
+
+
+def _clearly_lower(losses: Tensor, others: Tensor) -> bool:
+    """Whether ``losses [n]`` are lower than ``others [n]`` of the same images, beyond chance."""
+    gained = (others - losses).double()
+    if len(gained) < 2:
+        return False
+    error = gained.std() / len(gained) ** 0.5
+    return bool(gained.mean() > CLEARLY * error)
 
 
 def check_diversity(
@@ -216,4 +230,10 @@ def _better(frozen: Tensor, own: Tensor, labels: Tensor) -> bool:
 
 
 def _unsureness(logits: Tensor) -> float:
-    return float(torch.distributions.Categorical(logits=logits.float()).entropy().mean())
+    return float(_entropies(logits).mean())
+
+
+def _entropies(logits: Tensor) -> Tensor:
+    """How unsure each prediction is: ``[n]``, of logits ``[n, C]``."""
+    found: Tensor = torch.distributions.Categorical(logits=logits.float()).entropy()
+    return found

@@ -64,8 +64,9 @@ class Learning(TrainingSettings):
     )
     begin: str = setting(
         "nearest",
-        "nearest or bank: with head backbone, a task starts at the earlier task that fits a few of "
-        "each client's images best, or at the bank's start.",
+        "nearest or bank: with head backbone, a task starts at the bank's start, or (nearest) at "
+        "the earlier task that fits a few of each client's images best, where it clearly fits "
+        "those of a third of the clients better than the bank's start.",
     )
     tasks: str = setting(
         "impulse=digits[50%:]+impulse:4 motion=digits[50%:]+motion:4 fog=digits[50%:]+fog:5",

@@ -1,7 +1,8 @@
-"""Where a task may start: each client takes the earlier task that fits its own images best.
+"""Where a task may start: each client takes an earlier task that clearly fits its images better.
 
 The candidates travel in the broadcast of the first round and the choice in the update, so that it
-costs no exchange of its own; the bank's start is always among them.
+costs no exchange of its own. The task's own start is always among them, and it is the rule: where
+fewer than a third of the clients started elsewhere, it is where all are taken to have started.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from server.rounds.aggregation import Contribution
 from server.rounds.federation import Federation
 from server.rounds.state import TaskState
 
+# One of so many clients must start elsewhere before any of them does.
+ENOUGH = 3
 # The latest so many; each costs a broadcast's coefficients.
 MOST = 4
 
@@ -84,8 +87,24 @@ def origin(update: pb.Update, state: TaskState, offered: Mapping[int, Vector]) -
     return offered[update.started]
 
 
-def from_here(told: Contribution, began: Vector, state: TaskState) -> Contribution:
-    """A contribution whose offsets count from the task's own vector."""
-    if began is state.vector:
-        return told
-    return replace(told, offsets=told.offsets + (began - state.vector))
+def from_here(
+    told: Mapping[int, Contribution], began: Mapping[int, Vector], state: TaskState
+) -> dict[int, Contribution]:
+    """Contributions whose offsets count from the task's own vector.
+
+    A shift that only some clients' images resemble is another one, and moves nothing; what was
+    learned on the way from it counts all the same.
+
+    Args:
+        told: by node; offsets count from where the client started.
+        began: where that was, by node: ``[D]``.
+        state: of the task.
+    """
+    away = [node for node in told if began[node] is not state.vector]
+    if ENOUGH * len(away) < len(told):
+        return dict(told)
+    moved = {
+        node: replace(told[node], offsets=told[node].offsets + (began[node] - state.vector))
+        for node in away
+    }
+    return {**told, **moved}

@@ -43,6 +43,7 @@ def open_contributions(
     by_number = {state.number: state for state in states}
     initial = federation.start.initial_vector.numpy()
     origins: dict[tuple[int, int], Vector] = {}
+    places: dict[int, dict[int, Vector]] = {number: {} for number in by_number}
 
     def contribution(
         update: pb.Update, node: int, round_: int | None, share: Share | None
@@ -65,6 +66,13 @@ def open_contributions(
         loss = told_loss(update, asked=hyper.report_loss)
         if update.mix or loss is not None:
             found = replace(found, mix=update.mix, loss=loss)
-        return found if state is None or began is None else from_here(found, began, state)
+        if began is not None:
+            # Of a second update that is refused: where the first began is what counts.
+            places[update.task].setdefault(node, began)
+        return found
 
-    return accepted(federation, states, replies, asked, contribution)
+    told = accepted(federation, states, replies, asked, contribution)
+    return {
+        number: from_here(found, places[number], by_number[number])
+        for number, found in told.items()
+    }

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from client.kept import examine
-from client.turn import Exam, Look
+from client.kept import examine, nearest
+from client.turn import Exam, Guess, Look
 from protos import recast_v1_pb2 as pb
 from recast_core.label_mix import counted_mix
 from recast_core.wire.kept_head import DEPLOYED
@@ -97,3 +98,54 @@ def test_without_labels_there_is_no_label_mix() -> None:
     exams = asked(some(none), torch.zeros(0, WIDTH))
     assert [exam.mix for exam in exams] == [None, None]
     assert [exam.vector for exam in exams] == [None, VECTOR]
+
+
+def begun(client: tuple[Any, Any, Any], found: dict[int, Tensor]) -> int:
+    """Where a client begins that sees these logits ``[N, C]`` with each vector, of 0 the task's."""
+    _, model, data = client
+    vectors = {number: np.full(2, number, np.float32) for number in found}
+    turn = nearest(model, data, vectors, DEPLOYED, local=False)
+    work: Any = next(turn)
+    while True:
+        assert isinstance(work, Guess)
+        assert work.by is None
+        assert work.vector is not None
+        try:
+            work = turn.send(found[int(work.vector[0])][work.wanted])
+        except StopIteration as ended:
+            return int(ended.value)
+
+
+def sure_of(labels: Tensor, *how: float) -> Tensor:
+    """Logits ``[N, C]`` of what is right, by how much each image is; the last is of the rest."""
+    logits = torch.zeros(len(labels), CLASSES)
+    each = torch.tensor([*how, *[how[-1]] * (len(labels) - len(how))])
+    logits[torch.arange(len(labels)), labels] = each
+    return logits
+
+
+def test_a_client_begins_at_an_earlier_task_where_all_its_images_fit_better(labels: Tensor) -> None:
+    plain, better, best = (sure_of(labels, how) for how in (0.0, 1.0, 2.0))
+    assert begun(some(labels), {0: plain, 4: better, 7: best, 9: better}) == 7
+    assert begun(some(labels), {0: best, 4: better, 7: plain}) == 0
+
+
+def test_of_equals_and_by_one_image_it_begins_where_the_task_does(labels: Tensor) -> None:
+    same, one = sure_of(labels, 1.0), labels[:1]
+    assert begun(some(labels), {0: same, 4: same.clone()}) == 0
+    assert begun(some(one), {0: sure_of(one, 0.0), 4: sure_of(one, 3.0)}) == 0
+
+
+def test_a_few_images_that_happen_to_fit_better_are_no_reason(labels: Tensor) -> None:
+    """The mean loss is lower, by less than two standard errors of it over the images."""
+    plain, lucky = sure_of(labels, 0.0), sure_of(labels, 4.0, -0.2, -0.2, -0.2, 0.0)
+    assert F.cross_entropy(lucky, labels) < F.cross_entropy(plain, labels)
+    assert begun(some(labels), {0: plain, 4: lucky}) == 0
+
+
+def test_without_labels_it_is_sureness_that_must_be_clear(labels: Tensor) -> None:
+    client = some(labels[:0])
+    client[2].labelled = torch.zeros(len(labels), dtype=torch.bool)
+    sure, unsure = sure_of(labels, 5.0), sure_of(labels, 0.0)
+    assert begun(client, {0: unsure, 4: sure}) == 4
+    assert begun(client, {0: sure, 4: unsure}) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.backbones.preprocess import Preprocess
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
+from recast_core.wire.codec import Vector
 from server.app import Conditions, RunResult, run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
@@ -66,12 +67,14 @@ def kept(tiny: Make, deployed: Path, digits_file: Path) -> Make:
     return make
 
 
-def learn(settings: Settings, folder: Path, engine: str = "folded") -> RunResult:
+def learn(
+    settings: Settings, folder: Path, engine: str = "folded", clients: int = CLIENTS
+) -> RunResult:
     with server_identity():
         if engine == "folded":
-            grid: FoldedGrid | SequentialGrid = FoldedGrid(CLIENTS, settings)
+            grid: FoldedGrid | SequentialGrid = FoldedGrid(clients, settings)
         else:
-            grid = SequentialGrid(CLIENTS, app, settings, folder / "caches")
+            grid = SequentialGrid(clients, app, settings, folder / "caches")
         return run_federation(
             grid, settings, folder, LogObserver(), conditions=Conditions(patience=0)
         )
@@ -143,6 +146,37 @@ def test_a_task_starts_at_the_nearest_earlier_one_and_leaves_it_as_it_was(
             max(longest.values())
             <= min(Ledger(bank).longest(1, kind="coefficients", direction="up").values()) + 2
         )
+
+
+def test_one_client_of_four_that_starts_elsewhere_moves_the_task_nowhere_and_two_do(
+    kept: Make, digits_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = f"a=npz:{digits_file}+inverted b=npz:{digits_file}"
+    settings = kept(tasks=tasks, aggregation="mean", learning_rate=0.05, rounds=4)
+
+    def begun(away: int) -> tuple[Vector, Vector]:
+        """Coefficients of what was learned first, and of the second task after its first round."""
+        left = iter([True] * away)
+
+        def chosen(
+            model: object, data: object, vectors: Mapping[int, Vector], *args: object
+        ) -> Generator[None, None, int]:
+            yield from ()
+            return max(vectors) if next(left, False) else 0
+
+        monkeypatch.setattr("client.kept.nearest", chosen)
+        result = learn(settings, tmp_path / str(away), clients=4)
+        start = result.start.initial_vector.numpy()
+        with Registry(result.registry) as registry:
+            return registry.coefficients(1, 1, 4) - start, registry.coefficients(1, 2, 1) - start
+
+    first, none = begun(0)
+    for away, lowest, highest in ((1, -0.2, 0.2), (2, 0.3, 0.7)):
+        again, found = begun(away)
+        assert np.array_equal(first, again)
+        # How far towards the earlier task all have gone.
+        share = float((found - none) @ first / (first @ first))
+        assert lowest < share < highest
 
 
 def test_a_task_of_other_classes_is_refused_with_both_numbers(
