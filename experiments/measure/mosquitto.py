@@ -12,7 +12,7 @@ from experiments.measure.processes import Child, Processes
 from experiments.measure.relay import LOOPBACK
 from recast_core.errors import RecastError
 
-SECONDS_TO_START = 20.0
+SECONDS_TO_START = 120.0
 # Who may do what: a client writes its own topic and nothing else. docs/mqtt.md shows the same.
 ACCESS = """\
 user serve

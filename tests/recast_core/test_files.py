@@ -35,7 +35,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 @pytest.mark.parametrize("what", READERS)
 def test_what_is_no_regular_file_is_refused_in_one_line(

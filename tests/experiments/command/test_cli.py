@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from recast_core.settings import Settings
 from recast_core.task_spec import parse_task
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from tests.experiments.ends import patiently
 
 if TYPE_CHECKING:
     from conftest import Simulated
@@ -305,10 +305,9 @@ def test_an_interrupt_keeps_the_finished_rounds(
         if line.startswith("a round 2:"):
             break
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    _, rest = process.communicate(timeout=60)
+    patiently(lambda: process.poll() is not None, 30)
+    _, rest = process.communicate()
     assert process.returncode == 130, rest
-    assert time.monotonic() - began < 30
     assert (
         rest.splitlines()[-1] == "recast: interrupted; rounds that had finished are in the registry"
     )

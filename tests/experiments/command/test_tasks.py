@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +29,7 @@ from recast_core.fitting import features_of
 from recast_core.settings import Settings
 from server.record.registry import Registry
 from server.record.rows import Measured
+from tests.experiments.ends import LONG, patiently, settled
 
 if TYPE_CHECKING:
     from conftest import Simulated
@@ -291,10 +291,10 @@ def test_a_running_server_learns_what_is_added_and_ends_on_sigterm(
         if line.startswith("b: accuracy"):
             break
     assert seen[-1].startswith("b: accuracy"), seen
-    wait_for(lambda: len(accuracies(folder)) == 3)
-    time.sleep(1)
+    patiently(lambda: len(accuracies(folder)) == 3)
+    settled(lambda: None, 1)  # until it waits for another task
     server.send_signal(signal.SIGTERM)
-    _, rest = server.communicate(timeout=30)
+    _, rest = server.communicate(timeout=LONG)
     assert server.returncode == 0, "".join(seen) + rest
     with Registry(folder / "registry.sqlite") as registry:
         assert registry.runs()[0].status == "finished"
@@ -305,13 +305,6 @@ def test_a_running_server_learns_what_is_added_and_ends_on_sigterm(
 def accuracies(folder: Path) -> list[object]:
     with Registry(folder / "registry.sqlite") as registry:
         return list(registry.accuracies(1))
-
-
-def wait_for(happened: Callable[[], bool], seconds: float = 30) -> None:
-    ends = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 def test_help_of_every_command_has_an_example_and_does_not_wait_for_torch() -> None:

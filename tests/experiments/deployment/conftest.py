@@ -33,9 +33,12 @@ class Site:
         self._deal, self._check = deal, check
 
     def settings(self, clients: int, **changes: Any) -> Settings:
-        """One small task, dealt to so many clients."""
+        """One small task, dealt to so many clients, which are waited for if nothing else is said.
+
+        Who is behind the others where a machine has no time for all is not to be left out.
+        """
         one_task = {"tasks": self.tiny().tasks.split()[0], "run_dir": str(self.run)}
-        settings = self.tiny(**one_task | changes)
+        settings = self.tiny(**{"max_lag": 0.0} | one_task | changes)
         self._deal(settings, clients, self.folder / "data")
         return settings
 

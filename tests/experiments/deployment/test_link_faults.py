@@ -77,7 +77,7 @@ def test_a_server_killed_in_a_round_goes_on_with_the_same_clients_when_it_is_sta
 
 
 def test_a_frozen_client_is_named_and_the_others_go_on_until_it_is_back(site: Site) -> None:
-    settings = site.settings(2, rounds=100, deadline=60.0)
+    settings = site.settings(2, rounds=100, deadline=60.0, max_lag=10.0)
     server, port = site.serve(settings)
     edges = [site.join(number, port) for number in (0, 1)]
     # By then it is known how long a round takes here, and who is late for that.

@@ -55,7 +55,11 @@ def test_a_kept_head_and_drifting_images_end_as_on_the_engines(
     (data, _) = (task.partition("=")[2].removesuffix("+inverted") for task in tiny().tasks.split())
     text = f"a={data} b={data}+lowlight:{{}}"
     settings = tiny(
-        rounds=2, tasks=text.format("1-5"), head="task:a", run_dir=str(tmp_path / "run")
+        rounds=2,
+        tasks=text.format("1-5"),
+        head="task:a",
+        run_dir=str(tmp_path / "run"),
+        max_lag=0.0,
     )
     begin = deal(tiny(tasks=text.format(1)), 2, tmp_path / "data")
     for now, later in zip(begin, deal(tiny(tasks=text.format(5)), 2, tmp_path / "x"), strict=True):

@@ -25,6 +25,7 @@ from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry
 from server.record.rows import FinishedRound, LedgerRow, Measured
+from tests.experiments.ends import LONG, patiently
 
 ROW_KEYS = {
     "method", "transport", "task", "rounds", "payload_up", "payload_down", "message_up",
@@ -241,13 +242,10 @@ def script(tmp_path: Path) -> Iterator[Path]:
 def test_nothing_is_left_of_what_was_started(script: Path, tmp_path: Path) -> None:
     with Processes(tmp_path / "logs", {}) as processes:
         parent = processes.start("parent", [sys.executable, str(script)])
-        parent.wait_for("child", 30)
+        parent.wait_for("child", LONG)
         child = int(parent.said().split()[1])
         assert alive(child)
     assert not parent.running
-    deadline = time.monotonic() + 5
-    while alive(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert not alive(child)
 
 
@@ -257,7 +255,7 @@ def test_a_program_that_ends_early_is_an_error_with_its_last_line(tmp_path: Path
             "short", [sys.executable, "-c", "print('no port'); raise SystemExit(3)"]
         )
         with pytest.raises(RecastError, match=r"short ended with code 3 .*\(no port\): read .*log"):
-            child.wait_for("ready", 30)
+            child.wait_for("ready", LONG)
         with pytest.raises(RecastError, match="cannot start /no/program"):
             processes.start("none", ["/no/program"])
 
@@ -276,12 +274,10 @@ def test_an_interrupt_of_the_command_leaves_no_process(tmp_path: Path) -> None:
     line = process.stderr.readline()
     assert line == "flower: starting the server\n"
     log = out / "recast-flower" / "logs" / "superlink.log"
-    deadline = time.monotonic() + 60
-    while not log.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    patiently(log.exists)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=LONG)
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
     mark = str(out).encode()

@@ -29,7 +29,7 @@ def test_a_measured_run_over_tls_ends_in_the_bytes_of_the_engines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def settings(folder: str) -> Settings:
-        return tiny(rounds=ROUNDS, run_dir=str(tmp_path / folder))
+        return tiny(rounds=ROUNDS, run_dir=str(tmp_path / folder), max_lag=0.0)
 
     report = measure(
         settings("measured"), Plan(["recast"], ["link"], clients=2, secure=True, idle=0)

@@ -28,7 +28,7 @@ def test_a_run_over_mqtt_with_tls_ends_in_the_bytes_of_the_folded_engine(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def settings(folder: str) -> Settings:
-        return tiny(rounds=2, run_dir=str(tmp_path / folder))
+        return tiny(rounds=2, run_dir=str(tmp_path / folder), max_lag=0.0)
 
     plan = Plan(["recast"], ["mqtt"], clients=2, secure=True, idle=0)
     report = measure(settings("measured"), plan)

@@ -44,7 +44,7 @@ def test_a_federation_is_watched_in_a_browser_from_its_first_client_to_its_end(
     deal: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    settings = tiny(rounds=60, run_dir=str(tmp_path / "run"), evaluate_every=1)
+    settings = tiny(rounds=60, run_dir=str(tmp_path / "run"), evaluate_every=1, max_lag=0.0)
     deal(settings, 2, tmp_path / "data")
     server = start(
         "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2",

@@ -107,7 +107,7 @@ def test_a_server_that_keeps_running_learns_what_is_added_until_it_is_closed(
     with Registry(made.registry.path) as other:
         for spec in ("b=digits", "c=digits"):
             number = control.add_task(other, made.run, parse_task(spec))
-            for _ in range(1000):
+            for _ in range(24_000):
                 if other.last_rounds(made.run).get(number):
                     break
                 server.join(0.01)
@@ -116,7 +116,7 @@ def test_a_server_that_keeps_running_learns_what_is_added_until_it_is_closed(
         control.close(other, made.run)
         with pytest.raises(RecastError, match=r"closed|finished"):
             control.add_task(other, made.run, parse_task("d=digits"))
-    server.join(10)
+    server.join(240)
     assert not server.is_alive()
     assert made.registry.runs()[0].status == "finished"
 
