@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -87,7 +87,7 @@ def _guarded(command: Callable[[], Any]) -> int:
         print(error.format_message(), file=sys.stderr)  # a page, of what could have been given
         return REFUSED
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "recast"
+        where = error.ctx.command_path if error.ctx else _named(sys.argv[1:])
         return _complain(f"{error.format_message()} See `{where} --help`.")
     except click.ClickException as error:
         return _complain(error.format_message())
@@ -97,6 +97,18 @@ def _guarded(command: Callable[[], Any]) -> int:
         print(f"recast: interrupted; {kept}", file=sys.stderr)
         return INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def _named(words: Sequence[str]) -> str:
+    """The command that ``words`` begin with: click does not say whose option lacks its value."""
+    path: list[str] = ["recast"]
+    command: click.Command = recast
+    for word in words:
+        found = command.commands.get(word) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        path, command = [*path, word], found
+    return " ".join(path)
 
 
 def _complain(message: str) -> int:

@@ -218,6 +218,9 @@ BAD: dict[str, tuple[Broken, str]] = {
         with_tiny("--tasks", "digits@3-3"), "images of one class only",
     ),
     "no run": (lambda folder: ["ledger", str(folder)], "name the folder of a run"),
+    "no value": (
+        lambda _: ["tasks", "export", "day", "-o"], "See `recast tasks export --help`.",
+    ),
     "unknown transport": (lambda _: ["measure", "--transports", "pigeon"], "choose flower"),
     "too many processes": (lambda _: ["measure", "--clients", "1000"], "give 1 to 32"),
     "registry in the way": (
