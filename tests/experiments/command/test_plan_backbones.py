@@ -30,7 +30,7 @@ def call(*arguments: str) -> int:
 def planned(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, object], str]:
     """What ``recast plan`` reports, and all that it prints without ``--json``."""
     assert call("plan", *arguments) == 0
-    text = capfd.readouterr().out
+    text = "".join(capfd.readouterr())
     assert call("plan", *arguments, "--json", "-") == 0
     out = capfd.readouterr().out
     return json.loads(out[out.index("{") :]), text
