@@ -20,6 +20,8 @@ from recast_core.task_spec import parse_tasks
 DEFAULTS: Mapping[str, Any] = {
     field.name.replace("_", "-"): field.default for field in fields(Settings)
 }
+# That begins a text which some editors of Windows have saved.
+_MARK = "\ufeff"
 COMMANDS = ("simulate", "serve", "measure")
 
 
@@ -38,13 +40,15 @@ def read_config(path: str, command: str, options: Mapping[str, str]) -> dict[str
         RecastError: no such file, no TOML, a table or a key that nobody knows.
     """
     try:
-        content = tomllib.loads(read_text(Path(path)))
+        content = tomllib.loads(read_text(Path(path)).removeprefix(_MARK))
     except OSError as error:
         raise RecastError(f"cannot read {path}: {error.strerror}; name a TOML file") from error
     except (ValueError, RecursionError) as error:
         raise RecastError(f"{path} is no TOML ({error}): --print-config writes one") from error
     settings = DEFAULTS.keys() | {"task"}
     found: dict[str, Any] = {}
+    for place in (content, content.get(command)):
+        _refuse_twice(place, path)
     for key, value in content.items():
         if isinstance(value, dict):
             if key not in COMMANDS:
@@ -94,6 +98,14 @@ def _unknown(what: str, name: str, known: Iterable[str], path: str) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {near[0]}?" if near else "--print-config shows what there is"
     return f"{path}: unknown {what}: {hint}"
+
+
+def _refuse_twice(table: object, path: str) -> None:
+    """Refuse an option that is there with dashes and with underscores: TOML takes both."""
+    named: dict[str, str] = {}
+    for key in table if isinstance(table, dict) else ():
+        if (other := named.setdefault(key.replace("_", "-"), key)) != key:
+            raise RecastError(f"{path}: {other} and {key} are the same: keep one of them")
 
 
 def _plain(value: Any, key: str, path: str) -> Any:

@@ -34,6 +34,8 @@ _COUNT_NOISE, _COUNT_SHARE = 1 / 20, 0.1
 # The share of a budget for clients' noise in sums that is left for a last round to be asked again,
 # each time half of it.
 _KEPT = 0.05
+# Deviations by which the length of noise is never above its root mean square.
+_SURE = 6.0
 # A plan that would use less than this share of the budget is made anew.
 _USED = 0.97
 
@@ -210,6 +212,14 @@ class Privacy:
         """
         turn = self._turns[task]
         return gaussian(turn.clip, 2 * turn.clip * turn.noise)
+
+    def longest(self, task: int, numbers: int) -> float:
+        """The length that no clipped update of so many ``numbers`` has with a client's own noise.
+
+        Of honest ones not one in millions is half as long; rounding to few bits has the rest.
+        """
+        turn = self._turns[task]
+        return 2 * turn.clip * (1 + 2 * turn.noise * (math.sqrt(numbers) + _SURE))
 
     def clipped(self, task: int, contributions: Sequence[Contribution]) -> Clipped:
         """The sum of offsets ``[D]`` that are clipped here.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from protos import recast_v1_pb2 as pb
+from recast_core.privacy.clipping import length
 from recast_core.wire.codec import Vector
+from server.exchange.traffic import Topic
 from server.record.rows import Spending
 from server.rounds.aggregation import Contribution
 from server.rounds.drawing import Able, Drawing
@@ -117,6 +119,25 @@ class PrivateRounds:
             spent = [privacy.own(state.number, state.round + 1)]
             federation.registry.record_spendings(federation.run, spent)
             privacy.record(spent)
+
+    def believed(
+        self, state: TaskState, told: Mapping[int, Contribution]
+    ) -> Mapping[int, Contribution]:
+        """Contributions by node, without those longer than a client's own noise can make them.
+
+        Only where clients add it: the server clips what it adds noise to itself. What it looks at
+        has its noise already, so that looking costs nothing.
+        """
+        if self._privacy.kind != "local" or not told:
+            return told
+        most = self._privacy.longest(state.number, len(state.vector))
+        topic, kept = Topic(state.name, state.round + 1), dict(told)
+        for node, one in sorted(told.items()):
+            if (found := length(one.offsets)) > most:
+                detail = f"an update of length {found:.3g}, with its noise {most:.3g} at most"
+                self._federation.traffic.refuse(node, topic, "implausible", detail)
+                del kept[node]
+        return kept
 
     def move(self, state: TaskState, contributions: Sequence[Contribution]) -> Vector:
         """The next vector of a task, of updates that the server may read: ``[D]``."""

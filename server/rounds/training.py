@@ -210,6 +210,8 @@ class Training:
     ) -> Combined | None:
         """The task's next coefficients, ``None`` where nobody has sent what can be used."""
         federation = self._federation
+        if self._private is not None:
+            told = self._private.believed(state, told)
         if not told and federation.start.sent and not self._nobody_drawn(state):
             return None
         if self._private is None and self._secure is None:
@@ -224,12 +226,8 @@ class Training:
         if federation.plan.hyper.error_feedback:
             counted = {(node, state.number) for node in combined.counted}
             self._counted |= {key: self._asked[key] for key in counted}
-        moves = not federation.listens(state)
-        if (
-            moves
-            and combined.counted
-            and not any(one.offsets.any() for one in combined.counted.values())
-        ):
+        still = not any(one.offsets.any() for one in combined.counted.values())
+        if still and combined.counted and not federation.listens(state):
             logger.warning(
                 "round %d of task %s moved nothing: %s with too few images of a class to train on "
                 "some and judge by others",

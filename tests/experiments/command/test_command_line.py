@@ -158,6 +158,20 @@ def test_a_wrong_type_in_a_file_names_file_and_key(tmp_path: Path, text: str, sa
     assert f"{file}: {said}" in str(done.exception)
 
 
+def test_the_mark_that_begins_a_text_is_none_of_it(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(b"\xef\xbb\xbfrounds = 3\n")
+    options = {"rounds": "rounds"}
+    assert read_config(str(tmp_path / "run.toml"), "simulate", options) == {"rounds": 3}
+
+
+@pytest.mark.parametrize("table", ["", "[simulate]\n"])
+def test_an_option_with_dashes_and_with_underscores_is_refused(tmp_path: Path, table: str) -> None:
+    text = f"{table}run-dir = 'a'\nrun_dir = 'b'\n"
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecastError, match="run-dir and run_dir are the same"):
+        read_config(str(tmp_path / "run.toml"), "simulate", {"run-dir": "run_dir"})
+
+
 def test_a_number_in_quotes_is_still_one(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('rounds = "3"\nlearning-rate = 1\n')
     found = printed("simulate", "--config", str(tmp_path / "run.toml"))

@@ -257,6 +257,25 @@ def test_a_killed_run_with_local_noise_pays_for_what_was_asked_in_vain(federatio
     assert paid_twice
 
 
+def test_with_local_noise_what_no_noise_can_explain_is_refused(federation: Make) -> None:
+    def huge(question: pb.ToClient, right: pb.ToServer) -> object:
+        if right.WhichOneof("body") == "update":
+            sent = encode(np.full(6, 1000.0, np.float32), 8)
+            right.update.scale, right.update.coefficients = sent.scale, sent.data
+        return right
+
+    plan = private(kind="local", clip=0.5)
+    made = federation(nodes=3, rounds=2, bits=8, privacy=plan, scripts={2: huge})
+    made.go()
+    refusals = made.registry.refusals(made.run)
+    assert {(one.client, one.reason) for one in refusals} == {("2", "implausible")}
+    assert [row.clients for row in made.registry.rounds(made.run, 1)] == [2, 2]
+    assert np.abs(made.vector(1)).max() < 100
+    honest = federation(nodes=3, rounds=2, bits=8, privacy=plan)
+    honest.go()
+    assert not honest.registry.refusals(honest.run)
+
+
 def test_rounded_updates_are_bounded_as_they_arrive(federation: Make) -> None:
     def rounded(question: pb.ToClient, right: pb.ToServer) -> object:
         if right.WhichOneof("body") == "update":
