@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.S | re.M)
 _SHELL = ("sh", "bash", "shell", "console")
 _STARTS = ("recast ", "python ", "python3 ", "flwr ", "flower-", "pip ", ".venv/", "export ")
-_SECONDS = 500.0
+_SECONDS = 900.0
 # Served in processes of their own; everything else runs in this one, which has torch already.
 _LONG = ("serve", "join")
 _PROGRAM = "from experiments.command.cli import main; main()"

@@ -92,7 +92,7 @@ for module in pkgutil.walk_packages(recast_core.__path__, "recast_core."):
     import_module(module.name)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert ended.returncode == 0, ended.stderr
 

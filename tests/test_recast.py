@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def python(code: str, folder: Path, path: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=folder,
-        check=False, timeout=120, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        check=False, timeout=900, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ PACKAGES = ["client", "server", "experiments", "protos", "recast_core"]
 def run(command: list[str], folder: Path, path: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*command, "plan", "glyph_resnet20", "--target", "conv", "--json", "plan.json"],
-        capture_output=True, text=True, cwd=folder, check=False, timeout=120,
+        capture_output=True, text=True, cwd=folder, check=False, timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_rays_workers_are_not_started_where_they_would_find_other_packages(tmp_p
     (tmp_path / "experiments.py").write_text("raise SystemExit('code of the user ran')\n")
     done = subprocess.run(
         [*program.program(), "simulate", "--engine", "ray", "--clients", "2"],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120,
+        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 2, done.stderr

@@ -51,5 +51,5 @@ def test_the_notebook_runs(tiny: Callable[..., Settings], tmp_path: Path) -> Non
     small = {key: getattr(tiny(), key) for key in SMALL} | {"clients": 2, "rounds": 1}
     first = nbformat.v4.new_code_cell(_SMALLER.format(root=str(ROOT), small=small))
     book.cells.insert(0, first)
-    NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(book, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "report.html").stat().st_size > 100_000

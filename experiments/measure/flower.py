@@ -22,7 +22,7 @@ from recast_core.settings import Settings
 _HTTP_FROM = (1, 40)
 _CONNECTION = "measured"
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)")
-SECONDS_TO_START = 120.0
+SECONDS_TO_START = 300.0
 
 
 class FlowerDeployment:

@@ -14,7 +14,7 @@ from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from server.link.identity import node_id
 
-SECONDS_TO_START = 120.0
+SECONDS_TO_START = 300.0
 
 
 class LinkDeployment:

@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "COLUMNS": "200"}
 
 
-def run(*args: str, timeout: float = 500, folder: Path | None = None) -> Any:
+def run(*args: str, timeout: float = 900, folder: Path | None = None) -> Any:
     return subprocess.run(
         [*COMMAND, *args],
         capture_output=True,

@@ -44,7 +44,7 @@ def recast(tmp_path: Path) -> Run:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
 
     return run

@@ -116,7 +116,7 @@ def test_predict_prints_any_name_on_any_terminal(
             sys.executable, "-m", "experiments.command.cli", "predict", "--task", "b",
             "--data", f"folder:{tmp_path / 'x'}", "--run", str(simulated.folder), *files,
         ],
-        capture_output=True, check=False, timeout=300,
+        capture_output=True, check=False, timeout=900,
         env={
             **os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0",
             "PYTHONPATH": str(ROOT), "COLUMNS": "200",

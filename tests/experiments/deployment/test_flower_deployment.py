@@ -27,7 +27,7 @@ from server.record.registry import Registry
 
 OLDEST, CURRENT = "1.38.0", version("flwr")
 CLASSES = 3
-SECONDS = 240.0
+SECONDS = 1200.0
 Deploy = Callable[..., FlowerDeployment]
 
 

@@ -19,7 +19,7 @@ def run(name: str, *arguments: str) -> dict[str, Any]:
         [sys.executable, "-m", f"experiments.studies.{name}", *arguments],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[3],
         check=False,
