@@ -117,7 +117,7 @@ def _run(entry: Run, path: Path, runs: int) -> dict[str, Any]:
         "settings": entry.config,
         "seed": entry.config.get("seed"),
         "versions": entry.versions,
-        "transport": transport_of(entry.command),
+        "transport": transport_of(entry.command, entry.config),
         "registry": str(place_of(path)),
     }
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
 from sqlalchemy import select
 
 from server.record.registry import Registry
@@ -14,10 +18,19 @@ _CARRIERS = {"serve": "lean link", "simulate": "simulated", "measure": "measured
 _INSTEAD = {"--mqtt": "MQTT", "--lorawan": "LoRaWAN"}
 
 
-def transport_of(command: str) -> str:
-    """What carried a run's messages, by the command that was recorded."""
+def of_flower(command: str) -> bool:
+    """Whether a process of Flower's is what was recorded; else it is ours, or somebody's Python."""
+    return PurePath((command.split() or [""])[0]).name.startswith(("flwr", "flower"))
+
+
+def transport_of(command: str, config: Mapping[str, Any]) -> str:
+    """What carried a run's messages, by the command and the settings that were recorded."""
     words = command.replace("=", " ").split()
-    found = next((_CARRIERS[word] for word in words if word in _CARRIERS), "Flower")
+    found = next((_CARRIERS[word] for word in words if word in _CARRIERS), "")
+    if of_flower(command):
+        found = "Flower"
+    elif not found:  # a script or a notebook: only simulated clients are counted beforehand
+        found = _CARRIERS["simulate" if config.get("clients") else "serve"]
     if found == "lean link":
         found = next((name for option, name in _INSTEAD.items() if option in words), found)
     if found == "simulated" and "--engine" in words[:-1]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import PurePath
 from typing import Any
 
+from experiments.report.names import of_flower
 from recast_core.settings import Settings
 
 _OWN_NAMES = {"recast", "recast.exe", "cli.py"}
@@ -17,8 +18,8 @@ def reproduce(command: str, config: dict[str, Any]) -> tuple[str, bool]:
     """The command that repeats a run, and whether it is the recorded one.
 
     Only a command line of ``recast`` itself is repeated as recorded. Another process's, such as
-    that of Flower's ServerApp, repeats nothing by itself and may hold addresses and tokens: the
-    settings are then written as ``flwr run`` takes them.
+    that of Flower's ServerApp or of a notebook, repeats nothing by itself and may hold addresses
+    and tokens: the settings are then written as ``flwr run``, or ``recast``, takes them.
     """
     try:
         words = shlex.split(command)
@@ -27,7 +28,15 @@ def reproduce(command: str, config: dict[str, Any]) -> tuple[str, bool]:
     if words and PurePath(words[0]).name in _OWN_NAMES:
         return shlex.join(["recast", *words[1:]]), True
     defaults = Settings().as_dict()
-    changed = {name: value for name, value in config.items() if defaults.get(name) != value}
+    changed = {
+        name: config[name] for name, usual in defaults.items() if config.get(name, usual) != usual
+    }
+    if not of_flower(command):
+        clients = config.get("clients")
+        start = (
+            ["recast", "simulate", "--clients", str(clients)] if clients else ["recast", "serve"]
+        )
+        return shlex.join([*start, *_options(changed)]), False
     if not changed:
         return "flwr run .", False
     return shlex.join(["flwr", "run", ".", "--run-config", _toml(changed)]), False
@@ -58,6 +67,16 @@ def settings_that_differ(data: Sequence[dict[str, Any]]) -> dict[str, list[Any]]
         for name, values in rows.items()
         if name not in ("run-dir", "data") and any(value != values[0] for value in values)
     }
+
+
+def _options(values: Mapping[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", str(value)]
+    return words
 
 
 def _toml(values: dict[str, Any]) -> str:

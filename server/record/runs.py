@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -16,6 +16,17 @@ from server.record.history import History
 from server.record.opened import insistent
 from server.record.tables import Run, Task
 from server.record.tables_beside import Folder, Rewind
+
+
+def _without_secrets(words: Sequence[str]) -> list[str]:
+    """A command line to keep and to show, without the tokens that let somebody in."""
+    found, hidden = [], False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        secret = option in ("--token", "--web-token")
+        found.append("HIDDEN" if hidden else f"{option}=HIDDEN" if secret and equals else word)
+        hidden = secret and not equals
+    return found
 
 
 def now() -> str:
@@ -44,7 +55,7 @@ class Runs(History):
         """
         run = Run(
             status="running",
-            command=shlex.join(sys.argv) if command is None else command,
+            command=shlex.join(_without_secrets(sys.argv)) if command is None else command,
             config=dict(config),
             versions=dict(versions),
             bank_sha256=bank_sha256,

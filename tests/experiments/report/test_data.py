@@ -138,6 +138,15 @@ def test_another_process_s_command_line_is_not_shown() -> None:
     )
 
 
+def test_what_python_ran_is_repeated_by_the_command_and_not_by_flower() -> None:
+    config = Settings(rounds=7, residual=True, baseline=False).as_dict()
+    more = {"bf16": None, "clients": 3, "data": {"a": "digest"}}
+    command, recorded = reproduce("/x/ipykernel_launcher.py -f kernel.json", {**config, **more})
+    assert not recorded
+    assert command == "recast simulate --clients 3 --residual --rounds 7 --no-baseline"
+    assert reproduce("serving.py", Settings().as_dict()) == ("recast serve", False)
+
+
 def test_compared_rows_are_bytes_of_one_update(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"rows": [MEASURED, MEASURED | {"wire_up": None}]}))

@@ -39,8 +39,15 @@ def test_a_registry_without_names_still_tells_its_clients_apart(tmp_path: Path) 
 
 
 def test_what_carried_a_run_is_read_from_its_command() -> None:
-    assert transport_of("/x/recast serve --clients 2") == "lean link"
-    assert transport_of("recast serve --mqtt mqtts://broker/x") == "MQTT"
-    assert transport_of("recast serve --lorawan=mqtt://broker/x") == "LoRaWAN"
-    assert transport_of("recast simulate --engine=ray") == "simulated, ray"
-    assert transport_of("flower-superexec") == "Flower"
+    assert transport_of("/x/recast serve --clients 2", {}) == "lean link"
+    assert transport_of("recast serve --mqtt mqtts://broker/x", {}) == "MQTT"
+    assert transport_of("recast serve --lorawan=mqtt://broker/x", {}) == "LoRaWAN"
+    assert transport_of("recast simulate --engine=ray", {"clients": 2}) == "simulated, ray"
+    assert transport_of("flower-superexec", {}) == "Flower"
+
+
+def test_what_python_ran_is_no_run_of_flowers() -> None:
+    """A script or a notebook that calls recast.simulate(), or recast.Federation().serve()."""
+    for command in ("study.py", "/x/ipykernel_launcher.py -f kernel.json", ""):
+        assert transport_of(command, {"clients": 2}) == "simulated"
+        assert transport_of(command, {}) == "lean link"

@@ -258,6 +258,17 @@ def test_latest_is_the_round_recorded_last_and_coefficients_default_to_it(
             registry.coefficients(*arguments)
 
 
+def test_the_command_that_is_kept_holds_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "recast serve --web-token s3cret --token=s3cret --web 127.0.0.1:1 --token s3cret"
+    monkeypatch.setattr(sys, "argv", words.split())
+    with Registry(tmp_path / "registry.sqlite") as registry:
+        run = registry.start_run({}, bytes(32), {})
+        kept = next(row.command for row in registry.runs() if row.id == run)
+    assert kept == words.replace("s3cret", "HIDDEN")
+
+
 def test_a_run_keeps_what_it_was_started_with_and_how_it_ended(registry: Registry) -> None:
     assert registry.last_run() is None
     config = {"head": "ridge", "path": Path("x"), "nested": {"bits": 8, "none": None}}
