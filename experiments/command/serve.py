@@ -33,13 +33,7 @@ from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
 from recast_core.text import how_many
-from server.app import (
-    Conditions,
-    RunResult,
-    ended_untold,
-    run_federation,
-    run_folder,
-)
+from server.app import Conditions, RunResult, ended_untold, run_federation, run_folder
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 from server.link.session_grid import SessionGrid
