@@ -152,7 +152,7 @@ def test_a_plugin_that_is_installed_is_found_by_its_entry_point(tmp_path: Path) 
     assert "uninstall its package" in ended.stderr
 
 
-def test_the_plugins_of_the_document_do_what_it_says(
+def test_the_rule_and_the_transform_of_the_document_do_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aggregation, "_RULES", dict(aggregation._RULES))
@@ -160,7 +160,9 @@ def test_the_plugins_of_the_document_do_what_it_says(
     monkeypatch.setenv("RECAST_PLUGINS", "document_0,document_1")
     monkeypatch.syspath_prepend(tmp_path)
     page = (HERE.parents[1] / "docs" / "extending.md").read_text()
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
+    # The source, the method and the head, a block between, run with the document's commands.
+    rule, _, transform = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for number, code in enumerate((rule, transform)):
         (tmp_path / f"document_{number}.py").write_text(code)
     load_plugins.cache_clear()
     assert load_plugins() == ("document_0", "document_1")

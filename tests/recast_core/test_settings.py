@@ -47,7 +47,7 @@ def test_every_setting_is_an_option_with_its_help_and_default() -> None:
 def test_a_command_that_makes_a_bank_alone_takes_what_describes_one() -> None:
     text = help_of("plan")
     assert "--target" in text
-    assert "[default: mlp]" in text
+    assert "[default: mlp, or conv where there is none]" in text
     assert "--epochs" not in text
 
 
