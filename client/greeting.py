@@ -32,13 +32,12 @@ def greet(asked: Asked, request: pb.HelloRequest, me: Holdings[M, D]) -> pb.ToSe
         if data is not None:
             label_free = me.settings.objective == "label-free"
             learns_from = data.labelled if label_free else data.labels
-        if data is not None and len(data.labelled) and not len(learns_from):
-            detail = f"none of its {len(data.labelled)} training images has a label"
-            logger.warning("no part in task %s: %s", task.name, detail)
-            reply.lacks.add(task=task.id, reason=pb.Refusal.REASON_NO_DATA, detail=detail)
-            continue
         if data is None or not len(learns_from):
-            detail = plain(me.lacks(task))
+            if data is not None and len(data.labelled):
+                detail = f"none of its {len(data.labelled)} training images has a label"
+                logger.warning("no part in task %s: %s", task.name, detail)
+            else:
+                detail = plain(me.lacks(task))
             reply.lacks.add(task=task.id, reason=pb.Refusal.REASON_NO_DATA, detail=detail)
             continue
         reply.tasks.add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -206,17 +206,27 @@ def _own_head_is_better(
         return False
     features: Tensor = yield Look(model, data, kept.vector, local)
     labels = data.labels.to(features.device)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     classifier = kept.classifier(model.head)
     own = stays = 0
-    for judge in order.to(features.device).chunk(FOLDS):
-        learn = torch.ones_like(labels, dtype=torch.bool)
-        learn[judge] = False
+    for learn, judge in folds(labels):
         head = head_kind("local").fit(features[learn], labels[learn], data.classes)
         mix = counted_mix(labels[learn], data.classes)
         own += right_answers(head, features[judge], labels[judge])
         stays += right_answers(classifier, features[judge], labels[judge], mix)
     return own > stays
+
+
+def folds(labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of ``labels [N]`` in ``FOLDS`` parts, the same each time: whom to learn from, whom to judge.
+
+    Yields:
+        A mask ``[N]`` of the others, and the rows of one part.
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    for judge in order.to(labels.device).chunk(FOLDS):
+        learn = torch.ones_like(labels, dtype=torch.bool)
+        learn[judge] = False
+        yield learn, judge
 
 
 def _better(frozen: Tensor, own: Tensor, labels: Tensor) -> bool:

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
 from client.data import load_dataset, parse_tasks
-from client.data.arrays import stratified_split
+from client.data.arrays import Dataset, stratified_split
+from experiments.studies.tasks_data import save
 from experiments.studies.trial import tasks_of, trial
 from recast_core.backbones import load_backbone
 from recast_core.setting_fields import DEPLOYED
@@ -41,10 +40,8 @@ def held_out(data: str, seed: int, folder: Path) -> str:
     found = load_dataset(spec, load_backbone(DEPLOYED).preprocess.size)
     learn, judge = stratified_split(found.y_train, 0.2, seed)
     path = folder / f"held-out-{seed}.npz"
-    np.savez(
-        path, x_train=found.x_train[learn], y_train=found.y_train[learn],
-        x_test=found.x_train[judge], y_test=found.y_train[judge], classes=np.array(found.classes),
-    )  # fmt: skip
+    images, labels = found.x_train, found.y_train
+    save(path, Dataset(images[learn], labels[learn], images[judge], labels[judge], found.classes))
     return f"npz:{path}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from client.kept import ENOUGH_LABELS, FOLDS, own_statistics_help
+from client.kept import ENOUGH_LABELS, folds, own_statistics_help
 from experiments.studies.shift_fleet import Share
 from experiments.studies.shift_learners import Learner
 from recast_core.heads import head_kind, right_answers
@@ -101,11 +101,8 @@ def own_is_better(learner: Learner, share: Share, *, mixed: bool = True) -> bool
         return False
     features = seen(learner, share, share.learn, learner.start.initial_vector)
     labels = labels.to(features.device)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     own = stays = 0
-    for judge in order.to(features.device).chunk(FOLDS):
-        learn = torch.ones_like(labels, dtype=torch.bool)
-        learn[judge] = False
+    for learn, judge in folds(labels):
         told = labels[learn]
         head = head_kind("local").fit(features[learn], told, _classes(learner, features))
         own += right_answers(head, features[judge], labels[judge])

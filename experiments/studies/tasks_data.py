@@ -40,7 +40,7 @@ def materialised(
         x, y = x[learn], y[learn]
     data = replace(data, x_train=x, y_train=y, x_test=judge[0], y_test=judge[1])
     path = folder / f"{spec.name}{'-validation' if validate else ''}.npz"
-    _save(path, data)
+    save(path, data)
     return f"{spec.name}=npz:{path}"
 
 
@@ -51,7 +51,8 @@ def _some(x: np.ndarray, y: np.ndarray, images: int) -> tuple[np.ndarray, np.nda
     return x[kept], y[kept]
 
 
-def _save(path: Path, data: Dataset) -> None:
+def save(path: Path, data: Dataset) -> None:
+    """Write a data set, without classes that it has no training image of."""
     kept = np.unique(data.y_train)
     of = {int(old): new for new, old in enumerate(kept)}
     known = np.isin(data.y_test, kept)

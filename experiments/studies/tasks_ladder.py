@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from experiments.studies.tasks_entries import Entry, best_free
 from experiments.studies.tasks_rows import BY_NAME
+from recast_core.text import how_many
 
 BUDGETS = (20, 30, 50, 100, 200, 500, 1000, 2000, 5000, 20_000)
 RIVALS = ("LoRA r1", "norm affine")
@@ -43,17 +44,17 @@ def widths(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         if entry.update_bytes:
             by[_method(entry)][BY_NAME[entry.row].bits] = entry
-    by = defaultdict(dict, {name: own for name, own in by.items() if len(own) >= _WIDTHS})
-    every = sorted({bits for own in by.values() for bits in own}, reverse=True)
-    heads = " | ".join(f"{bits} bit{'s' * (bits > 1)}" for bits in every)
+    wide = [(name, own) for name, own in by.items() if len(own) >= _WIDTHS]
+    every = sorted({bits for _, own in wide for bits in own}, reverse=True)
+    heads = " | ".join(how_many(bits, "bit") for bits in every)
     lines = [f"| method | numbers | {heads} |", "|---|--:|" + "--:|" * len(every)]
-    for name, own in sorted(by.items(), key=lambda pair: _numbers(pair[1])):
+    for name, own in sorted(wide, key=lambda pair: _numbers(pair[1])):
         cells = (
             f"{100 * own[bits].mean:.1f} ({own[bits].update_bytes:,} B)" if bits in own else "-"
             for bits in every
         )
         lines.append(f"| {name} | {_numbers(own):,} | {' | '.join(cells)} |")
-    return lines if by else []
+    return lines if wide else []
 
 
 def _method(entry: Entry) -> str:

@@ -14,6 +14,7 @@ from recast_core.methods import parse_method
 from recast_core.setting_values import Value
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
+from recast_core.text import how_many
 from server.record.registry import Registry
 from server.rounds.attendance import UnlearnableError
 
@@ -56,13 +57,11 @@ class Row:
         return self.method == "head-only"
 
 
-def _bits(bits: int) -> str:
-    return f"{bits} bit{'s' * (bits > 1)}"
-
-
 def _at(row: Row, *widths: int) -> tuple[Row, ...]:
     """The row, and itself with narrower numbers."""
-    return row, *(replace(row, name=f"{row.name}, {_bits(bits)}", bits=bits) for bits in widths)
+    return row, *(
+        replace(row, name=f"{row.name}, {how_many(bits, 'bit')}", bits=bits) for bits in widths
+    )
 
 
 LOCAL_HEAD = "local head"

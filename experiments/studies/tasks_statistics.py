@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from client.kept import ENOUGH_LABELS, FOLDS
+from client.kept import ENOUGH_LABELS, folds
 from client.learners import pick_device
 from experiments.engines.folded.data import NodeRows, load_task
 from recast_core.backbones import load_backbone
@@ -82,14 +81,9 @@ def more_in_folds(first: Tensor, second: Tensor, labels: Tensor) -> bool:
     """Whether heads of the first features ``[N, d]`` are right more often than of the second."""
     if len(labels) < ENOUGH_LABELS:
         return False
-    right = [0, 0]
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    for judge in order.chunk(FOLDS):
-        learn = torch.ones_like(labels, dtype=torch.bool)
-        learn[judge] = False
+    right, labels = [0, 0], labels.to(first.device)
+    for learn, judge in folds(labels):
         for place, features in enumerate((first, second)):
-            head = head_kind("local").fit(
-                features[learn], labels[learn].to(features.device), int(labels.max()) + 1
-            )
+            head = head_kind("local").fit(features[learn], labels[learn], int(labels.max()) + 1)
             right[place] += right_answers(head, features[judge], labels[judge])
     return right[0] > right[1]

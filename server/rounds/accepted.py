@@ -50,3 +50,25 @@ def accepted(
         else:
             found[update.task][node] = worth
     return found
+
+
+def without(
+    federation: Federation,
+    state: TaskState,
+    told: Mapping[int, T],
+    odd: Mapping[int, str],
+    reason: str,
+) -> dict[int, T]:
+    """What nodes told of a task, without the ``odd`` ones, which are refused for a reason.
+
+    Args:
+        federation: the run; refusals are counted there.
+        state: of the task.
+        told: by node.
+        odd: why not, by node.
+        reason: of all of these, as the registry has it.
+    """
+    topic = Topic(state.name, state.round + 1)
+    for node, detail in sorted(odd.items()):
+        federation.traffic.refuse(node, topic, reason, detail)
+    return {node: one for node, one in told.items() if node not in odd}

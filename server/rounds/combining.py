@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from recast_core.wire.codec import Vector
 from recast_core.wire.messages import snap
-from server.exchange.traffic import Topic
 from server.record.rows import FinishedRound
+from server.rounds.accepted import without
 from server.rounds.contribution import Contribution
 from server.rounds.federation import Federation
 from server.rounds.listening import mix_of, odd_mixes
@@ -91,9 +92,10 @@ class Combining:
         Raises:
             RefusedError: ``not-finite``, a result that has diverged.
         """
+        leave_out = partial(without, self._federation, state)
         if self._federation.listens(state):
-            told = self._without(state, told, odd_mixes(told, len(state.classes)), "malformed")
-        kept = self._without(state, told, implausible(told, self._spread), "implausible")
+            told = leave_out(told, odd_mixes(told, len(state.classes)), "malformed")
+        kept = leave_out(told, implausible(told, self._spread), "implausible")
         probe = self._federation.plan.probe
         score = probe.of(state) if probe and kept else None
         if probe is None or score is None:
@@ -102,12 +104,12 @@ class Combining:
         if probe.each:
             alone = self._alone(state, kept, score)
             usual = lower_median(np.array(list(alone.values()))) if len(alone) > 2 else 0.0
-            kept = self._without(state, kept, _below(max(least, usual - BEHIND), alone), "harmful")
+            kept = leave_out(kept, _below(max(least, usual - BEHIND), alone), "harmful")
         found = self._together(state, kept) if kept else None
         if found is None or score(found.vector) >= least:
             return found
         harmful = _below(least, self._alone(state, kept, score))
-        kept = self._without(state, kept, harmful, "harmful")
+        kept = leave_out(kept, harmful, "harmful")
         found = self._together(state, kept) if kept else None
         if found is not None and score(found.vector) < least:
             return self._unmoved(state, found)
@@ -181,18 +183,6 @@ class Combining:
         out = federation.registry.left_out(federation.run, state.number, first)
         rounds = state.round - first + 1
         return {int(client) for client, times in out.items() if 2 * times >= rounds}
-
-    def _without(
-        self,
-        state: TaskState,
-        told: Mapping[int, Contribution],
-        refused: Mapping[int, str],
-        reason: str,
-    ) -> Mapping[int, Contribution]:
-        topic = Topic(state.name, state.round + 1)
-        for node, detail in sorted(refused.items()):
-            self._federation.traffic.refuse(node, topic, reason, detail)
-        return {node: one for node, one in told.items() if node not in refused}
 
 
 def _below(least: float, alone: Mapping[int, float]) -> dict[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -44,10 +44,9 @@ def odd_mixes(told: Mapping[int, Contribution], classes: int) -> dict[int, str]:
         told: contributions by node.
         classes: of the task, which are taken where two numbers are told as often.
     """
-    counts = Counter(len(one.mix) for one in told.values() if one.mix)
-    if not counts:
+    usual = _usual(told.values(), classes)
+    if not usual:
         return {}
-    usual = max(counts, key=lambda count: (counts[count], count == classes, count))
     return {
         node: f"a label mix of {len(one.mix)} classes, most clients tell of {usual}"
         if one.mix
@@ -57,6 +56,12 @@ def odd_mixes(told: Mapping[int, Contribution], classes: int) -> dict[int, str]:
     }
 
 
+def _usual(told: Iterable[Contribution], classes: int = 0) -> int:
+    """The classes that most mixes are of, if in doubt ``classes``, else more; 0 of no mix."""
+    counts = Counter(len(one.mix) for one in told if one.mix)
+    return max(counts, key=lambda count: (counts[count], count == classes, count), default=0)
+
+
 def mix_of(told: Mapping[int, Contribution], most: float) -> bytes:
     """The fleet's mix: of clients that tell of as many classes as most of them; empty of none.
 
@@ -64,10 +69,8 @@ def mix_of(told: Mapping[int, Contribution], most: float) -> bytes:
         told: contributions by node.
         most: times their median that a client's examples may count; 0 for no limit.
     """
-    mixes = [one for _, one in sorted(told.items()) if one.mix]
+    usual = _usual(told.values())
+    mixes = [one for _, one in sorted(told.items()) if one.mix and len(one.mix) == usual]
     if not mixes:
         return b""
-    counts = Counter(len(one.mix) for one in mixes)
-    classes = max(counts, key=lambda count: (counts[count], count))
-    mixes = [one for one in mixes if len(one.mix) == classes]
     return fleet_mix([one.mix for one in mixes], limited([one.examples for one in mixes], most))

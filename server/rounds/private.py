@@ -11,8 +11,8 @@ import numpy as np
 from protos import recast_v1_pb2 as pb
 from recast_core.privacy.clipping import length
 from recast_core.wire.codec import Vector
-from server.exchange.traffic import Topic
 from server.record.rows import Spending
+from server.rounds.accepted import without
 from server.rounds.aggregation import Contribution
 from server.rounds.drawing import Able, Drawing
 from server.rounds.federation import Federation, sample
@@ -131,13 +131,12 @@ class PrivateRounds:
         if self._privacy.kind != "local" or not told:
             return told
         most = self._privacy.longest(state.number, len(state.vector))
-        topic, kept = Topic(state.name, state.round + 1), dict(told)
-        for node, one in sorted(told.items()):
-            if (found := length(one.offsets)) > most:
-                detail = f"an update of length {found:.3g}, with its noise {most:.3g} at most"
-                self._federation.traffic.refuse(node, topic, "implausible", detail)
-                del kept[node]
-        return kept
+        odd = {
+            node: f"an update of length {found:.3g}, with its noise {most:.3g} at most"
+            for node, one in told.items()
+            if (found := length(one.offsets)) > most
+        }
+        return without(self._federation, state, told, odd, "implausible")
 
     def move(self, state: TaskState, contributions: Sequence[Contribution]) -> Vector:
         """The next vector of a task, of updates that the server may read: ``[D]``."""
