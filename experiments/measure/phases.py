@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from experiments.measure.deployment import Deployment
@@ -18,26 +18,21 @@ from server.record.registry import Registry
 from server.record.rows import Kind, LedgerRow
 
 LOOK_SECONDS = 0.001
-# Nanoseconds: a file system's clock is as much behind.
-_TICK = 4_000_000
 RUN = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a run has recorded: of which kind, about which task and round, in which row.
+    """What a run has recorded: of which kind, about which task and round.
 
     Attributes:
-        began, recorded: when, nanoseconds of ``time.time_ns``; ``None`` where the registry does
-            not say.
+        recorded: when, nanoseconds of ``time.time_ns``; ``None`` where the registry does not say.
     """
 
     kind: Kind
     task: str | None
     round: int
-    row: int
-    began: int | None = None
-    recorded: int | None = None
+    recorded: int | None
 
 
 @dataclass(frozen=True)
@@ -134,15 +129,14 @@ def watch(
 ) -> None:
     """Follow a run to its end, a phase for each entry that it makes in its registry.
 
-    A round ends when its entry says that it was recorded, and what has no time of its own when the
-    registry was last written: a server goes on at once, and its next broadcast belongs to the next
-    phase, however late somebody looks. Of two entries without a time that were made between two
-    looks, of one each millisecond, the first takes the bytes of both.
+    A phase ends when its entry was recorded: a server goes on at once, and what it sends next
+    belongs to the next phase, however late somebody looks. The bank's ends as the first round
+    begins.
 
     Raises:
         RecastError: the run failed.
     """
-    seen: set[tuple[Kind, str | None, int]] = set()
+    known = 0
     commits = Commits(registry)
     with contextlib.closing(commits):
         going = True
@@ -151,14 +145,9 @@ def watch(
             if not commits.changed() and going:
                 time.sleep(LOOK_SECONDS)
                 continue
-            found = _entries(registry, len(seen))
-            written = _written(registry)
-            for place, entry in enumerate(found):
-                moment = entry.recorded
-                if moment is None:
-                    moment = min([written, *(one.began for one in found[place:] if one.began)])
-                phase = clock.end(entry.kind, entry.task, entry.round, moment)
-                seen.add((entry.kind, entry.task, entry.row))
+            for entry in _entries(registry, going)[known:]:
+                phase = clock.end(entry.kind, entry.task, entry.round, entry.recorded)
+                known += 1
                 say(_line(phase))
     clock.end("control")
     if not registry.exists():
@@ -175,47 +164,36 @@ def record(registry: Path, phases: Sequence[Phase], clients: Sequence[str]) -> N
         opened.record_traffic(RUN, [row for phase in phases for row in phase.rows(clients)])
 
 
-def _written(registry: Path) -> int:
-    """When its last entry was made, or a little later; nanoseconds of ``time.time_ns``."""
-    now = time.time_ns()
-    try:
-        return min(now, registry.with_name(f"{registry.name}-wal").stat().st_mtime_ns + _TICK)
-    except OSError:  # it was closed
-        return now
-
-
-def _entries(registry: Path, known: int) -> list[Entry]:
-    """The registry's entries beyond the first ``known``, in order."""
+def _entries(registry: Path, going: bool) -> list[Entry]:
+    """The registry's entries in order; none before the first round while the run is going."""
     if not registry.exists():
         return []
     with History(registry) as history:
-        found_tasks = history.tasks(RUN)
-        # Clients announce what they have of a task when they have been greeted and have the bank.
-        if not any(task.classes for task in found_tasks):
-            return []
-        tasks = {task.number: task.name for task in found_tasks}
-        rounds = sorted(
-            (entry for number in tasks for entry in history.rounds(RUN, number)),
-            key=lambda entry: entry.id,
-        )
+        tasks = {task.number: task.name for task in history.tasks(RUN)}
+        rounds = [row for number in tasks for row in history.rounds(RUN, number)]
         accuracies = history.accuracies(RUN)
-    entries = [Entry("bank", None, 0, 0)]
-    # An evaluation after a task's last round comes before the next task's rounds.
-    waiting = list(accuracies)
-    for entry in rounds:
-        while waiting and waiting[0].after_task < entry.task:
-            found = waiting.pop(0)
-            entries.append(Entry("metrics", tasks[found.task], found.round, found.id))
-        at = _nanoseconds(entry.recorded)
-        began = at - round(1e9 * entry.seconds)
-        entries.append(Entry("coefficients", tasks[entry.task], entry.round, entry.id, began, at))
-    entries += [Entry("metrics", tasks[found.task], found.round, found.id) for found in waiting]
-    return entries[known:]
+    entries = [
+        Entry("coefficients", tasks[row.task], row.round, _nanoseconds(row.recorded))
+        for row in rounds
+    ]
+    entries += [
+        Entry("metrics", tasks[row.task], row.round, _nanoseconds(row.recorded))
+        for row in accuracies
+        if row.recorded is not None
+    ]
+    entries.sort(key=lambda entry: entry.recorded or 0)
+    began = min(
+        (_nanoseconds(row.recorded) - round(1e9 * row.seconds) for row in rounds), default=None
+    )
+    if began is None and going:
+        return []
+    return [Entry("bank", None, 0, began), *entries]
 
 
 def _nanoseconds(recorded: str) -> int:
-    """The end of the millisecond that the registry names."""
-    return round(datetime.fromisoformat(recorded).timestamp() * 1000) * 1_000_000 + 999_999
+    """A time of the registry, to the microsecond."""
+    since = datetime.fromisoformat(recorded) - datetime.fromtimestamp(0, UTC)
+    return (since // timedelta(microseconds=1)) * 1000
 
 
 def _line(phase: Phase) -> str:

@@ -155,7 +155,7 @@ class Registry(Runs):
             add_traffic(session, run, ledger_rows, refusals)
 
     def record_seconds(self, run: int, rounds: Sequence[tuple[int, int]], seconds: float) -> None:
-        """Record what rounds took, their own record included: only then is that known.
+        """Record what rounds took, their own record included, and that they end now.
 
         Args:
             run: the run.
@@ -165,7 +165,8 @@ class Registry(Runs):
         with self.writing(f"the seconds of rounds of run {run}") as session:
             for task, round_ in rounds:
                 where = (Round.run == run, Round.task == task, Round.round == round_)
-                session.execute(update(Round).where(*where).values(seconds=seconds))
+                ended = update(Round).where(*where).values(seconds=seconds, recorded=now())
+                session.execute(ended)
 
     def record_spendings(self, run: int, spendings: Sequence[Spending]) -> None:
         """Record what will be spent of a privacy budget before anybody can see a result."""
@@ -194,7 +195,7 @@ class Registry(Runs):
             for one in found:
                 told = asdict(one)
                 baselines, median = told.pop("baselines"), told.pop("median")
-                entry = Accuracy(run=run, **told)
+                entry = Accuracy(run=run, recorded=now(), **told)
                 session.add(entry)
                 if median is not None:
                     session.flush()

@@ -31,7 +31,7 @@ def _without_secrets(words: Sequence[str]) -> list[str]:
 
 def now() -> str:
     """The time as the registry keeps it: ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @insistent

@@ -20,7 +20,7 @@ from sqlalchemy.types import LargeBinary, String
 from server.record.rows import Direction, Kind, Layer, Privacy, Sampling, Status
 
 # The last revision in ``migrations``; one is made of any since the oldest when it is opened.
-SCHEMA = 15
+SCHEMA = 16
 OLDEST = 2
 # Where Alembic notes the revision, apart from that of other programs in the same database.
 VERSIONS = "recast_version"
@@ -114,7 +114,8 @@ class Round(Base, kw_only=True):
 class Accuracy(Base, kw_only=True):
     """One evaluation of ``task``, with the coefficients of ``round``, after ``after_task``.
 
-    Accuracies are fractions of ``examples`` held-out examples over ``clients`` clients.
+    Accuracies are fractions of ``examples`` held-out examples over ``clients`` clients; registries
+    of before schema 16 do not say when one was recorded.
     """
 
     __tablename__ = "accuracies"
@@ -133,6 +134,7 @@ class Accuracy(Base, kw_only=True):
     head_only_accuracy: Mapped[float | None]
     examples: Mapped[int]
     clients: Mapped[int]
+    recorded: Mapped[str | None] = mapped_column(default=None)
 
 
 class Median(Base, kw_only=True):

@@ -92,27 +92,26 @@ class Scripted:
 
     def _learn(self, folder: Path) -> None:
         def step(size: int) -> None:
-            """Traffic, and a while before the commit that ends its phase, as averaging takes."""
+            """What every client sends and gets back, and the commit that ends its phase at once."""
             for client in self._sockets:
                 self._send(client, size)
-            time.sleep(0.3)
 
         with Registry(folder / "registry.sqlite") as registry:
             run = registry.start_run({}, bytes(32), {})
             step(BANK)
             for name in ("a", "b"):
                 registry.add_task(run, name, 2)
-            time.sleep(0.3)
             for number, name in enumerate(("a", "b"), 1):
                 for round_ in (1, 2):
+                    began = time.monotonic()
+                    time.sleep(0.01)  # a server prepares what it sends
                     step(ROUND)
+                    took = time.monotonic() - began
                     message = LedgerRow(name, round_, "0", "up", "coefficients", "message", 45)
-                    found = FinishedRound(number, round_, np.zeros(2, np.float32), 1, 1, 0.1)
+                    found = FinishedRound(number, round_, np.zeros(2, np.float32), 1, 1, took)
                     registry.record_rounds(run, [found], [message])
-                    time.sleep(0.3)
                 step(EVALUATION)
                 registry.record_accuracies(run, [Measured(number, 2, 0.5, 0.4, 1, 1, number)])
-                time.sleep(0.3)
             registry.finish_run(run, "finished")
 
     def running(self) -> bool:
