@@ -11,26 +11,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from safetensors.torch import save_file
 
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.settings import Settings
+from tests.examples import choose
 from tests.postgres import PASSWORD, Cluster, binaries
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
-# The first call in a process imports and warms up: a deadline would measure that.
-settings.register_profile("recast", deadline=None, max_examples=60)
-settings.load_profile("recast")
 
 LOGGERS = ("recast", "recast.data", "flwr")
 SIZE = 8
 CLASSES = 3
 # layer1 has two convolutions of one shape, so that templates are shared: 2 x 2 + 4 coefficients.
 TARGET = "layer?.0.conv*"
+
+
+# Before hypothesis's own, which loads what the command line names.
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    choose(config)
 
 
 @pytest.fixture(autouse=True)

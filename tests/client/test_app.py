@@ -7,28 +7,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flwr.app import RecordDict
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import recast_v1_pb2 as pb
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from conftest import Caller
 
 KINDS = ["query.hello", "query.bank", "train", "evaluate"]
 MALFORMED = pb.Refusal.REASON_MALFORMED
-# The fixtures hold nothing that one example could spoil for the next.
-shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@shared
+@examples(shared=True)
 @given(body=st.binary(max_size=60), kind=st.sampled_from(KINDS))
 def test_garbage_is_answered_by_a_refusal(caller: Caller, body: bytes, kind: str) -> None:
     reply = caller.call(b"\xff\xff" + body, kind)
     assert reply.refusal.reason == MALFORMED
 
 
-@shared
+@examples(shared=True)
 @given(body=st.binary(max_size=60))
 def test_any_bytes_are_answered(caller: Caller, body: bytes) -> None:
     assert caller.call(body).WhichOneof("body") is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from recast_core.heads import (
 from recast_core.heads.base import ABSENT
 from recast_core.heads.quantise import quantise_rows, restore_rows
 from recast_core.heads.ridge_sums import moments, solve_ridge
+from tests.examples import examples
 
 WIDTH, CLASSES = 12, 5
 
@@ -186,7 +187,7 @@ def test_the_logistic_head_is_the_same_whenever_it_is_fitted() -> None:
     assert torch.equal(one.weight, other.weight)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.integers(0, 6), st.integers(1, 9), st.sampled_from([4, 8]), st.integers(0, 2**31),
     st.sampled_from([0.0, 1e-6, 1.0, 1e6]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer, resnet18
@@ -18,6 +18,7 @@ from recast_core.fitting import fit
 from recast_core.layers import TargetLayer
 from recast_core.library.task import file_name
 from recast_core.recipe import Recipe
+from tests.examples import examples
 
 
 def backbone(seed: int = 0) -> nn.Module:
@@ -240,7 +241,7 @@ def test_swapping_tasks_takes_no_more_than_20_ms() -> None:
     assert sorted(times)[5] < 0.020
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.text(min_size=1, max_size=300))
 def test_any_task_name_is_one_visible_file_in_the_folder(name: str) -> None:
     try:

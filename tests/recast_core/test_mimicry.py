@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
@@ -17,6 +17,7 @@ from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.mimicry import relative_error, seeded_bank
 from recast_core.sources import Gradient, Vae
 from recast_core.sources.closed_form import closed_form
+from tests.examples import examples
 
 
 def vit() -> nn.Module:
@@ -80,7 +81,7 @@ def test_iterative_sources_reach_a_hundredth_at_one_template_per_layer(source: o
     assert cosine >= 0.9999
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(2, 7), st.integers(1, 7), st.integers(8, 200), st.integers(0, 2**31))
 def test_closed_form_is_the_best_approximation_of_its_rank(
     layers: int, count: int, size: int, seed: int

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.data import Dataset, partition, split, split_test
 from client.data.dirichlet import all_partitions
 from client.data.partitioning import _split
 from recast_core.errors import RecastError
+from tests.examples import examples
 
 _SCHEMES = ["iid", "dirichlet:0.1", "dirichlet:5", "shards:2"]
 
@@ -21,7 +22,6 @@ def _labels(n: int, classes: int, seed: int) -> np.ndarray:
     return rng.permutation(np.r_[np.arange(classes), rng.integers(0, classes, n - classes)])
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     scheme=st.sampled_from(_SCHEMES),
     n=st.integers(6, 200),
@@ -40,7 +40,6 @@ def test_split_is_disjoint_complete_and_repeatable(
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(1, 150),
     m=st.integers(0, 80),
@@ -72,7 +71,7 @@ def test_other_seeds_give_other_splits(scheme: str) -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     k=st.integers(1, 7), clients=st.integers(7, 60), n=st.integers(7, 200), seed=st.integers(0, 99)
 )

@@ -10,8 +10,7 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.app import app
@@ -27,6 +26,7 @@ from server.app import run_federation
 from server.exchange.observer import LogObserver
 from server.flower import server_identity
 from server.record.registry import Registry
+from tests.examples import examples
 
 CLIENTS = 6
 # 32 bits: what training found, without the codec's rounding.
@@ -312,7 +312,7 @@ def test_whatever_a_server_sends_is_answered_as_by_a_client(tiny: Make, tmp_path
     prefix = talks[0].bank.prefix
 
     @given(broadcasts, st.sampled_from(["train", "head", "evaluate"]), st.booleans())
-    @hypothesis_settings(max_examples=40, deadline=None)
+    @examples(40)
     def same(broadcast: pb.Broadcast, kind: str, known: bool) -> None:
         broadcast.bank = prefix if known else 7
         message = pb.ToClient(**{kind: broadcast})
@@ -324,9 +324,7 @@ def test_whatever_a_server_sends_is_answered_as_by_a_client(tiny: Make, tmp_path
 
 
 @given(st.binary(max_size=80))
-@hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(40, shared=True)
 def test_noise_is_refused_as_by_a_client(tiny: Make, tmp_path: Path, noise: bytes) -> None:
     talks = both(tiny(), tmp_path)
     said = [talk.say(noise, nodes=[1]) for talk in talks]

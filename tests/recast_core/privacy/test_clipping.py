@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -26,13 +26,11 @@ def exact(vector: np.ndarray) -> float:
 
 
 @given(anything, limits)
-@settings(deadline=None)
 def test_nothing_is_longer_than_the_clip(offsets: np.ndarray, limit: float) -> None:
     assert exact(bounded(offsets, limit)) <= limit
 
 
 @given(finite, limits)
-@settings(deadline=None)
 def test_what_is_short_enough_stays_as_it_is_and_directions_stay(
     offsets: np.ndarray, limit: float
 ) -> None:
@@ -44,7 +42,6 @@ def test_what_is_short_enough_stays_as_it_is_and_directions_stay(
 
 
 @given(finite, limits, st.sampled_from(WIDTHS))
-@settings(deadline=None)
 def test_rounding_a_clipped_update_may_lengthen_it_and_the_server_bounds_it_again(
     offsets: np.ndarray, limit: float, bits: int
 ) -> None:
@@ -60,7 +57,6 @@ def test_rounding_alone_would_break_the_bound() -> None:
 
 
 @given(finite, finite, limits)
-@settings(deadline=None)
 def test_any_client_moves_the_sum_by_no_more_than_the_clip(
     mine: np.ndarray, theirs: np.ndarray, limit: float
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -32,7 +32,6 @@ def summed(field, vectors, members, answering, needed):
 @given(
     st.integers(3, 12), st.sampled_from(WIDTHS), st.data(), st.integers(1, 9), st.integers(0, 2**32)
 )
-@settings(max_examples=60, deadline=None)
 def test_a_sum_is_the_plain_sum_whoever_survives_and_whoever_answers(
     members, width, data, numbers, seed
 ):
@@ -134,7 +133,6 @@ def test_a_sealed_share_opens_for_its_member_and_its_sum_alone():
     st.sampled_from([1, 4, 8, 16, 32]),
     st.integers(0, 2**32),
 )
-@settings(max_examples=60, deadline=None)
 def test_the_mean_is_the_weighted_mean_to_half_a_step(examples, bits, seed):
     levels = plan(examples, 32, 2e-2, bits)
     reach = levels.step * levels.levels

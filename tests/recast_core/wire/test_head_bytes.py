@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -23,6 +23,7 @@ from recast_core.wire.head_bytes import (
     unpack_statistics,
 )
 from recast_core.wire.messages import RefusedError
+from tests.examples import examples
 
 TRAVELLING = [name for name in head_names() if head_kind(name).travels]
 WIDTH = 6
@@ -39,7 +40,7 @@ def some_labels(classes: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", TRAVELLING)
 @given(classes=st.integers(3, 40))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_statistics_have_the_announced_length_and_come_back_byte_for_byte(
     kind: str, classes: int
 ) -> None:
@@ -53,7 +54,6 @@ def test_statistics_have_the_announced_length_and_come_back_byte_for_byte(
 
 @pytest.mark.parametrize("kind", TRAVELLING)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
 def test_whatever_is_not_statistics_is_refused_with_a_reason(
     kind: str, data: st.DataObject
 ) -> None:
@@ -66,7 +66,7 @@ def test_whatever_is_not_statistics_is_refused_with_a_reason(
 
 @pytest.mark.parametrize("kind", TRAVELLING)
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
-@settings(max_examples=120, deadline=None)
+@examples(120)
 def test_a_flipped_bit_is_refused_or_leaves_statistics_that_a_server_can_merge(
     kind: str, place: int, bit: int
 ) -> None:
@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_refused_or_leaves_statistics_that_a_server_can_merge(
 
 
 @given(classes=st.integers(2, 30), scale=st.sampled_from([1e-6, 1.0, 1e4]))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_a_head_comes_back_within_the_rounding_of_eleven_bits(classes: int, scale: float) -> None:
     head = nn.Linear(WIDTH, classes)
     nn.init.normal_(head.weight, std=scale)

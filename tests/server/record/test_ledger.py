@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recast_core.errors import RecastError
 from server.record.ledger import Key, Ledger
 from server.record.registry import Registry
 from server.record.rows import Direction, Kind, Layer, LedgerRow, Refusal
+from tests.examples import examples
 
 KEYS = ("task", "round", "client", "direction", "kind")
 ROW = LedgerRow("a", 1, "7", "up", "coefficients", "payload", 24)
@@ -55,7 +56,7 @@ def test_every_grouping_sums_to_the_same_bytes(tmp_path: Path) -> None:
     with Registry(tmp_path / "registry.db") as registry:
         ledger = Ledger(registry)
 
-        @settings(max_examples=25, deadline=None)
+        @examples(25)
         @given(rows)
         def check(drawn: list[LedgerRow]) -> None:
             run = start(registry)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -21,6 +21,7 @@ from recast_core.errors import RecastError
 from server.record.ledger import Ledger
 from server.record.registry import Registry
 from server.record.rows import FinishedRound, LedgerRow, Measured, Refusal
+from tests.examples import examples
 
 ROOT = Path(__file__).parents[3]
 ROWS = 100
@@ -171,7 +172,7 @@ def test_coefficients_come_back_with_exact_bits(tmp_path: Path) -> None:
         counter = iter(range(1, 10_000))
         finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
-        @settings(max_examples=40, deadline=None)
+        @examples(40)
         @given(arrays(np.float32, st.integers(1, 64), elements=finite))
         def check(vector: np.ndarray) -> None:
             record(registry, run, 1, next(counter), vector)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protos import recast_v1_pb2 as pb
 from server.record.ledger import Ledger
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from conftest import Federation
@@ -73,9 +74,7 @@ def mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 
 @given(st.lists(mutations(), min_size=12, max_size=12), st.sampled_from([32, 8, 1]))
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(shared=True)
 def test_no_bytes_of_one_client_end_the_run_or_the_others_part_in_it(
     federation: Callable[..., Federation], mutated: list[Callable[[bytes], bytes]], bits: int
 ) -> None:
@@ -98,9 +97,7 @@ def test_no_bytes_of_one_client_end_the_run_or_the_others_part_in_it(
 
 
 @given(floats, st.sampled_from([32, 8]))
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(40, shared=True)
 def test_numbers_of_any_size_from_one_client_end_nobodys_run(
     federation: Callable[..., Federation], number: float, bits: int
 ) -> None:
