@@ -35,7 +35,7 @@ def test_the_examples_do_not_depend_on_what_was_imported_before(
         pytest.skip("a search draws other examples each time")
     first = drawn()
     source = tmp_path / "constants.py"
-    source.write_text("".join(f"A{i} = {i * 7919}\nB{i} = 'word {i}'\n" for i in range(2000)))
+    source.write_text("".join(f"A{i} = {i * 7919}\nB{i} = 'word {i}'\n" for i in range(100)))
     module = ModuleType("constants")
     module.__file__ = str(source)
     monkeypatch.setitem(sys.modules, "constants", module)
