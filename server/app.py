@@ -283,6 +283,7 @@ def _end(strategy: FedRecast, grid: Grid, *, finished: bool) -> None:
 def _another_task(strategy: FedRecast, grid: Grid, registry: Registry, run: int) -> bool:
     """Wait for a task that can be learned; false where the run is over instead."""
     try:
+        logger.info("all tasks are learned: waiting for another, or for the run to be closed")
         while not registry.is_closed(run):
             if strategy.ready(grid):
                 return True

@@ -6,13 +6,21 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a type of the stubs alone
+    from sys import UnraisableHookArgs
 
 INTERRUPTED = 130
 _FIRST = "recast: stopping at the next batch (Ctrl-C again ends at once)"
 _SECOND = "recast: ended at once; rounds that had finished are in the registry"
 _SHOW_CURSOR = "\x1b[?25h"
+# What the watcher is told beside the numbers of signals: to end, and of a signal that was lost.
+_END, _LOST = 0, 128
+_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
@@ -20,22 +28,34 @@ def acknowledged() -> Iterator[None]:
     """Say that Ctrl-C was heard; at the second, end the process.
 
     The interpreter's own handler runs between two instructions of the main thread, which may be
-    seconds away. What it writes to a pipe is read by a thread.
+    seconds away. What it writes to a pipe is read by a thread. An interrupt that is raised where
+    nothing can catch it, as in what runs when an object is collected, is raised again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before, hook = signal.set_wakeup_fd(writing, warn_on_full_buffer=False), sys.unraisablehook
+
+    def unraisable(lost: UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            return hook(lost)
+        # One of its kinds stands for the request to end.
+        number = signal.SIGINT if lost.exc_type is KeyboardInterrupt else signal.SIGTERM
+        return _write(writing, _LOST + number)
+
+    sys.unraisablehook = unraisable
     watcher = threading.Thread(target=_watch, args=(reading,), name="recast-ctrl-c", daemon=True)
     watcher.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
+        sys.unraisablehook = hook
+        _write(writing, _END)
         os.close(writing)
-        watcher.join(1)
+        watcher.join()  # what it says stands before whatever is said next
         os.close(reading)
 
 
@@ -53,17 +73,36 @@ def ends_with(code: object) -> None:
         signal.signal(number, lambda *_: os._exit(code if isinstance(code, int) else 0))
 
 
+def _write(writing: int, number: int) -> None:
+    with suppress(BlockingIOError):
+        os.write(writing, bytes([number]))
+
+
 def _watch(reading: int) -> None:
-    """Speak of each interrupt until the other end is closed."""
-    heard = 0
+    """Speak of each interrupt until told to end."""
+    heard = ours = 0
     while numbers := os.read(reading, 64):
         for number in numbers:
-            if number != signal.SIGINT:
-                continue
-            heard += 1
-            _say(_FIRST if heard == 1 else _SECOND)
-            if heard > 1:
-                os._exit(INTERRUPTED)
+            if number == _END:
+                return
+            if number > _LOST:
+                ours += _again(number - _LOST)
+            elif number == signal.SIGINT and ours:
+                ours -= 1
+            elif number == signal.SIGINT:
+                heard += 1
+                _say(_FIRST if heard == 1 else _SECOND)
+                if heard > 1:
+                    os._exit(INTERRUPTED)
+
+
+def _again(number: int) -> bool:
+    """Signal the main thread once more; whether that will be heard as an interrupt."""
+    time.sleep(_AGAIN_SECONDS)  # by then it has left where the first one was lost
+    if not callable(signal.getsignal(number)):
+        return False
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
+    return number == signal.SIGINT
 
 
 def _say(text: str) -> None:

@@ -23,7 +23,7 @@ from recast_core.settings import Settings
 from recast_core.task_spec import parse_task
 from server.record.ledger import Ledger
 from server.record.registry import Registry
-from tests.experiments.ends import patiently
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Simulated
@@ -308,8 +308,7 @@ def test_an_interrupt_keeps_the_finished_rounds(
         if line.startswith("a round 2:"):
             break
     process.send_signal(signal.SIGINT)
-    patiently(lambda: process.poll() is not None, 30)
-    _, rest = process.communicate()
+    _, rest = process.communicate(timeout=LONG)
     assert process.returncode == 130, rest
     assert (
         rest.splitlines()[-1] == "recast: interrupted; rounds that had finished are in the registry"

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable
@@ -27,8 +23,6 @@ from experiments.command.working import Work, clock
 from recast_core.errors import RecastError
 from recast_core.settings import Settings
 from recast_core.task_spec import parse_tasks
-
-ROOT = Path(__file__).parents[3]
 
 
 def printed(*arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -251,28 +245,3 @@ def test_off_a_terminal_long_work_says_so_inside_a_round(
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 2
     assert told[0].startswith("fog, round 1 of 4: training: 200 of 1,000 images, 17/s, 48 s left")
-
-
-def test_ctrl_c_is_acknowledged_while_python_cannot_run_and_ends_at_once_the_second_time() -> None:
-    script = (
-        "import hashlib, threading\nfrom experiments.command.interrupt import acknowledged\n"
-        "with acknowledged():\n"
-        "    threading.Timer(1, print, ('go',), {'flush': True}).start()\n"
-        "    hashlib.pbkdf2_hmac('sha512', b'', b'', 200_000_000)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, text=True, env=os.environ,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline() == "go\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stderr.readline() == (
-        "recast: stopping at the next batch (Ctrl-C again ends at once)\n"
-    )
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=240)
-    assert process.returncode == 130
-    assert rest.startswith("recast: ended at once")

@@ -15,6 +15,7 @@ from recast_core.settings import Settings
 from server.record.ledger import Ledger
 from server.record.registry import Registry
 from server.record.tables import Base
+from tests.experiments import pausing
 from tests.postgres import Cluster
 
 if TYPE_CHECKING:
@@ -42,22 +43,28 @@ def learned(folder: Path) -> tuple[dict[tuple[str, int], bytes], dict[Any, int]]
 def test_a_server_and_a_database_that_are_killed_lose_no_finished_round(
     tiny: Callable[..., Settings], command_line: Line, start: Callable[..., Process],
     recast: Any, database: str, postgres: Cluster, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    # However late we are to kill them, they are not done.
+    monkeypatch.setenv("RECAST_PLUGINS", pausing.NAME)
+    pause = f"pause:{2 * ROUNDS - 2}:{tmp_path / 'go'}"
+
     def arguments(name: str, registry: str) -> list[str]:
         chosen = tiny(rounds=ROUNDS, run_dir=str(tmp_path / name), registry=registry)
         return ["simulate", "--clients", str(CLIENTS), *command_line(chosen)]
 
-    one = start("one", *arguments("killed", database))
+    one = start("one", *arguments("killed", database), "--log", pause)
     one.says(r"a round 2:")
     one.process.kill()
     one.ends()
     with Registry(tmp_path / "killed" / "registry.sqlite") as registry:
         before = sum(registry.last_rounds(1).values())
     assert before >= 2
-    two = start("two", *arguments("killed", database))
+    two = start("two", *arguments("killed", database), "--log", pause)
     two.says(rf"continuing run 1 after {before} finished rounds")
     two.says(r" round \d+:")
     postgres.stop(kill=True)
+    (tmp_path / "go").touch()
     two.says(r"waiting 300 s for it")
     postgres.start()
     assert two.ends() == 0, two.log.read_text()

@@ -29,7 +29,8 @@ from recast_core.fitting import features_of
 from recast_core.settings import Settings
 from server.record.registry import Registry
 from server.record.rows import Measured
-from tests.experiments.ends import LONG, patiently, settled
+from tests.experiments import pausing
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Simulated
@@ -280,19 +281,20 @@ def test_a_running_server_learns_what_is_added_and_ends_on_sigterm(
          "--clients", "2", "--keep-running",
          *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+             "RECAST_PLUGINS": pausing.NAME},
     )  # fmt: skip
     assert server.stderr is not None
-    seen = []
+    seen: list[str] = []
+    added = False
     for line in server.stderr:
         seen.append(line)
-        if line.startswith("a: accuracy"):
+        if line.startswith("a: accuracy") and not added:
             assert call("tasks", "add", folder, second) == 0
-        if line.startswith("b: accuracy"):
+            added = True
+        if "waiting for another" in line and any(told.startswith("b: accuracy") for told in seen):
             break
-    assert seen[-1].startswith("b: accuracy"), seen
-    patiently(lambda: len(accuracies(folder)) == 3)
-    settled(lambda: None, 1)  # until it waits for another task
+    assert "waiting for another" in seen[-1], seen
     server.send_signal(signal.SIGTERM)
     _, rest = server.communicate(timeout=LONG)
     assert server.returncode == 0, "".join(seen) + rest
@@ -300,11 +302,7 @@ def test_a_running_server_learns_what_is_added_and_ends_on_sigterm(
         assert registry.runs()[0].status == "finished"
         assert [(task.number, task.name) for task in registry.tasks(1)] == [(1, "a"), (2, "b")]
         assert registry.last_rounds(1) == {1: 1, 2: 1}
-
-
-def accuracies(folder: Path) -> list[object]:
-    with Registry(folder / "registry.sqlite") as registry:
-        return list(registry.accuracies(1))
+        assert len(registry.accuracies(1)) == 3
 
 
 def test_help_of_every_command_has_an_example_and_does_not_wait_for_torch() -> None:
