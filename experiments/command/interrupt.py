@@ -40,10 +40,11 @@ def acknowledged() -> Iterator[None]:
 
     def unraisable(lost: UnraisableHookArgs) -> None:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
-            return hook(lost)
-        # One of its kinds stands for the request to end.
+            hook(lost)
+            return
+        # The only other of its kind is what SIGTERM raises.
         number = signal.SIGINT if lost.exc_type is KeyboardInterrupt else signal.SIGTERM
-        return _write(writing, _LOST + number)
+        _write(writing, _LOST + number)
 
     sys.unraisablehook = unraisable
     watcher = threading.Thread(target=_watch, args=(reading,), name="recast-ctrl-c", daemon=True)
