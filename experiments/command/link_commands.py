@@ -62,7 +62,12 @@ _json_log = click.option("--json-log", is_flag=True, help="Log one JSON object p
 )
 @_keepalive
 @_json_log
-@click.option("--metrics", type=int, help="Serve Prometheus metrics at this port of 127.0.0.1.")
+@click.option(
+    "--metrics",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Serve Prometheus metrics at this port of 127.0.0.1.",
+)
 @click.option("--web", metavar="HOST:PORT", help="Serve a live page of the run here, to read.")
 @click.option(
     "--web-token",

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from recast_core.errors import RecastError
 from server.link.sessions import Sessions
+
+HOSTS = "127.0.0.1", "localhost", "[::1]"
+# For a reader to say what it wants, and to take it.
+_SECONDS = 10
 
 
 class LinkCollector:
@@ -41,25 +49,60 @@ class LinkCollector:
         yield refused
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each reader in a thread, so that one that is slow keeps nobody else waiting."""
+
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    """Keeps readers out of the server's log."""
+
+    timeout = _SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def _of_this_machine(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """Answer only those who ask for this machine by a name of its own.
+
+    A page in a browser on this machine can have a name of its author's lead here, and would read
+    what comes; its browser says that name.
+    """
+
+    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        host = re.sub(r":\d*$", "", environ.get("HTTP_HOST", ""))
+        if host.lower() in HOSTS:
+            return app(environ, start_response)
+        start_response("400 Bad Request", [("Content-Type", "text/plain")])
+        return [b"Ask for 127.0.0.1 or localhost.\n"]
+
+    return guarded
+
+
 @contextmanager
 def serve_metrics(port: int, sessions: Sessions) -> Iterator[None]:
     """Serve the figures at ``http://127.0.0.1:PORT/metrics``.
 
     Raises:
-        RecastError: prometheus-client is not installed, or the port is taken.
+        RecastError: prometheus-client is not installed, or the port is taken or none.
     """
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, make_wsgi_app
     except ImportError as error:
         raise RecastError(
             "--metrics needs prometheus-client: `pip install 'recast-fl[metrics]'`"
         ) from error
     registry = CollectorRegistry()
     registry.register(LinkCollector(sessions))
+    app = _of_this_machine(make_wsgi_app(registry))
     try:
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
+        server = make_server("127.0.0.1", port, app, _Server, _Handler)
+    except (OSError, OverflowError) as error:
         raise RecastError(f"--metrics {port}: {error}; choose a free port") from error
+    thread = threading.Thread(target=server.serve_forever, name="recast-metrics", daemon=True)
+    thread.start()
     try:
         yield
     finally:
