@@ -256,19 +256,33 @@ def _open_run(
 def _learn(
     strategy: FedRecast, grid: Grid, registry: Registry, run: int, keep_running: bool
 ) -> None:
-    """Learn what there is, and what is added, until the run is over; record its end."""
+    """Learn what there is, and what is added, until the run is over; record its end.
+
+    Raises:
+        Terminated: the process was told to end, and there is something left to learn or to measure.
+    """
     while True:
-        strategy.start(grid, strategy.initial_arrays(), strategy.rounds_left())
-        if strategy.ready(grid):  # a task was added meanwhile
-            continue
-        strategy.evaluate_again(grid)
-        strategy.record_rest(grid)
-        if keep_running and _another_task(strategy, grid, registry, run):
-            continue
+        waiting, told = False, None
+        try:
+            strategy.start(grid, strategy.initial_arrays(), strategy.rounds_left())
+            if strategy.ready(grid):  # a task was added meanwhile
+                continue
+            strategy.evaluate_again(grid)
+            strategy.record_rest(grid)
+            waiting = keep_running
+            if waiting and _another_task(strategy, grid, registry, run):
+                continue
+        except Terminated as error:
+            if not waiting and not strategy.is_done():
+                raise
+            logger.info("told to end with all tasks learned")
+            told = error
         if isinstance(grid, Ending):
             owe_farewell(registry.path.parent, run)
         if registry.finish_with(run, len(strategy.states)):
             break
+        if told is not None:
+            raise told
     if strategy.unlearned():
         logger.warning("no client could learn: %s", ", ".join(strategy.unlearned()))
 
@@ -282,13 +296,10 @@ def _end(strategy: FedRecast, grid: Grid, *, finished: bool) -> None:
 
 def _another_task(strategy: FedRecast, grid: Grid, registry: Registry, run: int) -> bool:
     """Wait for a task that can be learned; false where the run is over instead."""
-    try:
-        logger.info("all tasks are learned: waiting for another, or for the run to be closed")
-        while not registry.is_closed(run):
-            if strategy.ready(grid):
-                return True
-            strategy.record_rest(grid)
-            time.sleep(LOOK_SECONDS)
-    except Terminated:
-        logger.info("told to end with all tasks learned")
+    logger.info("all tasks are learned: waiting for another, or for the run to be closed")
+    while not registry.is_closed(run):
+        if strategy.ready(grid):
+            return True
+        strategy.record_rest(grid)
+        time.sleep(LOOK_SECONDS)
     return False

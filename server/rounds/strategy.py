@@ -223,18 +223,34 @@ class FedRecast(Strategy):
         if len(learned) < 2:
             return
         *earlier, last = learned
-        federation = self._federation
-        done = {
-            (entry.task, entry.after_task)
-            for entry in federation.registry.accuracies(federation.run)
-        }
-        federation.roster.refresh(grid)
+        measured = self._measured()
+        self._federation.roster.refresh(grid)
         for state in earlier:
-            if (state.number, last.number) in done:
+            if (state.number, last.number) in measured:
                 continue
             self._agenda.agree(grid, [state])
             replies = self._measure(grid, self._evaluating.questions(grid, [state]))
             self._evaluating.finish([state], replies, after=last)
+
+    def is_done(self) -> bool:
+        """Whether the registry has all that there is to learn, and what is measured of it."""
+        if self._agenda.unfinished():
+            return False
+        learned = [state for state in self.states.values() if state.round]
+        wanted = {(one.number, learned[-1].number) for one in learned[:-1]}
+        wanted |= {(one.number, one.number) for one in learned if one.round >= self.plan.rounds}
+        return wanted <= self._measured()
+
+    def _measured(self) -> set[tuple[int, int]]:
+        """The tasks that were evaluated when learned, each with the one that had been learned last.
+
+        The registry says so, and no state: a process may be told to end between the two.
+        """
+        return {
+            (entry.task, entry.after_task)
+            for entry in self._federation.registry.accuracies(self._federation.run)
+            if entry.task != entry.after_task or entry.round >= self.plan.rounds
+        }
 
     def unlearned(self) -> list[str]:
         """The names of the tasks that were given up, or that no client can learn."""
