@@ -80,4 +80,7 @@ class LinkGrid(SessionGrid):
         if finished:
             self.sessions.dismiss(link.Dismissal.REASON_FINISHED)
             self.sessions.wait_until_empty(FAREWELL_SECONDS)
-        self._listener.close(grace=1.0 if finished else 0.0)
+        else:
+            # A stream that is cut takes with it what its client has yet to read.
+            self.sessions.let_go()
+        self._listener.close(grace=1.0)

@@ -121,6 +121,8 @@ class Servicer:
                     break
             if stream.refused is not None:
                 raise stream.refused
+            while not stream.closed and (notice := self._sessions.next_notice(session, stream)):
+                await self._write(session, notice, context)
             if stream.dismissal is not None:
                 last = link.FromServer(dismissal=link.Dismissal(reason=stream.dismissal))
                 await self._write(session, last.SerializeToString(), context)
@@ -167,14 +169,15 @@ class Servicer:
                 content = body[offset : offset + CHUNK]
                 chunk = link.Chunk(content=content).SerializeToString()
                 session.down += len(chunk)
-                await context.write(chunk)
+                # Handed over from here on, also where the peer leaves before it is written.
                 end += len(content)
+                await context.write(chunk)
         except (DeniedError, RefusedFrameError) as error:
             await self._refuse(context, name, error)
         finally:
-            session.fetching -= 1
             if end > request.offset:
                 self._sessions.carry(Carried(session.node, type_, request.offset, end, len(body)))
+            session.fetching -= 1
 
     async def watch(self) -> None:
         """End the streams of clients that are revoked, also of those that say and read nothing."""
@@ -213,7 +216,7 @@ class Servicer:
 
     async def _next(self, session: Session, stream: Stream, wake: asyncio.Event) -> bytes:
         """The next frame to write; empty when there is to be no more."""
-        while not stream.closed and stream.dismissal is None and stream.refused is None:
+        while not (stream.closed or stream.over or stream.dismissal or stream.refused):
             due = self._sessions.next_due(session, stream)
             if due:
                 return due if self._admission.may_go_on(session, stream) else b""

@@ -38,6 +38,7 @@ class Stream:
         wake: tells the writer to look again; callable from any thread.
         cut: ends it whatever its writer waits for; on the loop.
         dismissal: why the stream is to end, once that is so.
+        over: the server leaves: the stream is to end, and its client will look for another.
         refused: why its client may not go on, once that is so.
         closed: the stream has ended; nothing more is to be written.
     """
@@ -46,6 +47,7 @@ class Stream:
     wake: Callable[[], None]
     cut: Callable[[], None] = lambda: None
     dismissal: link.Dismissal.Reason | None = None
+    over: bool = False
     refused: DeniedError | RefusedFrameError | None = None
     closed: bool = False
 

@@ -28,16 +28,20 @@ _LOOK_SECONDS_EACH = 2e-6
 class Sessions(Notices):
     """All clients. Every method may be called from any thread."""
 
-    def __init__(self, session_id: int, settings: str) -> None:
+    def __init__(
+        self, session_id: int, settings: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Start with no clients.
 
         Args:
             session_id: names this server process to clients; not 0.
             settings: a JSON object for clients that do not know this ``session_id`` yet.
+            clock: seconds, monotonic.
         """
         super().__init__()
         self.session_id = session_id
         self.changed = threading.Condition()
+        self.clock = clock
         # Where messages for all are numbered together: the last of these numbers.
         self.numbered = 0
         self._settings = settings
@@ -103,15 +107,14 @@ class Sessions(Notices):
             if session.stream is stream:
                 session.stream = None
                 self._connected -= 1
-                session.seen = time.monotonic()
+                session.seen = self.clock()
             self.changed.notify_all()
 
     def next_due(self, session: Session, stream: Stream) -> bytes | None:
         """The next frame that ``stream`` has yet to carry; it counts as carried from now on."""
         with self.changed:
-            if session.stream is stream and session.notices:
-                self.changed.notify_all()
-                return session.notices.pop(0)
+            if (notice := self.next_notice(session, stream)) is not None:
+                return notice
             due = min(
                 (n for n, entry in session.open.items() if n > stream.sent and not entry.retired),
                 default=None,
@@ -121,6 +124,14 @@ class Sessions(Notices):
             stream.sent = due
             session.carried = max(session.carried, due)
             return session.open[due].frame
+
+    def next_notice(self, session: Session, stream: Stream) -> bytes | None:
+        """The next line of text that ``stream`` has yet to carry, which it does from now on."""
+        with self.changed:
+            if session.stream is not stream or not session.notices:
+                return None
+            self.changed.notify_all()
+            return session.notices.pop(0)
 
     def notify(self, node: int, text: str) -> int:
         """Have a line of text written into a client's stream, now or when it is back; its bytes."""
@@ -237,10 +248,10 @@ class Sessions(Notices):
     def wait(self, keys: Iterable[str], seconds: float, grace: float) -> None:
         """Return when each message is answered, or its client is away for ``grace``, or in time."""
         keys = list(keys)
-        end = time.monotonic() + seconds
+        end = self.clock() + seconds
         while True:
             with self.changed:
-                now = time.monotonic()
+                now = self.clock()
                 keys = [key for key in keys if key in self._open]
                 holding = [self._open[key][0] for key in keys]
                 until = [end if s.stream else min(end, s.seen + grace) for s in holding]
@@ -267,7 +278,7 @@ class Sessions(Notices):
 
     def near(self, grace: float) -> list[int]:
         """The nodes that are connected, or were less than ``grace`` seconds ago."""
-        now = time.monotonic()
+        now = self.clock()
         return [
             s.node
             for s in self.all()
@@ -281,6 +292,14 @@ class Sessions(Notices):
             for session in self._by_node.values():
                 if session.stream is not None:
                     session.stream.dismissal = reason
+                    session.stream.wake()
+
+    def let_go(self) -> None:
+        """End every stream when what waits for its client to read has been written."""
+        with self.changed:
+            for session in self._by_node.values():
+                if session.stream is not None:
+                    session.stream.over = True
                     session.stream.wake()
 
     def wait_until_told(self, count: int, seconds: float) -> None:

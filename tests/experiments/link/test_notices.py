@@ -38,7 +38,7 @@ def own_data(settings: Settings, folder: Path, name: str, classes: list[str]) ->
 
 def test_whoever_is_left_out_reads_why_in_its_own_log_and_it_is_counted(
     federation: Callable[..., Federation], tiny: Make, tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     settings = tiny(tasks=tiny().tasks.split()[0], run_dir=str(tmp_path / "run"))
     here = federation(tls=False, settings=for_clients(settings))
@@ -54,8 +54,13 @@ def test_whoever_is_left_out_reads_why_in_its_own_log_and_it_is_counted(
             here.grid, settings, tmp_path / "run", LogObserver(),
             conditions=Conditions(patience=0.0, classes_of=lambda source: tuple(right)),
         )  # fmt: skip
-    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("the server says")]
-    assert sorted(said) == [
+
+        def said() -> list[str]:
+            messages = [record.getMessage() for record in caplog.records]
+            return [one for one in messages if one.startswith("the server says")]
+
+        wait_until(lambda: len(said()) >= 2)
+    assert sorted(said()) == [
         "the server says: task a goes on without this client (classes): class 'C1' is 'c1' in the "
         "task: use one spelling",
         "the server says: task a goes on without this client (no-data): no a.npz and no a/ with "
