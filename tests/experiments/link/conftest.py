@@ -26,11 +26,14 @@ from tests.experiments.ends import LONG, App, Client, Handle, answers, settled
 class Relay(Closing):
     """Listens on loopback and relays to ``port``. ``up`` and ``down`` are bytes of TCP payload.
 
+    ``passed`` has each piece in order: which way it went, and how large it was.
+
     Connections end once ``cut_after`` bytes went down, and no more go down after ``hold_after``.
     """
 
     def __init__(self, port: int) -> None:
         self.up = self.down = self.connections = 0
+        self.passed: list[tuple[str, int]] = []
         self.cut_after: int | None = None
         self.hold_after: int | None = None
         self.open = True
@@ -98,6 +101,7 @@ class Relay(Closing):
                 while way == "down" and self._full and sink.fileno() >= 0:
                     time.sleep(0.01)
                 setattr(self, way, getattr(self, way) + len(content))
+                self.passed.append((way, len(content)))
                 if not (self.deaf and way == "up"):
                     sink.sendall(content)
                 if way == "down" and self.cut_after is not None and self.down >= self.cut_after:

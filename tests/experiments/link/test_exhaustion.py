@@ -25,7 +25,7 @@ from protos import link_v1_pb2 as link
 from protos.content import to_content
 from protos.link import CHUNK, FETCH, MAX_JOIN, SERVICE, TALK
 from server.exchange.hush import Bucket, Hush
-from server.link import doorkeeper, grid, servicer, session, turnstile
+from server.link import doorkeeper, grid, listen, servicer, turnstile
 from server.link.doorkeeper import raise_file_limit
 from server.link.identity import node_id
 from server.link.limits import FILES, TALKS_AT_ONCE
@@ -35,6 +35,8 @@ from tests.experiments.ends import LONG, settled
 if TYPE_CHECKING:
     from conftest import Federation
 
+# Longer than anything is waited for.
+NEVER = 10 * LONG
 JOIN = link.FromClient(join=link.Join(instance=1, attempt=1)).SerializeToString()
 
 
@@ -90,7 +92,8 @@ def test_connections_that_say_nothing_are_cut_and_clients_come_in_meanwhile(
 ) -> None:
     monkeypatch.setattr(grid, "WAITING_PER_ADDRESS", 16)
     monkeypatch.setattr(grid, "WAITING_AT_MOST", 16)
-    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", LONG)
+    for part in (doorkeeper, listen):  # neither cuts a connection for its age
+        monkeypatch.setattr(part, "SECONDS_TO_JOIN", NEVER)
     here = federation()
     one = here.join("one")
     here.grid.wait_for_clients(1)
@@ -109,11 +112,11 @@ def test_connections_that_say_nothing_are_cut_and_clients_come_in_meanwhile(
     for _ in range(200):
         held.append(socket.create_connection(("127.0.0.1", here.port)))
         held[-1].setblocking(False)
-    wait_until(lambda: open_ones() <= 16, 1.5)
+    wait_until(lambda: open_ones() <= 16)
     here.join("two")
     here.grid.wait_for_clients(2)
-    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.5)
-    wait_until(lambda: open_ones() == 0, 4)
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 0.5)
+    wait_until(lambda: open_ones() == 0)
     assert here.ask(b"abc", "one", "two") == [b"cba", b"cba"]
     assert one.events.count("connected") == 1
 
@@ -123,9 +126,11 @@ def test_a_client_that_has_not_joined_in_time_is_cut(
     monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 0.5)
+    for part in (listen, servicer):
+        monkeypatch.setattr(part, "SECONDS_TO_JOIN", NEVER)
     here = federation()
     silent = talk(here, ClientKeys.load(here.certs, "one"))
-    wait_until(lambda: silent.code is not None, 5)
+    wait_until(lambda: silent.code is not None)
 
 
 @pytest.mark.skipif(not FILES.is_dir(), reason="the system does not tell a process its sockets")
@@ -133,7 +138,8 @@ def test_a_connection_over_which_streams_come_and_go_without_end_is_frozen_and_c
     federation: Callable[..., Federation], talk: Callable[..., Talk],
     monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.0)
+    for part in (doorkeeper, servicer):  # that a cut one does not come again meanwhile
+        monkeypatch.setattr(part, "SECONDS_TO_JOIN", NEVER)
     here = federation()
     here.join("two")
     here.grid.wait_for_clients(1)
@@ -151,7 +157,9 @@ def test_a_connection_over_which_streams_come_and_go_without_end_is_frozen_and_c
     time.sleep(0.3)
     assert here.grid.sessions.refused.total() <= seen + TALKS_AT_ONCE
     assert here.ask(b"abc", "two") == [b"cba"]
-    wait_until(lambda: held.code is not None, 5)
+    assert held.code is None
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 0.5)
+    wait_until(lambda: held.code is not None)
 
 
 def test_whoever_calls_too_often_is_not_told_at_once_so_as_to_come_again(
@@ -159,7 +167,8 @@ def test_whoever_calls_too_often_is_not_told_at_once_so_as_to_come_again(
     monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(turnstile, "calls", lambda: Bucket(rate=0, burst=1))
-    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", LONG)
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", NEVER)
+    monkeypatch.setattr(servicer, "SECONDS_OF_PENANCE", NEVER)
     here = federation()
     here.join("one")
     here.grid.wait_for_clients(1)
@@ -167,8 +176,8 @@ def test_whoever_calls_too_often_is_not_told_at_once_so_as_to_come_again(
     wait_until(lambda: here.grid.sessions.refused["too-many-calls"] > 0)
     time.sleep(0.8)
     assert hasty.code is None
-    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 1.5)
-    wait_until(lambda: hasty.code is not None, 10)
+    monkeypatch.setattr(doorkeeper, "SECONDS_TO_JOIN", 0.5)
+    wait_until(lambda: hasty.code is not None)
     assert here.ask(b"abc", "one") == [b"cba"]
 
 
@@ -176,8 +185,8 @@ def test_one_certificate_has_some_streams_at_once_and_no_more(
     federation: Callable[..., Federation], talk: Callable[..., Talk],
     wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    for part in (doorkeeper, servicer):  # that none of them has ended before the last has come
-        monkeypatch.setattr(part, "SECONDS_TO_JOIN", LONG)
+    for part in (doorkeeper, listen, servicer):  # none of them ends before the last has come
+        monkeypatch.setattr(part, "SECONDS_TO_JOIN", NEVER)
     here = federation()
     here.join("two")
     here.grid.wait_for_clients(1)
@@ -187,7 +196,7 @@ def test_one_certificate_has_some_streams_at_once_and_no_more(
     def refused() -> int:
         return sum(one.code == grpc.StatusCode.RESOURCE_EXHAUSTED for one in streams)
 
-    wait_until(lambda: refused() == 12 - TALKS_AT_ONCE, 10)
+    wait_until(lambda: refused() == 12 - TALKS_AT_ONCE)
     time.sleep(0.2)
     assert refused() == 12 - TALKS_AT_ONCE
     assert here.ask(b"abc", "two") == [b"cba"]
@@ -214,10 +223,11 @@ def test_who_joins_all_the_time_waits_to_be_told_that_it_is_too_often(
     wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(servicer, "SECONDS_OF_PENANCE", 0.5)
-    monkeypatch.setattr(session, "joins", lambda: Bucket(rate=0, burst=20))
     here = federation()
     keys = ClientKeys.load(here.certs, "one")
-    for number in range(1, 21):
+    session, *_ = here.grid.sessions.join("one", 1, link.Join(instance=1), lambda: None)
+    session.joins = Bucket(rate=0, burst=20)
+    for number in range(2, 22):
         here.grid.sessions.join("one", 1, link.Join(instance=number), lambda: None)
     began = time.monotonic()
     late = talk(here, keys, JOIN)
@@ -234,7 +244,7 @@ def test_a_first_frame_is_a_join_and_no_larger_than_one(
     keys = ClientKeys.load(here.certs, "one")
     padded = JOIN + b"\x7a" + bytes([MAX_JOIN // 2, 1]) + bytes(MAX_JOIN)
     small, large = talk(here, keys, padded), talk(here, keys, bytes(4 << 20))
-    wait_until(lambda: small.code and large.code, 10)
+    wait_until(lambda: small.code and large.code)
     assert small.code == grpc.StatusCode.INVALID_ARGUMENT
     assert large.code == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in large.details
@@ -307,7 +317,7 @@ def test_a_certificate_that_does_not_say_that_it_is_for_clients_is_none(
     )
     keys = ClientKeys("one", pem, plain.public_bytes(serialization.Encoding.PEM), authority)
     stranger = talk(here, keys, JOIN)
-    wait_until(lambda: stranger.code is not None, 10)
+    wait_until(lambda: stranger.code is not None)
     assert stranger.code == grpc.StatusCode.PERMISSION_DENIED
     assert stranger.details == "the certificate of one is not made for clients"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,6 @@ from client.link.complaints import PATIENCE, Complaints
 from client.link.diagnosis import proxy_in_force
 from experiments.command import certs
 from experiments.command.cli import main
-from experiments.measure.relay import free_port
 from protos.link_address import Address
 from recast_core.errors import RecastError
 
@@ -101,13 +101,20 @@ def test_what_has_worked_is_tried_some_times_more(
 
 def test_nobody_there_and_no_such_host_are_named_and_waited_for(
     federation: Callable[..., Federation], caplog: pytest.LogCaptureFixture,
-    wait_until: Callable[..., None],
+    wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     here = federation(tls=False)
-    with caplog.at_level(logging.WARNING, "recast.link"):
-        one = here.join("one", port=free_port())
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with socket.socket() as deaf, caplog.at_level(logging.WARNING, "recast.link"):
+        deaf.bind(("127.0.0.1", 0))  # so that nobody else comes to listen there
+        one = here.join("one", port=deaf.getsockname()[1])
         wait_until(lambda: "nobody listens there; trying again" in caplog.text)
-    assert one.ended is None
+        assert one.ended is None
+        one.stop()
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     fault = Endpoint("nosuch.invalid:9441", None).diagnose()
     assert fault is not None
     assert fault.text.startswith("no address is known of nosuch.invalid")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from protos.link import FETCH, MAX_FRAME, SERVICE, TALK
 from recast_core.errors import RecastError
 from recast_core.secure.members import announced, own_identity
 from server.exchange.hush import Bucket
-from server.link import session
+from server.link import sessions
+from server.link.session import Session
 from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
@@ -54,23 +56,29 @@ def join(name: str = "", instance: int = 1, attempt: int = 1, received: int = 0)
 
 
 def say(channel: grpc.Channel, *frames: bytes) -> tuple[list[bytes], grpc.RpcError]:
-    """What the server says to these frames, and how it ends the stream."""
-    ended = False
+    """What the server says to these frames, and how it ends the stream.
+
+    Of more than one the first is a Join, and the rest is said when that has been answered: an end
+    that is no success takes with it what has yet to be read.
+    """
+    welcomed, ended = threading.Event(), threading.Event()
 
     def saying() -> Iterator[bytes]:
-        yield from frames
-        end = time.monotonic() + LONG
-        while time.monotonic() < end and not ended:
-            time.sleep(0.02)
+        yield frames[0]
+        assert len(frames) == 1 or welcomed.wait(LONG)
+        yield from frames[1:]
+        ended.wait(LONG)
 
     heard = []
     try:
         for frame in channel.stream_stream(f"/{SERVICE}/{TALK}")(saying(), timeout=LONG):
             heard.append(frame)
+            welcomed.set()
     except grpc.RpcError as error:
         return heard, error
     finally:
-        ended = True
+        welcomed.set()
+        ended.set()
     raise AssertionError("the server let it be")
 
 
@@ -158,7 +166,8 @@ def test_frames_that_answer_nothing_are_put_up_with_only_so_long(
     federation: Callable[..., Federation], raw: Callable[..., grpc.Channel],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(session, "strays", lambda: Bucket(rate=0, burst=16))
+    few = partial(Session, strays=Bucket(rate=0, burst=16))
+    monkeypatch.setattr(sessions, "Session", few)
     here = federation(tls=False)
     channel = raw(here, None)
     frame = link.FromClient(number=7, reply=b"x").SerializeToString()

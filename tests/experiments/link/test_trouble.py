@@ -82,7 +82,7 @@ def test_a_disk_that_was_full_many_times_leaves_no_slot_taken_and_heals(
         (refused,) = here.ask(LARGE, type_="query.bank")
         assert "make room on that disk" in refused
         session = here.grid.sessions.get("one")
-        wait_until(lambda session=session: session.fetching == 0, 3)
+        wait_until(lambda session=session: session.fetching == 0)
     full[0] = False
     assert here.ask(LARGE, type_="query.bank") == [b"ok"]
     assert not here.grid.sessions.refused
@@ -130,7 +130,7 @@ def test_a_download_whose_client_goes_away_frees_its_slot(
                 method = another.unary_stream(f"/{SERVICE}/{FETCH}")
                 next(method(request.SerializeToString()))
                 assert session.fetching == 1
-            wait_until(lambda: session.fetching == 0, 3)
+            wait_until(lambda: session.fetching == 0)
         leave.set()
         stream.cancel()
 
