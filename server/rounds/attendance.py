@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from flwr.serverapp import Grid
@@ -47,10 +48,12 @@ def await_clients(grid: Grid, federation: Federation, agenda: Agenda) -> None:
         UnlearnableError: nobody who came has enough images of a task.
         RecastError: nobody came, or too few, or all were refused.
     """
-    ends, said = time.monotonic() + federation.plan.patience, False
+    ends, said = math.inf, False
     while True:
         if not (few := _too_few(grid, federation)):
             federation.roster.refresh(grid)
+        # Greeting those who are there takes none of the time that others are given to come.
+        ends = min(ends, time.monotonic() + federation.plan.patience)
         lacking = agenda.unlearnable()
         if agenda.active() if agenda.began else not lacking:
             return
