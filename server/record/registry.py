@@ -162,10 +162,11 @@ class Registry(Runs):
             rounds: a task's number and the round, recorded before.
             seconds: that they took together.
         """
+        moment = now()  # not later: what began so many seconds before it is looked up by it
         with self.writing(f"the seconds of rounds of run {run}") as session:
             for task, round_ in rounds:
                 where = (Round.run == run, Round.task == task, Round.round == round_)
-                ended = update(Round).where(*where).values(seconds=seconds, recorded=now())
+                ended = update(Round).where(*where).values(seconds=seconds, recorded=moment)
                 session.execute(ended)
 
     def record_spendings(self, run: int, spendings: Sequence[Spending]) -> None:
