@@ -15,7 +15,9 @@ from typing import Self
 from recast_core.closing import Closing
 from recast_core.errors import RecastError
 
-GRACE = 8.0
+# For all that is asked to end, when everything is; for one whose peers are to hear of its end; and
+# for what was killed. A busy machine takes its time.
+GRACE, SECONDS_TO_END, SECONDS_TO_DIE = 8.0, 60.0, 60.0
 _MARK = "RECAST_PROCESSES"
 
 
@@ -72,7 +74,7 @@ class Child:
         if not kill:
             self.signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE)
+                self.process.wait(SECONDS_TO_END)
         self.signal(signal.SIGKILL)
         self.process.wait()
 
@@ -107,12 +109,15 @@ class Processes(Closing):
         for child in self._children:
             child.stop(kill=True)
         # Until none is left: one may start another as it is looked for, and takes time to end.
-        deadline = time.monotonic() + GRACE
-        while (marked := self._marked()) and time.monotonic() < deadline:
+        deadline, killed = time.monotonic() + SECONDS_TO_DIE, set[int]()
+        while (marked := self._marked()) or any(map(_lives, killed)):
             for left in marked:
                 # Between the look and the signal it may have ended by itself.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(left, signal.SIGKILL)
+            killed.update(marked)
+            if time.monotonic() > deadline:
+                return
             time.sleep(0.02)
 
     def start(self, name: str, command: Sequence[str], cwd: Path | None = None) -> Child:
@@ -168,3 +173,12 @@ class Processes(Closing):
             except OSError:  # it ended, or belongs to somebody else
                 continue
         return found
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process has yet to end, where /proc tells; one that ends has no environment."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
