@@ -6,7 +6,7 @@ Needs no more than PyTorch, so that it can be imported where neither Flower nor 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -172,7 +172,8 @@ def make_bank(
     names = member_tensors(loaded.model, loaded.head)
     sections = divide(names, plan.sections)
     network = fingerprint(loaded.model)
-    kept = None if folder is None else SourceFolder(folder, _settings(network, data, plan, wanted))
+    settings = _settings(network, dataset, plan, wanted)
+    kept = None if folder is None else SourceFolder(folder, settings)
     images, labels = _planes(dataset.x_train, device), torch.from_numpy(dataset.y_train)
     form = Everything(loaded.model, loaded.head, device)
     sources = fine_tune_sources(
@@ -218,17 +219,14 @@ def _check_classes(loaded: Backbone, dataset: Dataset, data: str) -> None:
 
 
 def _settings(
-    network: str, data: str, plan: BankPlan, wanted: Sequence[Composition]
+    network: str, dataset: Dataset, plan: BankPlan, wanted: Sequence[Composition]
 ) -> dict[str, object]:
     """What finished sources follow from; packing and trials may change in between."""
-    told = {
-        key: value
-        for key, value in asdict(plan).items()
-        if key in ("epochs", "batch", "learning_rate", "seed")
-    }
+    learned = replace(dataset, x_test=dataset.x_test[:0], y_test=dataset.y_test[:0])
+    told = {key: getattr(plan, key) for key in ("epochs", "batch", "learning_rate", "seed")}
     return {
         "network": network,
-        "data": data,
+        "data": learned.digest(),
         "sources": [described(each) for each in wanted],
         **told,
     }

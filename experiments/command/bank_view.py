@@ -101,12 +101,13 @@ def _print(made: MadeBank, report: dict[str, Any], output: Path) -> None:
     console.print(table)
     for family, gains in made.gains.items():
         share = share_of_gain(gains)
-        said = "nothing to gain" if share is None else f"{100 * share:.0f} %"
-        console.print(
-            f"{family or 'unseen pairs'}: {report['coefficients']} coefficients have {said} of "
-            "full fine-tuning's gain over what costs no byte",
-            highlight=False,
+        said = (
+            "full fine-tuning gains nothing over what costs no byte: there is no gain to compare with"
+            if share is None
+            else f"{report['coefficients']} coefficients have {100 * share:.0f} % of full fine-tuning's "
+            "gain over what costs no byte"
         )
+        console.print(f"{family or 'unseen pairs'}: {said}", highlight=False, soft_wrap=True)
         if (fall := hardly_falls(gains)) is not None:
             console.print(
                 f"warning: under {family or 'unseen pairs'} the loss falls by {100 * fall:.0f} % "

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from experiments.command import cli
+from client.data import forget_datasets
+from experiments.command import bank, cli
 from experiments.command.bank import BankPlan
 from recast_core import RecastError, TemplateBank, attach
 from recast_core.backbones import load_backbone
@@ -231,6 +233,30 @@ def test_an_interrupted_bank_keeps_its_sources_and_goes_on(
     assert sum(line.endswith("kept") for line in done.stderr.splitlines()) == 2
     assert out.exists()
     assert not folder.exists()
+
+
+def test_finished_sources_of_other_images_are_refused_and_of_the_same_elsewhere_are_not(
+    backbone: str,
+    data: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The images decide, not how they are named: a file may be written again in between."""
+    out, file = str(tmp_path / "bank.safetensors"), Path(data.removeprefix("npz:"))
+    few = [*QUICK, "--directions", "2", "--shifts", "blur", "--sources"]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(bank, "principal_directions", Mock(side_effect=KeyboardInterrupt))
+        assert run("bank", backbone, "--data", data, "-o", out, *few, "2") == cli.INTERRUPTED
+    arrays = dict(np.load(file))
+    np.savez(file, **arrays | {"x_train": 255 - arrays["x_train"]})
+    forget_datasets()  # another process would have none of them
+    assert run("bank", backbone, "--data", data, "-o", out, *few, "2") == 2
+    assert "sources of other settings or data (data)" in capsys.readouterr().err.splitlines()[-1]
+    np.savez(file.with_name("moved.npz"), **arrays | {"x_test": 255 - arrays["x_test"]})
+    moved = f"npz:{file.with_name('moved.npz')}"
+    assert run("bank", backbone, "--data", moved, "-o", out, *few, "2") == 0
+    assert capsys.readouterr().err.count(": kept") == 2
 
 
 def test_a_plan_that_cannot_be_is_refused() -> None:
