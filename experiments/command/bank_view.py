@@ -102,10 +102,10 @@ def _print(made: MadeBank, report: dict[str, Any], output: Path) -> None:
     for family, gains in made.gains.items():
         share = share_of_gain(gains)
         said = (
-            "full fine-tuning gains nothing over what costs no byte: there is no gain to compare with"
+            "full fine-tuning gains nothing over what costs no byte: nothing to compare with"
             if share is None
-            else f"{report['coefficients']} coefficients have {100 * share:.0f} % of full fine-tuning's "
-            "gain over what costs no byte"
+            else f"{report['coefficients']} coefficients have {100 * share:.0f} % of full "
+            "fine-tuning's gain over what costs no byte"
         )
         console.print(f"{family or 'unseen pairs'}: {said}", highlight=False, soft_wrap=True)
         if (fall := hardly_falls(gains)) is not None:
