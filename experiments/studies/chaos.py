@@ -16,12 +16,12 @@ import argparse
 import json
 import multiprocessing
 import random
-import socket
 import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from experiments.command import certs
+from experiments.measure.relay import free_port
 from experiments.studies.lives import killed, started
 from recast_core.backbones.cifar_resnet import CifarResNet
 from recast_core.privacy.accountant import Accountant, Mechanism
@@ -135,15 +136,24 @@ class Site:
         raise NotImplementedError(what)
 
     def read(self, run: str, query: str) -> list[tuple[object, ...]]:
-        """Rows of the run's registry; none where it is not there yet."""
-        path = self.root / run / "registry.sqlite"
-        if not path.exists():
-            return []
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as database:
+        """Rows of the run's registry; none where it is not there yet.
+
+        Raises:
+            OperationalError: it cannot be read for as long as there is patience.
+        """
+        path, ends = self.root / run / "registry.sqlite", time.monotonic() + self.patience
+        while path.exists():
             try:
-                return list(database.execute(query))
-            except sqlite3.OperationalError:
-                return []
+                with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+                    return list(database.execute(query))
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    break
+                # Whoever opens it after a kill keeps others out until it is whole again.
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.05)
+        return []
 
     def finished(self, run: str) -> bool:
         """Whether the run has come to its end."""
@@ -201,13 +211,15 @@ def chaos(site: Site, kills: int, seconds: float, dice: random.Random) -> dict[s
     server = site.serve(run)
     clients = {name: site.join(name, run) for name in site.names}
     count = dict.fromkeys(site.kinds, 0)
+    # What befalls whom follows from the seed, however often it was looked before.
+    fate = random.Random(dice.getrandbits(32))
     while sum(count.values()) < kills and time.monotonic() - began < seconds:
         if site.finished(run):
             break
-        time.sleep(site.pace * dice.choice([0.1, 0.3, 1.0, 2.0, 4.0]) * dice.random())
-        what = dice.choice(site.kinds)
+        time.sleep(site.pace * fate.choice([0.1, 0.3, 1.0, 2.0, 4.0]) * fate.random())
+        what, works, name = fate.choice(site.kinds), fate.random() < 0.6, fate.choice(site.names)
         if what == "server":
-            if dice.random() < 0.6:  # most have begun to work
+            if works:  # most have begun to work
                 before, ends = watch.look("before a kill"), time.monotonic() + 60
                 while watch.look("before a kill") == before and time.monotonic() < ends:
                     time.sleep(0.05 + 0.2 * dice.random())
@@ -217,7 +229,6 @@ def chaos(site: Site, kills: int, seconds: float, dice: random.Random) -> dict[s
         elif what != "client":
             site.befall(what)
         else:
-            name = dice.choice(list(clients))
             killed(clients[name])
             watch.look("after a client's end")
             clients[name] = site.join(name, run)
@@ -315,9 +326,7 @@ def main(make: Callable[..., Site] = Site, description: str | None = __doc__) ->
         names = [f"edge-{number}" for number in range(1, given.clients + 1)]
         site = make(Path(folder), names, given.options, given.rounds)
         site.patience, site.pace, site.small = given.patience, given.pace, given.small
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            site.port = free.getsockname()[1]
+        site.port = free_port()
         site.prepare()
         found: dict[str, object] = {"options": " ".join(given.options)}
         if not given.alone:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.command.program import environment, program
+from experiments.measure.relay import free_port
 from experiments.studies import link_foes
 from experiments.studies.chaos import Site
 from experiments.studies.link_foes import FOES
@@ -196,8 +196,10 @@ def attack(name: str, honest: Honest, times: Times) -> Row:
         with _foe(name, where):
             time.sleep(times.settle)
             before, size = honest.rounds(), honest.log.stat().st_size
+            began = time.monotonic()
             under.append(_stretch(honest, times, memory))
-            logged.append((honest.log.stat().st_size - size) / times.stretch)
+            seconds = time.monotonic() - began
+            logged.append((honest.log.stat().st_size - size) / seconds)
             missed += honest.rounds(f"WHERE clients < {len(NAMES)} AND id > {before}")
         calm.append(_calm(honest, times, where))
     with _foe(name, where):
@@ -241,9 +243,11 @@ def _time(stretches: Sequence[_Stretch]) -> float:
 
 
 def _stretch(honest: Honest, times: Times, memory: list[float] | None = None) -> _Stretch:
-    """Count rounds for some seconds."""
+    """Count rounds for some seconds, or until there is one."""
     began, before, busy = time.monotonic(), honest.rounds(), honest.seconds()
-    while time.monotonic() < began + times.stretch:
+    while (passed := time.monotonic() - began) < times.stretch or (
+        honest.rounds() == before and passed < PATIENCE
+    ):
         time.sleep(0.1)
         if memory is not None:
             memory.append(honest.megabytes())
@@ -268,9 +272,7 @@ def measure(name: str, times: Times, options: Sequence[str] = ()) -> Row:
     with tempfile.TemporaryDirectory(prefix="recast-link-") as folder:
         told = ["--clients", str(len(NAMES)), *options]
         site = Site(Path(folder), [*NAMES, NEWCOMER, FOE], told, 1_000_000)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            site.port = free.getsockname()[1]
+        site.port = free_port()
         site.prepare()
         honest = Honest(site)
         try:

@@ -17,11 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.command import certs
+from experiments.measure.relay import free_port
 from experiments.studies.link_foes import FOES, Site
 from experiments.studies.lives import FORK, killed
 from server.flower import server_identity
 from server.link import LinkGrid, ServerKeys
 
+# A machine that does much else lets an attacker wait: it goes on until it has had so much time.
+LEAST, PATIENCE = 0.2, 240.0
 HEAD = "| attack | attacker's CPU s | server's CPU s | of a core |\n|---|--:|--:|--:|"
 
 
@@ -40,9 +43,7 @@ def serve(site: Site) -> None:
 def cost(name: str, seconds: float) -> tuple[float, float]:
     """Processor seconds of the attacker and of the server, what it takes by itself not counted."""
     with tempfile.TemporaryDirectory(prefix="recast-link-") as folder:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            site = Site(free.getsockname()[1], Path(folder) / "certs")
+        site = Site(free_port(), Path(folder) / "certs")
         certs.init(site.certs, ["localhost"], [site.name], force=False)
         server = FORK.Process(target=serve, args=(site,), daemon=True)
         server.start()
@@ -52,6 +53,8 @@ def cost(name: str, seconds: float) -> tuple[float, float]:
         foe.start()
         began, before = time.monotonic(), _used(server.pid)
         time.sleep(seconds)
+        while _used(foe.pid) < LEAST and time.monotonic() < began + PATIENCE:
+            time.sleep(0.1)
         theirs, ours = _used(foe.pid), _used(server.pid) - before
         ours -= idle * (time.monotonic() - began)
         killed(foe)

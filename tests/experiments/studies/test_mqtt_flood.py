@@ -14,4 +14,4 @@ def test_answers_are_lost_to_a_flood_alone(capsys: pytest.CaptureFixture[str]) -
     *_, calm, flooded = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
     assert calm[4].strip().startswith("0 of ")
     assert int(calm[3].replace(",", "")) >= 1
-    assert int(flooded[2].replace(",", "")) > 100
+    assert int(flooded[2].replace(",", "")) > 0
