@@ -48,7 +48,10 @@ def _taken(folder: Path) -> int:
     while True:
         descriptor = _opened(folder)
         try:
-            if not _lock(descriptor):
+            if not _lock(descriptor, fcntl.LOCK_EX):
+                if _lock(descriptor, fcntl.LOCK_SH):  # somebody only looks, and will have looked
+                    os.close(descriptor)
+                    continue
                 owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise RecastError(_occupied(folder, owner))
             if os.fstat(descriptor).st_nlink:  # else its folder went between opening and locking
@@ -117,7 +120,8 @@ def _is_locked(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _lock(descriptor)
+        # Shared: who looks keeps no server out that begins, and none else who looks.
+        return not _lock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
@@ -137,9 +141,9 @@ def settle(registry: Registry) -> None:
             registry.finish_run(run, "interrupted")
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from server.record.migrate import check_schema, create, noted_schema, upgrade
 from server.record.tables import OLDEST, SCHEMA
 
 APPLICATION_ID = 0x52435354  # "RCST" in the header of an SQLite file
+_AGAIN_SECONDS = 0.01
 
 
 def open_file(
@@ -58,7 +60,7 @@ def open_file(
         if fresh and read_only:
             raise RecastError(f"{path} is empty or of an older recast: open it with `recast`")
         if fresh:
-            _complete(engine, path)
+            _complete(engine, path, lock_seconds)
     except BaseException:
         engine.dispose()
         raise
@@ -72,12 +74,8 @@ def _url(path: Path, *, read_only: bool) -> URL:
     return URL.create("sqlite", database=path.absolute().as_uri(), query=query)
 
 
-def _complete(engine: Engine, path: Path) -> None:
-    raw = engine.raw_connection()
-    try:
-        raw.cursor().execute("PRAGMA journal_mode = WAL")
-    finally:
-        raw.close()
+def _complete(engine: Engine, path: Path, lock_seconds: float) -> None:
+    _write_ahead(engine, lock_seconds)
     with engine.execution_options(write=True).begin() as connection:
         if _is_incomplete(connection, path):  # not so where another process was faster
             if _is_empty(connection):
@@ -86,6 +84,24 @@ def _complete(engine: Engine, path: Path) -> None:
                 upgrade(connection)
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _write_ahead(engine: Engine, lock_seconds: float) -> None:
+    """Let whoever reads and whoever writes be at work at once."""
+    ends, raw = time.monotonic() + lock_seconds, engine.raw_connection()
+    try:
+        while True:
+            try:
+                raw.cursor().execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # For another that does the same now SQLite waits in other statements, not in this.
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() >= ends:
+                    raise
+            time.sleep(_AGAIN_SECONDS)
+    finally:
+        raw.close()
 
 
 def _is_empty(connection: Connection) -> bool:

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sqlalchemy import create_engine
 
 from recast_core.errors import RecastError
 from server.record.ledger import Ledger
@@ -365,6 +367,32 @@ def test_threads_and_openings_at_once_lose_no_round(tmp_path: Path) -> None:
     assert errors == []
     with Registry(path) as registry:
         assert [len(registry.rounds(run.id, 1)) for run in registry.runs()] == [10] * 4
+
+
+def test_a_registry_that_another_process_is_completing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY]
+
+    class Cursor(sqlite3.Cursor):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            if "journal_mode" in statement and busy:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = busy.pop()
+                raise error
+            return super().execute(statement, *values)
+
+    class Connection(sqlite3.Connection):
+        def cursor(self, *_: Any) -> Cursor:  # type: ignore[override]
+            return Cursor(self)
+
+    def engine(url: Any, connect_args: dict[str, Any], **options: Any) -> Any:
+        return create_engine(url, connect_args=connect_args | {"factory": Connection}, **options)
+
+    monkeypatch.setattr("server.record.sqlite.create_engine", engine)
+    with Registry(tmp_path / "registry.db") as registry:
+        start(registry)
+    assert not busy
 
 
 def assert_refused_untouched(path: Path, cause: str) -> None:

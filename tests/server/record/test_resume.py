@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -154,7 +155,7 @@ def _vector() -> Any:
 
 
 HOLDER = """
-import sys, time, types
+import sys, types
 from pathlib import Path
 package = types.ModuleType("recast_core")
 package.__path__ = [str(Path("recast_core").resolve())]
@@ -162,7 +163,7 @@ sys.modules["recast_core"] = package
 from server.record.lock import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until it is killed, or who started it has ended
 """
 
 
@@ -171,7 +172,8 @@ def test_a_killed_server_is_told_from_a_running_one(tmp_path: Path) -> None:
         run = registry.start_run({}, bytes(32), {}, "test")
         child = subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(tmp_path)],
-            stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
@@ -187,6 +189,32 @@ def test_a_killed_server_is_told_from_a_running_one(tmp_path: Path) -> None:
         assert registry.runs()[0].status == "interrupted"
         registry.resume_run(run)
         assert registry.runs()[0].status == "running"
+
+
+def test_whoever_only_looks_is_taken_for_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / LOCK).touch()
+    looks = os.open(tmp_path / LOCK, os.O_RDWR)
+    fcntl.flock(looks, fcntl.LOCK_SH)
+    assert not is_held(tmp_path)
+    lock = fcntl.flock
+
+    def looked(descriptor: int, kind: int) -> None:
+        """It has looked when it was met."""
+        try:
+            lock(descriptor, kind)
+        except BlockingIOError:
+            monkeypatch.undo()
+            met.append(kind)
+            os.close(looks)
+            raise
+
+    met: list[int] = []
+    monkeypatch.setattr(fcntl, "flock", looked)
+    with hold(tmp_path):
+        assert is_held(tmp_path)
+    assert len(met) == 1
 
 
 def test_a_folder_is_free_again_after_a_server_and_says_whose_it_is(tmp_path: Path) -> None:
