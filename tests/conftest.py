@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,16 @@ def logs_as_before() -> Iterator[None]:
     for one, handlers, level, propagate in before:
         one.handlers[:], one.propagate = handlers, propagate
         one.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def chance_as_in_a_new_process() -> None:
+    """What a test draws and how torch computes does not depend on which tests ran before it."""
+    torch.default_generator.manual_seed(0)
+    np.random.seed(0)  # that of libraries
+    random.seed(0)
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 
 from recast_core.settings import Settings
@@ -51,5 +53,12 @@ def test_the_notebook_runs(tiny: Callable[..., Settings], tmp_path: Path) -> Non
     small = {key: getattr(tiny(), key) for key in SMALL} | {"clients": 2, "rounds": 1}
     first = nbformat.v4.new_code_cell(_SMALLER.format(root=str(ROOT), small=small))
     book.cells.insert(0, first)
-    NotebookClient(book, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    # Sockets of files: a port that was free may be taken before the kernel listens there.
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = AsyncKernelManager(transport="ipc", connection_file=f"{folder}/kernel.json")
+        client = NotebookClient(
+            book, km=kernel, timeout=900, startup_timeout=900,
+            resources={"metadata": {"path": str(tmp_path)}},
+        )  # fmt: skip
+        client.execute()
     assert (tmp_path / "report.html").stat().st_size > 100_000

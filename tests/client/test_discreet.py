@@ -42,7 +42,7 @@ def test_an_update_has_fresh_noise_and_the_weight_of_one_image(private: Caller) 
     assert [update.examples for update in updates] == [1, 1]
     one, two = (from_update(private.bank, update, 32) for update in updates)
     assert not np.array_equal(one, two)
-    assert np.linalg.norm(one) > 1
+    assert np.linalg.norm(one) > 0.1  # of eight numbers with a deviation of 3; the clip is 0.01
 
 
 def test_a_round_without_the_promised_noise_is_refused(private: Caller) -> None:

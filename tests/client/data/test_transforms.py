@@ -11,7 +11,6 @@ from client.data.torchvision_data import DATASETS
 from client.data.transforms import TRANSFORMS, apply_transforms
 from recast_core import task_spec
 
-_RNG = np.random.default_rng(0)
 _SHAPES = [(7, 8, 8), (7, 8, 8, 3), (0, 8, 8, 3)]
 
 
@@ -20,7 +19,7 @@ _SHAPES = [(7, 8, 8), (7, 8, 8, 3), (0, 8, 8, 3)]
 def test_shape_dtype_and_input_are_kept_and_the_result_repeats(
     name: str, shape: tuple[int, ...]
 ) -> None:
-    images = _RNG.integers(0, 256, shape, dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     before, indices = images.copy(), np.arange(len(images))
     one, two = (
         apply_transforms(images, [name], indices=indices, part="train", seed=3) for _ in range(2)
@@ -34,7 +33,7 @@ def test_shape_dtype_and_input_are_kept_and_the_result_repeats(
 
 @pytest.mark.parametrize(("name", "times"), [("inverted", 2), ("flipped", 2), ("rotated", 4)])
 def test_transform_returns_to_the_start(name: str, times: int) -> None:
-    images = _RNG.integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
     out = apply_transforms(images, [name] * times, indices=np.arange(4), part="test", seed=0)
     assert np.array_equal(out, images)
 
@@ -52,7 +51,7 @@ def test_noise_hangs_on_the_image_alone_and_differs_between_parts_and_seeds() ->
 
 
 def test_blur_keeps_the_mean_and_lowers_the_variance() -> None:
-    images = _RNG.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     out = apply_transforms(images, ["blurred"], indices=np.arange(3), part="train", seed=0)
     assert abs(out.mean() - images.mean()) < 1.5
     assert out.std() < images.std() / 2
@@ -61,7 +60,7 @@ def test_blur_keeps_the_mean_and_lowers_the_variance() -> None:
 @pytest.mark.parametrize("name", ["gauss:3", "elastic:2", "fog:5", "jpeg:1", "motion:3"])
 @pytest.mark.parametrize("shape", [(9, 16, 16), (9, 16, 16, 3)])
 def test_shift_hangs_on_the_image_alone(name: str, shape: tuple[int, ...]) -> None:
-    images = _RNG.integers(0, 256, shape, dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     every = np.arange(9) + 40
     whole = apply_transforms(images, [name], indices=every, part="train", seed=0)
     assert whole.shape == shape

@@ -73,7 +73,9 @@ def test_a_share_of_all_zeros_looks_uniform(width):
     for one in shares:
         low = np.frombuffer(field.pack(one), np.uint8).reshape(-1, width)[:, 0]
         # A prime just below a power of two leaves the lowest byte uniform to one in thousands.
-        assert chisquare(np.bincount(low, minlength=256)).pvalue > 1e-6
+        # What is no secret would have a p-value of 0, and the system's randomness has one as small
+        # as this in one run of the suite in a thousand million.
+        assert chisquare(np.bincount(low, minlength=256)).pvalue > 1e-11
     again = share(field, field.wrap(np.zeros(20_000, np.int64)), 5, threshold(5))
     assert not np.array_equal(shares, again)
 
