@@ -146,11 +146,15 @@ def test_a_mixed_batch_disturbs_no_thread_and_none_disturbs_it() -> None:
 def test_activating_from_several_threads_raises_or_is_right() -> None:
     net, tasks, wanted = session()
     raised, right = [], []
+    left, met = dict.fromkeys(range(4), 1), threading.Barrier(4)
 
     def work(thread: int) -> None:
         name = NAMES[thread % 3]
         try:
             tasks.activate(net, name)
+            if left[thread]:
+                left[thread] -= 1
+                met.wait(600)
             found = answer(net)
         except RecastError as error:
             raised.append(str(error))
@@ -159,7 +163,7 @@ def test_activating_from_several_threads_raises_or_is_right() -> None:
 
     at_once(work, times=60)
     assert all(right)
-    assert raised, "with four threads at once some must have met"
+    assert len(raised) >= 2, "of four that met, the last to activate is right, for its task"
     assert all("tasks.use(net, NAME)" in message for message in raised)
 
 

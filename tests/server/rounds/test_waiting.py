@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -203,7 +202,22 @@ def test_a_quorum_closes_greeting_and_evaluation_too(federation: Make) -> None:
     assert made.clock.now < 10
 
 
-def test_after_a_restart_the_evaluation_waits_for_those_who_took_part(federation: Make) -> None:
+def waiting(
+    made: Federation, monkeypatch: pytest.MonkeyPatch, then: Callable[[], object] = lambda: None
+) -> None:
+    """Whoever waits for nodes waits by the federation's clock, and ``then`` something happens."""
+
+    def sleep(seconds: float) -> None:
+        made.clock.sleep(seconds)
+        then()
+
+    clock = SimpleNamespace(monotonic=made.clock, sleep=sleep)
+    monkeypatch.setattr("server.exchange.roster.time", clock)
+
+
+def test_after_a_restart_the_evaluation_waits_for_those_who_took_part(
+    federation: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = federation(nodes=3, rounds=2, deadline=5.0)
     for member in made.grid.nodes.values():
         member.delay = delay(evaluate=NEVER)
@@ -211,23 +225,24 @@ def test_after_a_restart_the_evaluation_waits_for_those_who_took_part(federation
     assert made.registry.accuracies(made.run) == []
     again = federation(nodes=3, rounds=2, deadline=5.0, run=made.run, patience=4.0)
     late = again.grid.nodes.pop(3)
-    threading.Timer(0.5, lambda: again.grid.nodes.update({3: late})).start()
+    waiting(again, monkeypatch, lambda: again.grid.nodes.update({3: late}))
     again.go()
     assert [entry.clients for entry in made.registry.accuracies(made.run)] == [3]
 
 
 def test_after_a_restart_nobody_waits_for_ever_for_who_does_not_come_back(
-    federation: Make,
+    federation: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = federation(nodes=3, rounds=1, deadline=5.0)
     for member in made.grid.nodes.values():
         member.delay = delay(evaluate=NEVER)
     made.go()
     again = federation(nodes=2, rounds=1, deadline=5.0, run=made.run, patience=0.1)
-    began = time.monotonic()
+    waiting(again, monkeypatch)
+    began = made.clock.now
     again.go()
     assert [entry.clients for entry in made.registry.accuracies(made.run)] == [2]
-    assert time.monotonic() - began < 5
+    assert made.clock.now - began == pytest.approx(5 * 0.1)
 
 
 def test_what_the_rest_may_take_is_found_once_for_all_of_it(
