@@ -12,7 +12,7 @@ import asyncio
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
@@ -79,11 +79,15 @@ def flood(port: int, qos: int, sent: Synchronized[int]) -> None:
 
 
 def rounds(
-    grid: MqttGrid, seconds: float, deadline: float, until: Callable[[], bool]
+    grid: MqttGrid, seconds: float, deadline: float, sent: Synchronized[int] | None
 ) -> tuple[list[float], int]:
-    """How long each round took, and how many answers never came; rounds go on ``until`` then."""
+    """How long each round took, and how many answers never came.
+
+    Rounds go on until ``seconds`` are over, and whoever floods has ``sent`` something meanwhile.
+    """
     ends, took, lost = time.monotonic() + seconds, list[float](), 0
-    while not took or time.monotonic() < ends or not until():
+    before = sent.value if sent is not None else -1
+    while time.monotonic() < ends or not took or (sent is not None and sent.value == before):
         began = time.monotonic()
         asked = [Message(to_content(b"x" * 60), node_id(name), "train") for name in HONEST]
         replies = list(grid.send_and_receive(asked, timeout=deadline))
@@ -134,12 +138,10 @@ def measured(queue: int | None, qos: int, given: argparse.Namespace) -> list[str
                     while not sent.value:
                         time.sleep(0.1)
                 before, began = sent.value, time.monotonic()
-                deadline = given.deadline if flooded else max(PATIENCE, given.deadline)
-                took, lost = rounds(
-                    grid,
-                    given.seconds,
-                    deadline,
-                    lambda flooded=flooded, before=before: not flooded or sent.value > before,
+                took, lost = (
+                    rounds(grid, given.seconds, given.deadline, sent)
+                    if flooded
+                    else rounds(grid, given.seconds, max(PATIENCE, given.deadline), None)
                 )
                 rate = (sent.value - before) / (time.monotonic() - began)
                 waited = sum(seconds >= given.deadline for seconds in took)
