@@ -262,7 +262,8 @@ def _learn(
         Terminated: the process was told to end, and there is something left to learn or to measure.
     """
     while True:
-        waiting, told = False, None
+        waiting = False
+        told: Terminated | None = None
         try:
             strategy.start(grid, strategy.initial_arrays(), strategy.rounds_left())
             if strategy.ready(grid):  # a task was added meanwhile

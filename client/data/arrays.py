@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recast_core.classes import MAX_CLASSES, Names
 from recast_core.errors import RecastError
 
 Images = npt.NDArray[np.uint8]
@@ -123,6 +124,24 @@ def as_labels(
             f"use 0 to {num_classes - 1}{', and -1 for no label' if may_lack else ''}"
         )
     return array.astype(np.int64)
+
+
+def names_of_ids(largest: int, what: str) -> Names:
+    """Class ids as the names of classes that have no others.
+
+    Args:
+        largest: of the ids.
+        what: holds them, for the message.
+
+    Raises:
+        RecastError: none, or of more classes than a task may have, as where they are no ids.
+    """
+    if not 0 <= largest < MAX_CLASSES:
+        raise RecastError(
+            f"{what} holds class id {largest}: use 0 to {MAX_CLASSES - 1}, each the place of a "
+            "class in a list"
+        )
+    return tuple(str(label) for label in range(largest + 1))
 
 
 def as_groups(array: npt.NDArray[Any], what: str, count: int) -> Groups:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.data.arrays import Dataset, as_images, as_labels, stratified_split
+from client.data.arrays import Dataset, as_images, as_labels, names_of_ids, stratified_split
 from client.data.folder import TEST_FRACTION, load_folder
+from recast_core.classes import check_names, class_name
 from recast_core.errors import RecastError
 from recast_core.files import read_text
 from recast_core.shifts.table import SEVERITIES
@@ -123,7 +124,8 @@ def _load_arrays(path: Path, name: str, severity: int, seed: int) -> Dataset:
 def _read(file: Path) -> npt.NDArray[Any]:
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    # OverflowError: a header that claims less than nothing.
+    except (OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
         cause = " ".join(str(error).split())[:80]
         raise RecastError(f"cannot read {file} ({cause}): fetch it again") from error
     if not isinstance(found, np.ndarray):
@@ -133,10 +135,10 @@ def _read(file: Path) -> npt.NDArray[Any]:
 
 def _class_names(path: Path, labels: npt.NDArray[Any]) -> tuple[str, ...]:
     if (path / _CLASSES).is_file():
-        lines = read_text(path / _CLASSES, "replace").splitlines()
-        return tuple(line.strip() for line in lines if line.strip())
+        lines = map(class_name, read_text(path / _CLASSES, "replace").splitlines())
+        return check_names(filter(None, lines), str(path / _CLASSES))
     named = _CIFAR.fullmatch(path.resolve().name)
     if named is not None:
         return CIFAR10 if named[1] == "10" else CIFAR100
-    count = int(labels.max()) + 1 if labels.dtype.kind in "iu" else 1
-    return tuple(str(label) for label in range(max(count, 1)))
+    ids = labels.dtype.kind in "iu"  # `as_labels` refuses others
+    return names_of_ids(int(labels.max()) if ids else 0, str(path / f"{_LABELS}.npy"))

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.data.arrays import Dataset, Groups, as_groups, as_images, as_labels, stratified_split
+from client.data.arrays import (
+    Dataset,
+    Groups,
+    as_groups,
+    as_images,
+    as_labels,
+    names_of_ids,
+    stratified_split,
+)
 from client.data.cut_off import cut_off
 from recast_core.classes import check_names, class_name
 from recast_core.errors import RecastError
@@ -143,8 +151,8 @@ def _as_ours(arrays: _Arrays, path: Path) -> _Arrays:
     if "train_labels" in arrays and "classes" not in found:
         labels = [found[key] for key in ("y_train", "y_test") if key in found]
         if all(part.ndim == 1 and part.dtype.kind in "iu" and len(part) for part in labels):
-            count = 1 + max(int(part.max()) for part in labels)
-            found["classes"] = np.array([str(label) for label in range(count)])
+            largest = max(int(part.max()) for part in labels)
+            found["classes"] = np.array(names_of_ids(largest, str(path)))
         else:
             raise RecastError(
                 f"train_labels in {path} are no class ids, one per image: they have shape "

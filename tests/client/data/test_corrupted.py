@@ -133,11 +133,22 @@ def test_files_that_are_no_corruption_are_refused(tmp_path: Path) -> None:
     np.save(folder / "odd.npy", np.zeros((7, 4, 4, 3), np.uint8))
     np.save(folder / "floats.npy", np.zeros((5 * PER_LEVEL, 4, 4, 3)))
     (folder / "torn.npy").write_bytes((folder / "fog.npy").read_bytes()[:1000])
+    header = (folder / "odd.npy").read_bytes().replace(b"(7, 4, 4, 3)", b"(-7, 4, 4,3)")
+    (folder / "less.npy").write_bytes(header)
     for name, said in (
         ("odd", "five severities"), ("floats", "store images as uint8"), ("torn", "cannot read"),
+        ("less", "cannot read"),
     ):  # fmt: skip
         with pytest.raises(RecastError, match=said):
             _load(folder, f"+{name}:1")
+    labels = np.load(folder / "labels.npy").astype(np.int64)
+    (folder / "classes.txt").write_text("\n \n")
+    with pytest.raises(RecastError, match=r"0 classes in .*classes\.txt"):
+        _load(folder, "+fog:1")
+    (folder / "classes.txt").unlink()
+    np.save(folder / "labels.npy", np.where(labels == 1, 3_000_000_000, labels))
+    with pytest.raises(RecastError, match=r"labels\.npy holds class id 3000000000: use 0 to"):
+        _load(folder, "+fog:1")
     (folder / "labels.npy").unlink()
     for rest, said in (("+fog:1", "no labels.npy"), ("", "no corruption in")):
         with pytest.raises(RecastError, match=said):

@@ -133,6 +133,9 @@ def test_medmnists_files_are_read_with_ids_for_names(tmp_path: Path) -> None:
     _medmnist(tmp_path / "many.npz", train_labels=np.zeros((12, 14), np.uint8))
     with pytest.raises(RecastError, match=r"no class ids, one per image.*\[12, 14\]"):
         load_dataset(parse_task(f"npz:{tmp_path / 'many.npz'}"), 4)
+    _medmnist(tmp_path / "hash.npz", train_labels=np.full((12, 1), 3_000_000_000))
+    with pytest.raises(RecastError, match="class id 3000000000: use 0 to 65534"):
+        load_dataset(parse_task(f"npz:{tmp_path / 'hash.npz'}"), 4)
 
 
 @pytest.mark.parametrize(
