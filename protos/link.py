@@ -73,6 +73,20 @@ def unpack(frame: link.FromServer) -> tuple[str, bytes] | None:
     return None
 
 
+def issued_by(der: bytes, authority: x509.Certificate) -> x509.Certificate:
+    """The certificate that somebody sends, if the authority has issued it.
+
+    Raises:
+        ValueError: it is none, or another's.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.verify_directly_issued_by(authority)
+    except Exception as error:  # of many kinds: an odd version's, say, is no ValueError
+        raise ValueError(f"no certificate of the authority: {error}") from error
+    return certificate
+
+
 def is_for_clients(certificate: x509.Certificate) -> bool:
     """Whether a certificate says that it identifies a client, and is no authority's."""
     extensions = certificate.extensions

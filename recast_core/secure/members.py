@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from protos import recast_v1_pb2 as pb
-from protos.link import is_for_clients
+from protos.link import is_for_clients, issued_by
 from recast_core.errors import RecastError
 from recast_core.files import read_bytes
 from recast_core.secure.channel import KEY_BYTES, TAG_BYTES
@@ -156,8 +156,7 @@ def check_member(member: pb.SecureMember, name: str, authority: x509.Certificate
 def _vouched(member: pb.SecureMember, authority: x509.Certificate) -> str:
     """The name of a member whose certificate and signature hold."""
     try:
-        certificate = x509.load_der_x509_certificate(member.certificate)
-        certificate.verify_directly_issued_by(authority)
+        certificate = issued_by(member.certificate, authority)
         key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or not is_for_clients(certificate):
             raise DistrustError("a member's certificate is not made for clients")

@@ -232,7 +232,12 @@ def test_a_server_sees_which_key_the_other_members_would_not_believe(
     damaged = pb.SecureMember()
     damaged.CopyFrom(members[0])
     damaged.signature = bytes(70)
+    odd = pb.SecureMember()
+    odd.CopyFrom(members[0])  # with a version of certificates that nobody uses, and parsers refuse
+    odd.certificate = odd.certificate.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01")
+    assert odd != members[0]
     for member, why in (
+        (odd, "not signed"),
         (members[1], "not that of edge-0"),
         (strange, "not signed"),
         (damaged, "not signed"),

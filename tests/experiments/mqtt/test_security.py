@@ -106,8 +106,11 @@ def test_a_join_proves_who_sends_it_to_one_server_process(keys: Path) -> None:
     assert proofs.check("one", good, 7) > 0
     forged = link.Join.FromString(good.SerializeToString())
     forged.attempt += 1
+    odd = good.certificate.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020101"))
+    assert odd != good.certificate
     for join, name, serving, text in (
         (link.Join(), "one", 7, "no certificate came"),
+        (link.Join(certificate=odd), "one", 7, "not of this federation's authority"),
         (good, "two", 7, "not that of two"),
         (good, "one", 8, "not signed by its certificate"),
         (forged, "one", 7, "not signed by its certificate"),
