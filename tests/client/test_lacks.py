@@ -101,7 +101,7 @@ def test_what_goes_by_no_round_is_said_to_be_left_out(
         assert drifted_name(tmp_path, "flowers", 5) == "flowers"
     names = ("flowers@x.npz", "flowers@3.zip")
     assert all(f"{name} is left out" in caplog.text for name in names)
-    assert len(caplog.records) == 2
+    assert len([one for one in caplog.records if one.name == "recast.data"]) == 2
 
 
 def test_an_error_tells_others_what_it_says_unless_it_says_more_to_the_user() -> None:

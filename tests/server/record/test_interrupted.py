@@ -23,4 +23,4 @@ def test_an_interrupt_as_a_connection_is_put_back_is_raised_and_is_no_traceback_
         with pytest.raises(KeyboardInterrupt):
             registry.runs()
         assert [found.id for found in registry.runs()] == [run]
-    assert caplog.records == []
+    assert [one for one in caplog.records if one.name.startswith(("recast", "sqlalchemy"))] == []
