@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import contextlib
 import random
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -26,6 +26,9 @@ CHUNK = 1 << 16
 LOOPBACK = "127.0.0.1"
 # Linux's own; elsewhere they begin later.
 FIRST_PORT, PORTS_TO_GIVE = 10_000, 32_768
+MOST_KEPT = 64
+_KEEPING = socket.SOCK_DGRAM
+_kept: deque[socket.socket] = deque()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +213,20 @@ def free_port() -> int:
     """A TCP port of the loopback interface that nobody uses, and that nobody is given by chance.
 
     The system gives ports from ``PORTS_TO_GIVE`` on to whoever connects or asks for any: one of
-    those may be taken before who is meant to listen there does.
+    those may be taken before who is meant to listen there does. So may one that is free by another
+    caller of this: each keeps its latest ports for itself, by UDP sockets of the same numbers.
     """
     chance = random.SystemRandom()
     while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((LOOPBACK, chance.randrange(FIRST_PORT, PORTS_TO_GIVE)))
-            port: int = probe.getsockname()[1]
-            return port
+        port, kept = chance.randrange(FIRST_PORT, PORTS_TO_GIVE), socket.socket(type=_KEEPING)
+        try:
+            kept.bind((LOOPBACK, port))
+            with socket.socket() as probe:
+                probe.bind((LOOPBACK, port))
+        except OSError:
+            kept.close()
+            continue
+        _kept.append(kept)
+        if len(_kept) > MOST_KEPT:
+            _kept.popleft().close()
+        return port

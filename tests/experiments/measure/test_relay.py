@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -12,10 +13,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from experiments.measure.relay import Counted, Relay, Relays
+from experiments.measure.relay import LOOPBACK, Counted, Relay, Relays, free_port
 
 
 class Echo:
@@ -203,3 +205,15 @@ def test_the_totals_are_those_of_a_packet_capture(
     assert "\n0 packets dropped by kernel" in rest
     assert wanted == Counted(101_449, 304_347, 3)
     assert found == wanted
+
+
+def test_a_port_that_one_was_given_is_given_to_no_other_before_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    drawn = itertools.chain([port, port], itertools.count(port + 1))
+    chance = SimpleNamespace(randrange=lambda *_: next(drawn))
+    monkeypatch.setattr("experiments.measure.relay.random.SystemRandom", lambda: chance)
+    assert free_port() > port
+    with socket.create_server((LOOPBACK, port)):
+        pass
