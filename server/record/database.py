@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,19 +84,10 @@ def open_database(place: Place, *, read_only: bool = False) -> Engine:
     serialise = _as_json
     with plain_errors(place, "opening the registry"):
         if not place.url:
-            engine = open_file(place.path, LOCK_SECONDS, serialise, read_only=read_only)
-        else:
-            from server.record.postgres import open_postgres
+            return open_file(place.path, LOCK_SECONDS, serialise, read_only=read_only)
+        from server.record.postgres import open_postgres
 
-            engine = open_postgres(place.url, LOCK_SECONDS, serialise, read_only=read_only)
-    if isinstance(engine.pool.logger, logging.Logger):
-        engine.pool.logger.addFilter(_is_no_interrupt)
-    return engine
-
-
-def _is_no_interrupt(record: logging.LogRecord) -> bool:
-    """Whether a log is of anything else: an interrupt goes its way, and is no news with a trace."""
-    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
+        return open_postgres(place.url, LOCK_SECONDS, serialise, read_only=read_only)
 
 
 def _as_json(value: object) -> str:

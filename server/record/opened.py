@@ -18,6 +18,7 @@ from recast_core.closing import Closing
 from server.record.database import AwayError, is_away, open_database, plain_damage, plain_errors
 from server.record.place import named, place_of, point
 from server.record.tables_beside import Writer
+from server.record.unbroken import heed, unbroken
 
 logger = logging.getLogger("recast.server")
 # How long a run waits for its database to come back, and how often it looks.
@@ -100,6 +101,7 @@ class Opened(Closing):
                 if time.monotonic() >= ends:
                     raise
                 time.sleep(PAUSE)
+                heed()
                 continue
             if ends is not None:
                 logger.warning("%s is back", self.place)
@@ -130,7 +132,7 @@ class Opened(Closing):
 
     @contextmanager
     def _session(self, doing: str, **options: Any) -> Iterator[Session]:
-        """A session that has begun."""
+        """A session that has begun, and that an interrupt does not break."""
         made = Session(self._engine.execution_options(**options), expire_on_commit=False)
 
         def begin() -> None:
@@ -143,7 +145,7 @@ class Opened(Closing):
                 made.rollback()
                 raise
 
-        with made as session:
+        with unbroken(), made as session:
             self.insist(begin)
             yield session
 
