@@ -9,6 +9,8 @@ from recast_core.classes import Names, check_names, list_hash
 from recast_core.errors import RecastError
 
 MOST_NAMES = 4096
+# In bytes; each client whose own list is another is sent all names, on its own link.
+MOST_TEXT = 1 << 17
 
 
 class ClassLists:
@@ -86,24 +88,31 @@ def within_reason(lists: Mapping[Names, int]) -> tuple[dict[Names, int], list[Na
     """The lists that a task's is made of, and those that would make it larger than it may be.
 
     A list that half of the nodes have may be of any length; all others together are of
-    ``MOST_NAMES`` names, so that nobody makes everybody fit a head of classes that nobody has. What
-    more nodes have comes first, then what is shorter.
+    ``MOST_NAMES`` names and ``MOST_TEXT`` bytes, so that nobody makes everybody fit a head of
+    classes that nobody has, or fetch a book. What more nodes have comes first, then what is shorter.
 
     Args:
         lists: how many nodes have each.
     """
     ranked = sorted(lists, key=lambda names: (-lists[names], len(names), names))
-    most, kept, left = MOST_NAMES, dict[Names, int](), list[Names]()
+    most, text, kept, left = MOST_NAMES, MOST_TEXT, dict[Names, int](), list[Names]()
     if ranked and 2 * lists[ranked[0]] >= sum(lists.values()):
         most += len(ranked[0])
+        text += _bytes(set(ranked[0]))
     union: set[str] = set()
     for names in ranked:
-        if len(union.union(names)) > most:
+        new = set(names) - union
+        if len(union) + len(new) > most or _bytes(new) > text:
             left.append(names)
         else:
             kept[names] = lists[names]
-            union.update(names)
+            union |= new
+            text -= _bytes(new)
     return kept, left
+
+
+def _bytes(names: set[str]) -> int:
+    return sum(len(name.encode("utf-8", "surrogatepass")) for name in names)
 
 
 def by_hash(hashes: Mapping[int, int]) -> dict[int, list[int]]:

@@ -9,7 +9,7 @@ import pytest
 
 from protos import recast_v1_pb2 as pb
 from recast_core.classes import list_hash
-from server.exchange.class_lists import MOST_NAMES, within_reason
+from server.exchange.class_lists import MOST_NAMES, MOST_TEXT, within_reason
 
 PETS = ("dog", "cat", "bird")
 Script = Callable[[pb.ToClient, pb.ToServer], object]
@@ -87,6 +87,9 @@ def test_long_lists_pass_where_most_have_them_and_many_liars_together_do_not() -
     parts: dict[tuple[str, ...], int] = {
         tuple(f"{liar}-{n}" for n in range(1000)): 1 for liar in range(20)
     }
+    book = tuple(f"{number:0200}" for number in range(MOST_TEXT // 200 + 1))
+    assert within_reason({book: 1, PETS: 2}) == ({PETS: 2}, [book])
+    assert within_reason({book: 3, PETS: 2})[1] == []
     kept, left = within_reason({PETS: 1, ("cat", "horse"): 1, **parts})
     assert len({name for names in kept for name in names}) <= MOST_NAMES
     assert {PETS, ("cat", "horse")} <= set(kept)
