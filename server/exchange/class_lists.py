@@ -89,7 +89,8 @@ def within_reason(lists: Mapping[Names, int]) -> tuple[dict[Names, int], list[Na
 
     A list that half of the nodes have may be of any length; all others together are of
     ``MOST_NAMES`` names and ``MOST_TEXT`` bytes, so that nobody makes everybody fit a head of
-    classes that nobody has, or fetch a book. What more nodes have comes first, then what is shorter.
+    classes that nobody has, or fetch a book. What more nodes have comes first, then what is
+    shorter.
 
     Args:
         lists: how many nodes have each.
