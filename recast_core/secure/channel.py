@@ -20,6 +20,8 @@ SALT_BYTES = 8
 TAG_BYTES = 8
 # A key seals one share and no other.
 _NONCE = bytes(12)
+# A private key to try public ones with; it protects nothing.
+_ANYBODY = bytes(range(KEY_BYTES))
 
 
 class ForgedError(ValueError):
@@ -41,6 +43,15 @@ def _agreed(private: bytes, public: bytes) -> bytes:
         )
     except ValueError as error:  # a point of small order, or no point
         raise ForgedError("a public key that nobody can have") from error
+
+
+def is_key(public: bytes) -> bool:
+    """Whether somebody can have a public key: with a few points nobody can agree on anything."""
+    try:
+        _agreed(_ANYBODY, public)
+    except ForgedError:
+        return False
+    return True
 
 
 def _sealer(private: bytes, public: bytes, salt: bytes, context: bytes, names: bytes) -> AESCCM:

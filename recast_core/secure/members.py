@@ -18,7 +18,7 @@ from protos import recast_v1_pb2 as pb
 from protos.link import is_for_clients, issued_by
 from recast_core.errors import RecastError
 from recast_core.files import read_bytes
-from recast_core.secure.channel import KEY_BYTES, TAG_BYTES
+from recast_core.secure.channel import TAG_BYTES, is_key
 from recast_core.secure.field import WIDTHS
 from recast_core.secure.shamir import threshold
 
@@ -129,7 +129,7 @@ def check_roster(
         )
     check_size(len(members), least)
     keys = [member.public for member in members]
-    if len(set(keys)) < len(keys) or any(len(key) != KEY_BYTES for key in keys):
+    if len(set(keys)) < len(keys) or not all(map(is_key, keys)):
         raise DistrustError("the roster has a key twice, or one that is none")
     if own not in keys:
         raise DistrustError("the roster lacks this client's key")

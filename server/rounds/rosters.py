@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.secure.channel import KEY_BYTES
+from recast_core.secure.channel import is_key
 from recast_core.secure.members import FEWEST, MOST
 from recast_core.secure.shamir import threshold
 from server.exchange.leniency import Leniency
@@ -159,8 +159,10 @@ class Rosters:
     def _enter(self, grid: Grid, answer: Reply, topic: Topic) -> None:
         member = answer.body.keys.member
         taken = {known.public for node, known in self._keys.items() if node != answer.node}
-        if len(member.public) != KEY_BYTES:
-            self._exchange.traffic.refuse(answer.node, topic, "malformed", "no key of 32 bytes")
+        if not is_key(member.public):
+            # All who are told of it could seal nothing, and the run would end.
+            detail = "no key that anybody can have: 32 bytes of X25519"
+            self._exchange.traffic.refuse(answer.node, topic, "malformed", detail)
         elif isinstance(grid, Vouching) and (why := grid.why_not_of(answer.node, member)):
             # All who are told of it would take no part, and the run would end.
             self._exchange.traffic.refuse(answer.node, topic, "unsigned-key", why)

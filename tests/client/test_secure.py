@@ -182,6 +182,13 @@ def test_shares_of_no_length_or_width_are_refused(made: Sum) -> None:
             made.clients[0].open(broken)
 
 
+@pytest.mark.parametrize("public", [bytes(31), bytes(32), b"\1" + bytes(31)])
+def test_a_roster_with_a_key_that_nobody_can_have_is_refused(made: Sum, public: bytes) -> None:
+    members = [*made.members[:4], pb.SecureMember(public=public)]
+    with pytest.raises(RosterError, match="one that is none"):
+        made.clients[0].keep_keys(pb.KeyRequest(roster=8, members=members))
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = [tmp_path_factory.mktemp("certs"), tmp_path_factory.mktemp("others")]

@@ -489,6 +489,30 @@ def test_a_key_that_others_would_not_believe_keeps_nobody_out_but_its_owner(
     assert made.reasons() == {"unsigned-key": 2}
 
 
+IMPOSSIBLE = {
+    "short": bytes(31),
+    "the point at infinity": bytes(32),
+    "of small order": bytes.fromhex(
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"
+    ),
+}
+
+
+@pytest.mark.parametrize("public", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_a_key_that_nobody_can_have_keeps_nobody_out_but_its_owner(
+    federation: Make, public: bytes
+) -> None:
+    def impossible(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.keys.member.public = public
+        return reply
+
+    clients = fleet(5, keys={4: impossible})
+    made = federation(nodes=5, scripts=clients, secure=True, rounds=2)
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4, 4]
+    assert made.reasons() == {"malformed": 2}
+
+
 def test_one_that_loses_its_key_again_and_again_is_left_out_and_counted(
     federation: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
