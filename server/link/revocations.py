@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from recast_core.errors import RecastError
 from recast_core.files import read_text
 
 logger = logging.getLogger("recast.link")
+# A file that is written again so soon may look unchanged: file systems count time in ticks.
+_SETTLED_NS = 2_000_000_000
 _SERIAL = re.compile(r"[0-9A-Fa-f]+(:[0-9A-Fa-f]+)*")
 
 
@@ -82,7 +85,8 @@ class Revocations:
             stamp = status.st_mtime_ns, status.st_size, status.st_ino
             if stamp != self._stamp:
                 self._serials = parse_revocations(read_text(path).splitlines())
-                self._stamp = stamp
+                settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
+                self._stamp = stamp if settled else None
         except OSError as error:
             self._stamp = None
             return f"{path}: {error.strerror or error}; an empty file revokes nobody"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,11 @@ def registries(folder: Path) -> list[Path]:
 def changed(path: Path) -> float:
     """When a registry's file last changed; of one in a database, when its folder began."""
     beside = (path, path.with_name(f"{path.name}-wal"), path.with_name(POINTER))
-    return max(file.stat().st_mtime for file in beside if file.exists())
+    times = [0.0]
+    for file in beside:
+        with suppress(FileNotFoundError):  # the log goes when the last who has the file open ends
+            times.append(file.stat().st_mtime)
+    return max(times)
 
 
 def named(path: Path, url: str) -> Place:

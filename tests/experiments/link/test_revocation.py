@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -24,7 +25,7 @@ from server.exchange.hush import Bucket
 from server.link import ServerKeys, servicer, turnstile
 from server.link.identity import node_id
 from server.link.limits import SECONDS_TO_LEAVE, SECONDS_TO_LOOK
-from server.link.revocations import parse_revocations
+from server.link.revocations import Revocations, parse_revocations
 from tests.experiments.ends import LONG, in_background
 
 if TYPE_CHECKING:
@@ -234,6 +235,19 @@ def test_a_server_does_not_start_without_a_list_that_can_be_read(tmp_path: Path)
     path.unlink()
     with pytest.raises(RecastError, match=r"no .*revoked\.txt.*make an empty file"):
         ServerKeys.load(tmp_path)
+
+
+def test_a_list_that_is_written_twice_in_one_tick_of_the_clock_is_read_twice(
+    tmp_path: Path,
+) -> None:
+    path, found = tmp_path / "revoked.txt", Revocations(tmp_path / "revoked.txt")
+    # Ahead of the clock, so that it is no matter how long this takes.
+    tick = time.time_ns() + 3600 * 10**9
+    for text, serial in (("aa", 0xAA), ("bb", 0xBB)):
+        path.write_text(text)
+        os.utime(path, ns=(tick, tick))
+        assert found.revoked(serial)
+        assert not found.revoked(0xCC)
 
 
 def test_a_list_is_hexadecimal_numbers_with_or_without_colons_and_remarks() -> None:
