@@ -39,8 +39,8 @@ def test_an_idle_client_costs_at_most_a_byte_a_second_over_tls(
     here = site()
     here.serve()
     relay = here.relay()
-    here.join("one", port=relay.port, keepalive=5)
-    here.grid.wait_for_clients(1)
+    one = here.join("one", port=relay.port, keepalive=5)
+    wait_until(lambda: "connected" in one.events)
     before = sum(quiet(relay))
     wait_until(lambda: relay.counted().up + relay.counted().down > before)
     ping = sum(quiet(relay)) - before

@@ -13,6 +13,7 @@ from client.link.fetch import PartFile
 from protos import link_v1_pb2 as link
 from recast_core.errors import RecastError
 from server.link.identity import node_id
+from tests.experiments.ends import LONG, in_background
 
 if TYPE_CHECKING:
     from conftest import Client, Site
@@ -78,7 +79,7 @@ def test_a_client_that_was_away_gets_the_broadcast_from_the_broker(
     here.grid.wait_for_clients(2)
     relay.refuse()
     relay.cut()
-    wait_until(lambda: here.grid.sessions.get("one").stream is None, 5)  # its last will says so
+    wait_until(lambda: here.grid.sessions.get("one").stream is None)  # its last will says so
     spy.subscribe("recast/#")
     threading.Timer(0.5, lambda: relay.refuse(False)).start()
     assert here.ask(b"forward", "one", "two") == [b"drawrof"] * 2
@@ -111,31 +112,35 @@ def test_a_broker_that_is_away_costs_time_and_no_message(
     site: Callable[..., Site], when: str
 ) -> None:
     here = site(tls=True, broker=when == "middle")
-    working = threading.Event()
+    working, away = threading.Event(), threading.Event()
 
     def slowly(type_: str, body: bytes) -> bytes:
         working.set()
-        time.sleep(0.8)
+        assert away.wait(LONG)
         return body[::-1]
+
+    def starts() -> None:
+        away.set()
+        time.sleep(1)
+        here.broker.start()
+
+    def breaks() -> None:
+        assert working.wait(LONG)
+        here.broker.kill()
+        starts()
 
     if when == "start":
         here.join("one", slowly)
-        threading.Timer(0.5, here.broker.start).start()
+        broker = in_background(starts)
         here.serve()
     else:
         here.serve()
         here.join("one", slowly)
-
-        def gone() -> None:
-            working.wait()
-            here.broker.kill()
-            time.sleep(1)
-            here.broker.start()
-
-        threading.Thread(target=gone, daemon=True).start()
+        broker = in_background(breaks)
     here.grid.wait_for_clients(1)
     assert here.ask(b"forward") == [b"drawrof"]
     assert here.ask(b"again") == [b"niaga"]
+    broker.result(LONG)
 
 
 def test_a_server_process_that_takes_over_is_joined_by_all_and_a_third_is_told(
