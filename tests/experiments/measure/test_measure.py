@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,8 @@ class Scripted:
         self.relays = [relays.open(self._server.getsockname()) for _ in range(clients)]
         self._sockets: dict[int, socket.socket] = {}
         self._run: threading.Thread | None = None
+        # When what is recorded next came to its end, however late that is recorded.
+        self.now = datetime.now(UTC)
         self.stopped = False
 
     def _serve(self) -> None:
@@ -103,14 +106,16 @@ class Scripted:
                 registry.add_task(run, name, 2)
             for number, name in enumerate(("a", "b"), 1):
                 for round_ in (1, 2):
-                    began = time.monotonic()
+                    began = datetime.now(UTC)
                     time.sleep(0.01)  # a server prepares what it sends
                     step(ROUND)
-                    took = time.monotonic() - began
+                    self.now = datetime.now(UTC)
+                    took = (self.now - began).total_seconds()
                     message = LedgerRow(name, round_, "0", "up", "coefficients", "message", 45)
                     found = FinishedRound(number, round_, np.zeros(2, np.float32), 1, 1, took)
                     registry.record_rounds(run, [found], [message])
                 step(EVALUATION)
+                self.now = datetime.now(UTC)
                 registry.record_accuracies(run, [Measured(number, 2, 0.5, 0.4, 1, 1, number)])
             registry.finish_run(run, "finished")
 
@@ -144,6 +149,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
         with pytest.raises(RecastError, match=f"a transport '{taken}' already"):
             measure_run.register_transport(taken, opener)
     monkeypatch.setattr(measure_run, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr("server.record.registry.now", lambda: made[-1].now.isoformat())
     return made
 
 
@@ -223,6 +229,14 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def names(folder: Path, out: Path) -> bool:
+    """Whether the process of ``folder`` was started with that folder; not one that has ended."""
+    try:
+        return str(out).encode() in (folder / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Path]:
     """A program whose child has left its session and ignores requests to end."""
@@ -273,16 +287,12 @@ def test_an_interrupt_of_the_command_leaves_no_process(tmp_path: Path) -> None:
     line = process.stderr.readline()
     assert line == "flower: starting the server\n"
     log = out / "recast-flower" / "logs" / "superlink.log"
-    patiently(log.exists)
+    patiently(lambda: log.exists() or process.poll() is not None)
+    assert process.poll() is None, process.stderr.read()
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=LONG)
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
-    mark = str(out).encode()
-    left = [
-        folder.name
-        for folder in Path("/proc").glob("[0-9]*")
-        if (folder / "cmdline").exists() and mark in (folder / "cmdline").read_bytes()
-    ]
+    left = [folder.name for folder in Path("/proc").glob("[0-9]*") if names(folder, out)]
     assert left == []
