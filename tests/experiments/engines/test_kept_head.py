@@ -203,6 +203,7 @@ def test_a_registry_from_before_is_completed_when_it_is_opened(kept: Make, tmp_p
         for column in ("messages", "longest"):
             database.execute(f"ALTER TABLE ledger DROP COLUMN {column}")
         database.execute("ALTER TABLE refusals DROP COLUMN times")
+        database.execute("ALTER TABLE accuracies DROP COLUMN recorded")
         database.execute("PRAGMA user_version = 2")
         database.commit()
     with Registry(path) as registry:
