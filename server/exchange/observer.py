@@ -11,7 +11,6 @@ from recast_core.text import how_many
 from server.exchange.hush import Hush
 
 logger = logging.getLogger("recast.server")
-_hush = Hush(logger)
 
 # Codes, far from Flower's, with which a grid of ours says how it lost an answer.
 LOST = {1001: "away", 1002: "dropped", 1003: "straggler", 1004: "revoked"}
@@ -57,6 +56,10 @@ class LogObserver:
     _overdue: frozenset[str] = frozenset()
     _loss: float | None = None
 
+    def __init__(self) -> None:
+        """Observe one run: who was refused a lot in another has its lines in this one."""
+        self._hush = Hush(logger)
+
     def run_started(self, start: Start) -> None:
         """Say nothing: nothing has happened."""
 
@@ -91,7 +94,7 @@ class LogObserver:
     def refused(self, client: str, reason: str, detail: str) -> None:
         """Warn of what was left out."""
         text = "client %s refused (%s): %s"
-        _hush.log(logging.WARNING, client, text, self.name_of(client), reason, detail)
+        self._hush.log(logging.WARNING, client, text, self.name_of(client), reason, detail)
 
     def overdue(self, clients: Collection[str]) -> None:
         """Log who is new among them."""

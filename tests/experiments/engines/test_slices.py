@@ -22,6 +22,7 @@ CLIENTS = 7
 
 class Watching(LogObserver):
     def __init__(self) -> None:
+        super().__init__()
         self.said: list[tuple[Any, ...]] = []
 
     def joined(self, clients: int, delivered: int) -> None:

@@ -23,6 +23,7 @@ UPDATE = pb.ToServer(update=pb.Update(bank=1, task=1, round=3, examples=5, coeff
 
 class Told(LogObserver):
     def __init__(self) -> None:
+        super().__init__()
         self.refusals: list[tuple[str, str]] = []
 
     def refused(self, client: str, reason: str, detail: str) -> None:
