@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,13 @@ from recast_core.errors import RecastError
 from recast_core.settings import Settings
 
 Found = TypeVar("Found")
+# Ray's own are up to ten times as short, and a machine that has much else to do misses them.
+_PATIENCE = {
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+}
 
 
 def check_ray() -> None:
@@ -33,6 +41,12 @@ def check_ray() -> None:
 
     if (message := hidden(Path.cwd())) is not None:
         raise RecastError(f"{message}; Ray's workers search the current folder first")
+
+
+def give_time() -> None:
+    """Let what this process starts of Ray take its time, unless the environment says otherwise."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
 
 
 def run_on_ray(
@@ -55,6 +69,7 @@ def run_on_ray(
         RecastError: whatever ``check_ray`` or the federation raises.
     """
     check_ray()
+    give_time()
     from flwr.simulation import run_simulation
 
     failed: list[BaseException] = []

@@ -24,6 +24,7 @@ from experiments.engines.crew.base import (
     out_of_memory,
     short_of_memory,
 )
+from experiments.engines.ray import give_time
 
 # A cluster that is busy with something else has no room for a worker for so long.
 READY_SECONDS = 120.0
@@ -78,6 +79,8 @@ class RayCrew(Crew):
         if find_spec("ray") is None:
             raise CrewError("--ray needs Ray: `pip install 'recast-fl[ray]'`, or leave --ray out")
         _reach(address)
+        if address == "local":
+            give_time()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns
         import ray
 

@@ -27,6 +27,9 @@ def logged(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[recast
         patch.setenv("WANDB_DIR", str(folder))
         patch.setenv("WANDB_SILENT", "true")
         patch.delenv("WANDB_MODE", raising=False)
+        # Its own process may start late.
+        for name in ("WANDB__SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):
+            patch.setenv(name, "600")
         run = recast.simulate(
             clients=2,
             log=[

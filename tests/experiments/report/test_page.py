@@ -125,7 +125,8 @@ def test_a_script_that_slips_in_does_not_run(
     slipped = "<script>window.slipped = 1</script><img src=x onerror='window.slipped = 1'></main>"
     path.write_text(large_page.read_text().replace("</main>", slipped, 1))
     loaded = load(path)
-    assert any("Content Security Policy" in line for line in loaded.said)
+    while not any("Content Security Policy" in line for line in loaded.said):
+        loaded.page.wait_for_event("console", timeout=240_000)
     assert loaded.page.evaluate("window.slipped") is None
 
 
