@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from functools import cached_property
 from typing import Protocol
 
 from recast_core.start import Start
@@ -56,9 +57,9 @@ class LogObserver:
     _overdue: frozenset[str] = frozenset()
     _loss: float | None = None
 
-    def __init__(self) -> None:
-        """Observe one run: who was refused a lot in another has its lines in this one."""
-        self._hush = Hush(logger)
+    @cached_property
+    def _hush(self) -> Hush:
+        return Hush(logger)
 
     def run_started(self, start: Start) -> None:
         """Say nothing: nothing has happened."""
