@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recast_core.backbones import load_backbone
+from recast_core.bank import TemplateBank
 from recast_core.heads import head_kind
 from recast_core.methods import parse_method
 from recast_core.settings import Settings
@@ -24,7 +25,7 @@ _RULE = Settings.aggregation
 
 
 def idle_settings(settings: Settings, start: Start) -> list[str]:
-    """A line for settings that differ from their default and change nothing, and why.
+    """A line for settings that change nothing, and why, and for a bank that nobody uses as meant.
 
     Args:
         settings: of the run.
@@ -42,6 +43,12 @@ def idle_settings(settings: Settings, start: Start) -> list[str]:
     if (hidden or settings.dp_epsilon) and start.sent and settings.aggregation == _RULE:
         why = "updates are hidden" if hidden else "there is a privacy budget"
         lines.append(f"the mean of updates is taken, not --aggregation {_RULE}: {why}")
+    shifts = isinstance(start, TemplateBank) and start.meta.get("source") == "shifts"
+    if shifts and settings.head == "auto" and not settings.keeps:
+        lines.append(
+            "the bank is one of shifts, and each client fits a head of its own: --head backbone "
+            "keeps the deployed classifier, where tasks have its classes"
+        )
     return lines
 
 

@@ -212,6 +212,8 @@ def _about(measured: Measured) -> dict[str, Any] | None:
 
 
 def _show(backbone: str, budget: int, rows: Sequence[dict[str, Any]], measured: Measured) -> None:
+    about = _about(measured)
+    tasks = about["tasks"] if about else 0
     table = Table(title=f"{backbone}: updates of at most {budget:,} bytes, best first")
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "method": lambda row: str(row["method"]),
@@ -219,7 +221,7 @@ def _show(backbone: str, budget: int, rows: Sequence[dict[str, Any]], measured: 
         "bits": lambda row: str(row["bits"] or ""),
         "update": lambda row: f"{row['update_bytes']:,} B",
         "gain": _gain,
-        "accuracy": lambda row: "" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f} %",
+        "accuracy": lambda row: _accuracy(row, tasks),
         "options": lambda row: str(row["run"]),
     }
     for name in columns:
@@ -228,7 +230,7 @@ def _show(backbone: str, budget: int, rows: Sequence[dict[str, Any]], measured: 
     for row in rows:
         table.add_row(*(text(row) for text in columns.values()))
     stdout().print(table)
-    stdout().print(_source(_about(measured)), soft_wrap=True, highlight=False)
+    stdout().print(_source(about), soft_wrap=True, highlight=False)
 
 
 def _gain(row: dict[str, Any]) -> str:
@@ -236,6 +238,14 @@ def _gain(row: dict[str, Any]) -> str:
         return "not measured"
     other = row["measured_bits"] not in (None, row["bits"])
     return f"{100 * row['gain']:+.1f}" + (f" at {row['measured_bits']} bits" if other else "")
+
+
+def _accuracy(row: dict[str, Any], tasks: int) -> str:
+    """With how many of the study's tasks, where these are not all: others are not comparable."""
+    if row["accuracy"] is None:
+        return ""
+    few = f", {row['tasks']} of {tasks} tasks" if row["tasks"] < tasks else ""
+    return f"{100 * row['accuracy']:.1f} %{few}"
 
 
 def _source(about: dict[str, Any] | None) -> str:

@@ -73,6 +73,19 @@ def test_nothing_is_said_of_settings_that_count(
     assert idle_settings(settings, make_start(settings)) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [({"tasks": "other=npz:other.npz"}, True), ({"tasks": "digits"}, False),
+                        ({"tasks": "digits", "head": "local"}, False),
+                        ({"tasks": "other=npz:other.npz", "bank": "none"}, False)],
+)  # fmt: skip
+def test_a_bank_of_shifts_without_its_classifier_is_said_unless_a_head_was_asked_for(
+    given: dict[str, Any], said: bool
+) -> None:
+    settings = Settings(**({"bank": Settings.backbone, "target": "conv"} | given))
+    lines = idle_settings(settings, make_start(settings))
+    assert any("--head backbone keeps the deployed classifier" in line for line in lines) == said
+
+
 def test_a_run_says_it_before_anybody_is_asked(
     tiny: Callable[..., Settings],
     federation: Callable[..., Any],

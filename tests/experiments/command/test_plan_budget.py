@@ -90,6 +90,16 @@ def test_what_fits_comes_best_first_and_what_was_not_measured_last(stand_in: Pat
     assert "LoRA r4" not in unmeasured
 
 
+def test_an_accuracy_over_some_of_the_tasks_says_of_how_many(
+    stand_in: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_budget(BACKBONE, 0, results=stand_in)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("local head" in line and "45.0 %, 1 of 2 tasks" in line for line in lines)
+    plan_budget("digits_resnet20", 51)
+    assert " of 3 tasks" not in capsys.readouterr().out
+
+
 def test_zero_bytes_leave_what_sends_nothing(stand_in: Path) -> None:
     report = plan_budget(BACKBONE, 0, results=stand_in)
     assert _order(report) == ["statistics recomputed", "local head"]
