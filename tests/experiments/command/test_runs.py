@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,24 @@ def test_every_run_under_a_folder_is_listed_with_what_became_of_it(
     with hold(folders / "two"):
         assert runs.list_runs(folders / "two")["runs"][0]["status"] == "running"
     assert "interrupted" in capsys.readouterr().out
+
+
+def test_a_file_that_goes_while_runs_are_listed_is_no_matter(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders / "two" / "part.tmp").write_bytes(bytes(1000))
+    stat = Path.stat
+
+    def last_seen(self: Path, **options: Any) -> os.stat_result:
+        found = stat(self, **options)
+        if self.name == "part.tmp":
+            self.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", last_seen)
+    (found,) = runs.list_runs(folders / "two")["runs"]
+    assert found["bytes"] > 0
+    assert not (folders / "two" / "part.tmp").exists()
 
 
 def test_a_database_that_is_away_hides_no_run_that_is_here(
