@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from experiments.measure.relay import LOOPBACK, Relay, Relays
 from recast_core.settings import Settings
 from server.record.registry import Registry
 
@@ -27,10 +28,11 @@ class Site:
         command_line: Callable[[Settings], list[str]],
         deal: Callable[..., None],
         check: Callable[[Path, Settings, int], None],
+        relays: Relays,
     ) -> None:
         self.folder, self.run = folder, folder / "run"
         self.tiny, self._start, self._command_line = tiny, start, command_line
-        self._deal, self._check = deal, check
+        self._deal, self._check, self._relays = deal, check, relays
 
     def settings(self, clients: int, **changes: Any) -> Settings:
         """One small task, dealt to so many clients, which are waited for if nothing else is said.
@@ -61,6 +63,16 @@ class Site:
             **options,
         )  # fmt: skip
 
+    def held(self, port: int) -> Relay:
+        """A way to ``port`` that takes its time, in the test's own process.
+
+        A run that goes over it is not over before the test has looked, however long the machine
+        lets the test wait for that: meanwhile nothing passes either.
+        """
+        relay = self._relays.open((LOOPBACK, port))
+        relay.delay(0.05)
+        return relay
+
     def equals_alone(self, settings: Settings, clients: int = 2) -> None:
         """The run gave what one process gives, one client after another."""
         self._check(self.run, settings, clients)
@@ -79,11 +91,12 @@ def site(
     deal: Callable[..., None],
     coefficients: Callable[[Path], list[Any]],
     alone: Callable[[Settings, int], Path],
-) -> Site:
+) -> Iterator[Site]:
     def check(folder: Path, settings: Settings, clients: int) -> None:
         here, there = coefficients(folder), coefficients(alone(settings, clients))
         assert len(here) == len(there)
         for mine, other in zip(here, there, strict=True):
             np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)
 
-    return Site(tmp_path, tiny, start, command_line, deal, check)
+    with Relays() as relays:
+        yield Site(tmp_path, tiny, start, command_line, deal, check, relays)

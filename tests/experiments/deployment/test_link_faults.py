@@ -50,7 +50,8 @@ def test_a_server_killed_in_a_round_goes_on_with_the_same_clients_when_it_is_sta
     command = site.arguments(settings, 2, "--listen", f"127.0.0.1:{port}")
     server = start("server", *command)
     server.says("listening at")
-    edges = [site.join(number, port, "--certs", "certs") for number in (0, 1)]
+    way = site.held(port)
+    edges = [site.join(number, at, "--certs", "certs") for number, at in ((0, port), (1, way.port))]
     server.says("round 1: 2 updates")
     # With one client held, no round ends: the server dies in the middle of one.
     edges[1].process.send_signal(signal.SIGSTOP)
@@ -59,6 +60,7 @@ def test_a_server_killed_in_a_round_goes_on_with_the_same_clients_when_it_is_sta
     with site.registry() as registry:
         done = registry.last_rounds(1)[1]
     edges[1].process.send_signal(signal.SIGCONT)
+    way.delay(0)
     again = start("again", *command)
     assert [process.ends() for process in (again, *edges)] == [0, 0, 0]
     site.equals_alone(settings)
@@ -79,12 +81,15 @@ def test_a_server_killed_in_a_round_goes_on_with_the_same_clients_when_it_is_sta
 def test_a_frozen_client_is_named_and_the_others_go_on_until_it_is_back(site: Site) -> None:
     settings = site.settings(2, rounds=100, deadline=60.0, max_lag=10.0)
     server, port = site.serve(settings)
-    edges = [site.join(number, port) for number in (0, 1)]
+    way = site.held(port)
+    edges = [site.join(0, way.port), site.join(1, port)]
     # By then it is known how long a round takes here, and who is late for that.
     server.says("round 3: 2 updates")
     edges[1].process.send_signal(signal.SIGSTOP)
     server.says(r"round \d+: 1 update,")
     edges[1].process.send_signal(signal.SIGCONT)
+    server.says(r"(?s)round \d+: 1 update,.*round \d+: 2 updates")
+    way.delay(0)
     assert [process.ends() for process in (server, *edges)] == [0, 0, 0]
     with site.registry() as registry:
         assert registry.last_rounds(1) == {1: 100}

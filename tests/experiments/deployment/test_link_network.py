@@ -105,9 +105,11 @@ def test_a_network_that_falls_silent_in_a_round_delays_the_run_and_loses_nothing
     server, port = site.serve(settings)
     way = free_port()
     between = relay(port, way)
-    edges = [site.join(0, port), site.join(1, way)]
+    held = site.held(port)
+    edges = [site.join(0, held.port), site.join(1, way)]
     server.says("round 1: 2 updates")
     between.process.send_signal(signal.SIGSTOP)
+    held.delay(0)
     with site.registry() as registry:
         done = registry.last_rounds(1)[1]
     time.sleep(SILENCE)

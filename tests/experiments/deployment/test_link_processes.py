@@ -29,7 +29,7 @@ def test_a_run_over_tls_with_a_client_killed_in_training_equals_the_sequential_e
     tls = "--certs", "certs"
     server, port = site.serve(settings, 2, *tls)
     edge = site.join(0, port, *tls)
-    victim = site.join(1, port, *tls)
+    victim = site.join(1, site.held(port).port, *tls)
     victim.says("INFO train")
     victim.process.send_signal(signal.SIGKILL)
     victim.ends()

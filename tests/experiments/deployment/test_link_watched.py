@@ -30,10 +30,10 @@ def figures(port: int) -> dict[str, float]:
 def test_the_figures_for_prometheus_follow_a_run(
     site: Site,
 ) -> None:
-    settings, page = site.settings(2, rounds=3), free_port()
+    settings, page = site.settings(2, rounds=5), free_port()
     server, port = site.serve(settings, 2, "--insecure", "--metrics", str(page))
     before = figures(page)
-    edges = [site.join(number, port) for number in (0, 1)]
+    edges = [site.join(0, port), site.join(1, site.held(port).port)]
     server.says("round 1: 2 updates")
     # Held, so that the run does not end before it was looked at.
     edges[1].process.send_signal(signal.SIGSTOP)
@@ -110,7 +110,7 @@ def test_a_terminal_shows_who_is_there_and_is_left_as_it_was_found(
     try:
         server.shows("waiting for clients")
         port = int(server.shows(r"listening at\s+127\.0\.0\.1:(\d+)")[1])
-        edges = [site.join(number, port) for number in (0, 1)]
+        edges = [site.join(0, port), site.join(1, site.held(port).port)]
         server.shows(r"a: round \d+ of 20, 2 clients \| 2 of 2 connected \| [\d,]+ B up")
         server.shows(r"edge-0\s+(working|idle)\s+[\d,]+\s+[\d,]+")
         server.shows(r"last: a \d+\.\d %")
