@@ -22,6 +22,8 @@ from recast_core.secure.channel import (
     KEY_BYTES,
     SALT_BYTES,
     TAG_BYTES,
+    ForgedError,
+    proof,
     public_key,
     seal,
     unseal,
@@ -75,13 +77,16 @@ class Hiding:
     least: int = FEWEST
 
     def keep_keys(self, request: pb.KeyRequest) -> pb.KeyReply:
-        """Tell this client's key, or keep the roster that came.
+        """Tell this client's key, prove that it has it, or keep the roster that came.
 
         Raises:
             RosterError: one in which this client cannot hide.
+            RefusedError: a challenge that is no key.
             RecastError: it cannot be written.
         """
         public = public_key(self._private)
+        if request.challenge:
+            return self._proof(public, request.challenge)
         if not any(member.public == public for member in request.members):
             # Asked for it, or the server has one that this client has lost.
             least = self.least if self.least > FEWEST else 0
@@ -92,6 +97,13 @@ class Hiding:
             raise RosterError("roster", str(error)) from error
         self.store.write(self._named(request.roster), request.SerializeToString())
         return pb.KeyReply(roster=request.roster)
+
+    def _proof(self, public: bytes, challenge: bytes) -> pb.KeyReply:
+        try:
+            proved = proof(self._private, challenge)
+        except ForgedError as error:
+            raise RefusedError("malformed", f"a challenge that is no key: {error}") from error
+        return pb.KeyReply(member=announced(public, self.identity), proof=proved)
 
     def seal(
         self,

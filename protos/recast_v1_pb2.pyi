@@ -218,22 +218,26 @@ class SecureMember(_message.Message):
     def __init__(self, public: _Optional[bytes] = ..., certificate: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class KeyRequest(_message.Message):
-    __slots__ = ("roster", "members")
+    __slots__ = ("roster", "members", "challenge")
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     roster: int
     members: _containers.RepeatedCompositeFieldContainer[SecureMember]
-    def __init__(self, roster: _Optional[int] = ..., members: _Optional[_Iterable[_Union[SecureMember, _Mapping]]] = ...) -> None: ...
+    challenge: bytes
+    def __init__(self, roster: _Optional[int] = ..., members: _Optional[_Iterable[_Union[SecureMember, _Mapping]]] = ..., challenge: _Optional[bytes] = ...) -> None: ...
 
 class KeyReply(_message.Message):
-    __slots__ = ("member", "roster", "least")
+    __slots__ = ("member", "roster", "least", "proof")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     ROSTER_FIELD_NUMBER: _ClassVar[int]
     LEAST_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     member: SecureMember
     roster: int
     least: int
-    def __init__(self, member: _Optional[_Union[SecureMember, _Mapping]] = ..., roster: _Optional[int] = ..., least: _Optional[int] = ...) -> None: ...
+    proof: bytes
+    def __init__(self, member: _Optional[_Union[SecureMember, _Mapping]] = ..., roster: _Optional[int] = ..., least: _Optional[int] = ..., proof: _Optional[bytes] = ...) -> None: ...
 
 class Opening(_message.Message):
     __slots__ = ("bank", "task", "round", "roster", "nonce", "width", "survivors", "shares")

@@ -54,6 +54,21 @@ def is_key(public: bytes) -> bool:
     return True
 
 
+def proof(private: bytes, other: bytes) -> bytes:
+    """What only the owners of two keys can make, 16 bytes, the same for both; it seals nothing.
+
+    Args:
+        private: key of one of them.
+        other: public key of the other.
+
+    Raises:
+        ForgedError: ``other`` is no key.
+    """
+    names = b"".join(sorted((public_key(private), other)))
+    derived = HKDF(hashes.SHA256(), 16, None, b"recast key proof 1" + names)
+    return derived.derive(_agreed(private, other))
+
+
 def _sealer(private: bytes, public: bytes, salt: bytes, context: bytes, names: bytes) -> AESCCM:
     derived = HKDF(hashes.SHA256(), 16, salt, b"recast share 1" + context + names)
     return AESCCM(derived.derive(_agreed(private, public)), TAG_BYTES)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from hmac import compare_digest
 
 from flwr.serverapp import Grid
 
 from protos import recast_v1_pb2 as pb
-from recast_core.secure.channel import is_key
+from recast_core.secure.channel import KEY_BYTES, is_key, proof, public_key
 from recast_core.secure.members import FEWEST, MOST
 from recast_core.secure.shamir import threshold
 from server.exchange.leniency import Leniency
@@ -50,6 +51,8 @@ class Rosters:
         # Clients that a sum must be of for a node to take part, as it says.
         self._least: dict[int, int] = {}
         self._warned: set[int] = set()
+        # Who was found to announce a key that is another's.
+        self._judged: set[tuple[int, bytes]] = set()
         self._losses: Counter[int] = Counter()
         self._sendings = Leniency(times=8, seconds=60.0)
         self._next = secrets.randbits(60)
@@ -158,7 +161,6 @@ class Rosters:
 
     def _enter(self, grid: Grid, answer: Reply, topic: Topic) -> None:
         member = answer.body.keys.member
-        taken = {known.public for node, known in self._keys.items() if node != answer.node}
         if not is_key(member.public):
             # All who are told of it could seal nothing, and the run would end.
             detail = "no key that anybody can have: 32 bytes of X25519"
@@ -166,12 +168,56 @@ class Rosters:
         elif isinstance(grid, Vouching) and (why := grid.why_not_of(answer.node, member)):
             # All who are told of it would take no part, and the run would end.
             self._exchange.traffic.refuse(answer.node, topic, "unsigned-key", why)
-        elif member.public in taken:
-            detail = "another client has the same key: give each its own cache folder or number"
-            self._exchange.traffic.refuse(answer.node, topic, "same-key", detail)
-        else:
+        elif self._is_its_own(grid, answer.node, member.public, topic):
             self._keys[answer.node] = member
             self._least[answer.node] = answer.body.keys.least
+
+    def _is_its_own(self, grid: Grid, node: int, public: bytes, topic: Topic) -> bool:
+        """Whether a key is a node's, and no other's; who announces another's is left out.
+
+        All members of a sum know each other's keys. Who has announced one first need not have it.
+        """
+        holder = next(
+            (other for other, known in self._keys.items() if known.public == public), node
+        )
+        if holder == node:
+            return True
+        loser, detail = node, "another client has the same key: give each its own cache folder"
+        if (node, public) not in self._judged:
+            proved = self._proved(grid, {holder, node}, public, topic)
+            if len(proved) == 1:
+                (loser,) = {holder, node} - proved
+                detail = "the key that it announces is another client's"
+            if proved:  # else neither had the time, or they are of a version that proves nothing
+                self._judged.add((loser, public))
+                self._exchange.traffic.tell(grid, loser, f"no part in hidden sums: {detail}")
+        self._exchange.traffic.refuse(loser, topic, "same-key", detail)
+        if loser == holder:
+            self._drop(holder)
+        return loser == holder
+
+    def _proved(self, grid: Grid, nodes: Collection[int], public: bytes, topic: Topic) -> set[int]:
+        """Of nodes those that have the private key of a public one."""
+        privates = {node: secrets.token_bytes(KEY_BYTES) for node in sorted(nodes)}
+        bodies = {
+            node: pb.ToClient(keys=pb.KeyRequest(challenge=public_key(private)))
+            for node, private in privates.items()
+        }
+        return {
+            answer.node
+            for answer in self._ask(grid, bodies, topic)
+            if answer.node in privates
+            and compare_digest(answer.body.keys.proof, proof(privates[answer.node], public))
+        }
+
+    def _drop(self, node: int) -> None:
+        """Forget a node's key, and the rosters that it is in."""
+        del self._keys[node]
+        self._known = {
+            groups: known
+            for groups, known in self._known.items()
+            if not any(node in group for group in groups)
+        }
 
     def _send(self, grid: Grid, roster: Roster, topic: Topic) -> bool:
         """Have nodes keep a roster; false where it has grown old, as keys were lost."""
@@ -188,12 +234,7 @@ class Rosters:
             # It has lost the key that the others were told.
             sound = False
             self._count_loss(answer.node, topic)
-            del self._keys[answer.node]
-            self._known = {
-                groups: known
-                for groups, known in self._known.items()
-                if not any(answer.node in group for group in groups)
-            }
+            self._drop(answer.node)
             self._enter(grid, answer, topic)
         return sound
 

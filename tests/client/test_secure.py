@@ -13,6 +13,7 @@ from client.secure import ContradictionError, Hiding, RosterError
 from experiments.command.certs import add, init
 from protos import recast_v1_pb2 as pb
 from recast_core.errors import RecastError
+from recast_core.secure.channel import proof, public_key
 from recast_core.secure.levels import Levels
 from recast_core.secure.members import DistrustError, Identity, as_bits, check_member, own_identity
 from recast_core.secure.shamir import combine, threshold
@@ -187,6 +188,18 @@ def test_a_roster_with_a_key_that_nobody_can_have_is_refused(made: Sum, public: 
     members = [*made.members[:4], pb.SecureMember(public=public)]
     with pytest.raises(RosterError, match="one that is none"):
         made.clients[0].keep_keys(pb.KeyRequest(roster=8, members=members))
+
+
+def test_only_the_owner_of_a_key_can_prove_that_it_is_its_own(made: Sum) -> None:
+    private = bytes(range(32))
+    request = pb.KeyRequest(challenge=public_key(private))
+    told = [client.keep_keys(request) for client in made.clients]
+    proofs = {proof(private, member.public) for member in made.members}
+    assert [proof(private, one.member.public) for one in told] == [one.proof for one in told]
+    assert len(proofs) == COUNT
+    for challenge in (bytes(32), b"short"):
+        with pytest.raises(RefusedError, match="no key"):
+            made.clients[0].keep_keys(pb.KeyRequest(challenge=challenge))
 
 
 @pytest.fixture(scope="module")

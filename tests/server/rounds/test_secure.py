@@ -17,6 +17,7 @@ from client.secure import Hiding
 from experiments.engines.folded.nodes import HeldStore
 from protos import recast_v1_pb2 as pb
 from recast_core import RecastError
+from recast_core.secure.channel import public_key
 from recast_core.secure.field import Field, Numbers
 from recast_core.secure.levels import Levels
 from recast_core.secure.members import FEWEST, MOST
@@ -649,6 +650,39 @@ def test_where_few_are_drawn_one_that_keeps_no_roster_makes_the_lot_fall_on_othe
     made.go()
     assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [3] * 8
     assert made.reasons()["roster"] > 0
+
+
+@pytest.mark.parametrize("thief", [2, 4])
+def test_who_announces_anothers_key_is_left_out_and_its_owner_is_not(
+    federation: Make, thief: int
+) -> None:
+    def steals(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.keys.member.public = public_key(clients[3].hiding.store.read("secure-key-3"))
+        return reply
+
+    clients = fleet(5, keys={thief: steals})
+    clients[3].hiding.keep_keys(pb.KeyRequest())  # it has had a key since an earlier run
+    made = federation(nodes=5, scripts=clients, secure=True, rounds=3)
+    made.go()
+    assert [round_.clients for round_ in made.registry.rounds(made.run, 1)] == [4] * 3
+    assert {(one.client, one.reason) for one in made.registry.refusals(made.run)} == {
+        (str(thief), "same-key")
+    }
+    proofs = [n for n in (1, 2, 3, 4, 5) for q in made.grid.nodes[n].asked if q.keys.challenge]
+    assert sorted(proofs) == sorted((3, thief)), "asked once, however often it is announced"
+
+
+def test_where_nobody_proves_a_key_it_stays_with_who_announced_it_first(federation: Make) -> None:
+    def cannot(question: pb.ToClient, reply: pb.ToServer) -> object:
+        reply.keys.ClearField("proof")
+        return reply
+
+    clients = fleet(5, keys=dict.fromkeys((3, 4), cannot))  # as of an earlier version
+    clients[3].hiding = clients[4].hiding
+    made = federation(nodes=5, scripts=clients, secure=True)
+    made.go()
+    assert made.registry.rounds(made.run, 1)[0].clients == 4
+    assert [one.client for one in made.registry.refusals(made.run)] == ["4"]
 
 
 def test_two_clients_with_one_key_are_one(federation: Make) -> None:
