@@ -15,7 +15,8 @@ from server.record.place import Place
 from server.record.soundness import check_rows
 from server.record.sqlite import open_file
 
-LOCK_SECONDS = 30
+# A disk may stand still for half a minute, and SQLite does not let those who wait go in turn.
+LOCK_SECONDS = 120
 # Of PostgreSQL: the server ends or starts, or the connection is gone.
 _AWAY = ("57P", "08")
 # What SQLite and PostgreSQL say of sums of numbers that nobody counted to.
