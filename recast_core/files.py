@@ -43,11 +43,14 @@ def check_writable(path: Path) -> None:
     """Refuse a path where no file can be written, before the work whose result it is to hold.
 
     Raises:
-        RecastError: a folder, or below what is no folder or cannot be written.
+        RecastError: a folder, below what is no folder or cannot be written, or no name of a file.
     """
-    if path.is_dir():
-        raise RecastError(f"{path} is a folder: name a file to write to")
-    place = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise RecastError(f"{path} is a folder: name a file to write to")
+        place = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:  # a name that is too long
+        raise RecastError(f"cannot write {path}: {error.strerror}; choose another name") from error
     if not place.is_dir():
         raise RecastError(f"cannot write {path}: {place} is a file; choose another folder")
     if not os.access(place, os.W_OK | os.X_OK):

@@ -50,6 +50,7 @@ from recast_core.sources.source_networks import (
     fine_tune_sources,
 )
 
+MOST_SOURCES = 10_000
 _UNSEEN = 3
 _TRIAL_SEED = 1_000_003
 
@@ -88,6 +89,10 @@ class BankPlan:
         for name in ("sources", "sections", "directions", "rank", "epochs", "batch"):
             if getattr(self, name) < 1:
                 raise RecastError(f"{name} is {getattr(self, name)}: give at least 1")
+        if self.sources > MOST_SOURCES:
+            raise RecastError(f"sources is {self.sources}: give at most {MOST_SOURCES}")
+        if not 0 <= self.seed < 1 << 32:
+            raise RecastError(f"seed is {self.seed}: give a whole number from 0 to {(1 << 32) - 1}")
         if self.bits not in BITS:  # said now, not when all sources are there
             raise RecastError(f"bits is {self.bits}: give {BITS[0]} to {BITS[-1]}")
         if not 0 < self.learning_rate < 1:
@@ -198,6 +203,8 @@ def make_bank(
 def _check_classes(loaded: Backbone, dataset: Dataset, data: str) -> None:
     """The classifier must know the data's classes: their number, and their names where it has any.
 
+    And there must be images to try the bank on.
+
     Raises:
         RecastError: it does not.
     """
@@ -208,6 +215,8 @@ def _check_classes(loaded: Backbone, dataset: Dataset, data: str) -> None:
             f"{loaded.spec} tells {outputs} classes apart, {data} has {len(dataset.classes)}: a "
             "shift bank needs the classifier that is deployed for these data; fine-tune it first"
         )
+    if len(dataset.y_test) < 2:  # half of them to adapt to, half to judge by
+        raise RecastError(f"{data} has {len(dataset.y_test)} test images: give at least 2")
     known = loaded.classes in ((), dataset.classes)
     if not known and not synsets_in_place(dataset.classes, loaded.classes):
         pairs = zip(loaded.classes, dataset.classes, strict=True)

@@ -11,7 +11,7 @@ import pytest
 from experiments.command.config_file import read_config
 from experiments.report.points import read_points
 from recast_core import RecastError, TaskLibrary, TemplateBank, TemplateGroup
-from recast_core.files import read_bytes, read_text
+from recast_core.files import check_writable, read_bytes, read_text
 from server.record.history import History
 from server.record.registry import Registry
 from server.record.secret import NAME, sampling_secret
@@ -84,3 +84,9 @@ def test_a_file_of_endless_depth_is_refused_in_one_line(name: str, tmp_path: Pat
     with pytest.raises(RecastError) as caught:
         READERS["config" if name == "x.toml" else "points"][1](path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_name_that_no_file_can_have_is_one_line_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RecastError, match=r"cannot write .*; choose another name") as error:
+        check_writable(tmp_path / ("x" * 300))
+    assert "\n" not in str(error.value)

@@ -201,6 +201,19 @@ def test_a_classifier_of_other_classes_is_refused(
     assert "3" in capsys.readouterr().err
 
 
+def test_one_test_image_is_refused_before_any_source_is_made(
+    backbone: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(data.removeprefix("npz:")) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "few.npz", **arrays | {k: arrays[k][:1] for k in ("x_test", "y_test")})
+    out = tmp_path / "bank.safetensors"
+    few = f"npz:{tmp_path / 'few.npz'}"
+    assert run("bank", backbone, "--data", few, "-o", str(out), *QUICK) == 2
+    assert "has 1 test images: give at least 2" in capsys.readouterr().err.splitlines()[-1]
+    assert not out.with_name("bank.safetensors.sources").exists()
+
+
 def test_an_interrupted_bank_keeps_its_sources_and_goes_on(
     backbone: str, data: str, tmp_path: Path
 ) -> None:
@@ -260,6 +273,12 @@ def test_finished_sources_of_other_images_are_refused_and_of_the_same_elsewhere_
 
 
 def test_a_plan_that_cannot_be_is_refused() -> None:
+    for change, said in (
+        ({"sources": 10**20}, "at most 10000"), ({"seed": -1}, "0 to 4294967295"),
+        ({"seed": 1 << 32}, "0 to 4294967295"),
+    ):  # fmt: skip
+        with pytest.raises(RecastError, match=said):
+            BankPlan(**change)
     with pytest.raises(RecastError, match="epochs is 0"):
         BankPlan(epochs=0)
     for bits in (0, 1, 9):
