@@ -35,8 +35,8 @@ def watch(run: Path | None, address: str, token: str | None) -> None:
     """
     registry = find_registry(run)
     with live_page(address, token, registry, lambda: standing(registry)) as url:
-        print(f"live page of {registry.parent} at {url} (Ctrl-C ends it)", flush=True)
         try:
+            print(f"live page of {registry.parent} at {url} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the page has ended, the run is as it was") from None

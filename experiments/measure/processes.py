@@ -144,7 +144,7 @@ class Processes(Closing):
         self._children.append(child)
         return child
 
-    def run(self, name: str, command: Sequence[str], seconds: float = 120) -> Child:
+    def run(self, name: str, command: Sequence[str], seconds: float = 300) -> Child:
         """Run a program to its end.
 
         Raises:

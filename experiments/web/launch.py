@@ -23,7 +23,7 @@ from recast_core.errors import RecastError
 
 logger = logging.getLogger("recast.link")
 SECONDS = 1.0
-_START_SECONDS = 120.0
+_START_SECONDS = 600.0
 # Much more than its readers are given to see how the run ended; only one that hangs takes as long.
 _END_SECONDS = 120.0
 _TOKEN = "RECAST_PAGE_TOKEN"

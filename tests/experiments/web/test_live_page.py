@@ -113,9 +113,9 @@ def test_reading_takes_no_lock_and_leaves_the_registry_as_it_was(large: Path) ->
     source = Source(large)
     writer = sqlite3.connect(large, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")  # a server in the middle of a record
-    before, began = source.version, time.monotonic()
+    before = source.version
+    # Whoever needs the lock waits for it in vain, and then has nothing to show.
     assert "large" in source.page()
-    assert time.monotonic() - began < 20
     writer.execute("ROLLBACK")
     writer.close()
     assert source.version == before

@@ -21,6 +21,7 @@ from server.exchange.standing import NAME, WatchedGrid
 from server.flower import server_identity
 from server.record.ledger import Ledger
 from server.record.registry import Registry
+from tests.experiments.ends import LONG
 
 if TYPE_CHECKING:
     from conftest import Process
@@ -98,13 +99,13 @@ def test_the_page_of_a_finished_run_is_served_and_says_what_it_does_not_know(
     assert standing(folder / "registry.sqlite")["clients"] == []
     watching = start("watch", "runs", "watch", "run", "--web", "127.0.0.1:0")
     url = watching.says(r"at (http://127\.0\.0\.1:\d+/)")[1]
-    with urllib.request.urlopen(url, timeout=240) as page:
+    with urllib.request.urlopen(url, timeout=LONG) as page:
         assert "Training loss over rounds" in page.read().decode()
-    with urllib.request.urlopen(url + "events", timeout=240) as events:
-        ends = time.monotonic() + 60
+    with urllib.request.urlopen(url + "events", timeout=LONG) as events:
+        ends = time.monotonic() + LONG
         while not (line := events.readline().decode()).startswith('data: {"now"'):
             assert time.monotonic() < ends
     assert "finished, 2 rounds recorded" in line
     watching.process.send_signal(signal.SIGINT)
-    assert watching.ends(60) == 130
+    assert watching.ends() == 130
     assert "interrupted; the page has ended, the run is as it was" in watching.log.read_text()
