@@ -38,9 +38,9 @@ class Peer:
     def __init__(self, here: Federation, name: str, *, reads: bool = True) -> None:
         keys = ClientKeys.load(here.certs, name)
         credentials = grpc.ssl_channel_credentials(keys.authority, keys.key, keys.certificate)
-        self.channel = grpc.secure_channel(
-            f"localhost:{here.port}", credentials, [("grpc.use_local_subchannel_pool", 1)]
-        )
+        # Without probes its window does not grow: what it has not read stays with the server.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0)]
+        self.channel = grpc.secure_channel(f"localhost:{here.port}", credentials, options)
         self.heard: list[link.FromServer] = []
         self.code: grpc.StatusCode | None = None
         self._out: queue.Queue[bytes | None] = queue.Queue()
