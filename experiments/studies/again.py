@@ -17,6 +17,7 @@ from statistics import fmean
 
 from client.data import load_dataset, parse_tasks
 from client.data.arrays import Dataset, stratified_split
+from experiments.studies.one_line import in_one_line
 from experiments.studies.tasks_data import save
 from experiments.studies.trial import tasks_of, trial
 from recast_core.backbones import load_backbone
@@ -97,4 +98,4 @@ def _print_table(options: argparse.Namespace, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from client.data import parse_tasks
+from experiments.studies.one_line import in_one_line
 from experiments.studies.one_round_fleet import Fleet
 from experiments.studies.shift_fleet import Share
 from experiments.studies.shift_judge import own_head, own_is_better, seen
@@ -118,4 +119,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

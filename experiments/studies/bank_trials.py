@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from client.data import load_dataset, parse_tasks
+from experiments.studies.one_line import in_one_line
 from recast_core.backbones import load_backbone
 from recast_core.banks import load_bank
 from recast_core.sources.held_out_shifts import Gain, Trial, held_out_gains
@@ -92,4 +93,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

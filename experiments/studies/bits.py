@@ -17,6 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from experiments.command.console import stdout
+from experiments.studies.one_line import in_one_line
 from experiments.studies.trial import tasks_of, trial
 from recast_core.files import write_atomically
 from recast_core.settings import Settings
@@ -114,4 +115,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -18,6 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from experiments.command.console import stdout
+from experiments.studies.one_line import in_one_line
 from experiments.studies.trial import tasks_of, trial
 from recast_core.errors import RecastError
 from recast_core.files import write_atomically
@@ -153,4 +154,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

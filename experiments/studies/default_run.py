@@ -23,6 +23,7 @@ from experiments.report.results import (
     parameters_of,
     save_results,
 )
+from experiments.studies.one_line import in_one_line
 from experiments.studies.trial import tasks_of, trial
 from recast_core.backbones import load_backbone
 from recast_core.settings import Settings
@@ -186,4 +187,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -21,6 +21,7 @@ from client.answer import answer
 from client.asked import Asked
 from client.node import Node
 from client.turn import take
+from experiments.studies.one_line import in_one_line
 from experiments.studies.trial import learned
 from protos import recast_v1_pb2 as pb
 from recast_core.settings import Settings
@@ -87,4 +88,4 @@ def _spread(found: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from experiments.studies.folded_bench import CLASSES, OBJECTIVE, Bench, Variant, networks
+from experiments.studies.one_line import in_one_line
 from recast_core.backbones import Preprocess
 from recast_core.folded import Chunking, How, ImageStore, MethodFold, train
 from recast_core.learner import Learner, method_learner
@@ -203,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from experiments.studies.folded_bench import Bench, Variant
 from experiments.studies.folded_speed import one_by_one, plain_product
+from experiments.studies.one_line import in_one_line
 
 _CLIENTS, _ALONE = 128, 6
 _TOP = 14
@@ -163,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import nn
 
 from client.data import Dataset, load_dataset, parse_task
+from experiments.studies.one_line import in_one_line
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
 from recast_core.files import write_atomically
@@ -123,4 +124,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -22,6 +22,7 @@ from statistics import fmean
 from torch import Tensor
 
 from experiments.studies.normal_sums import Normal, rounded, step
+from experiments.studies.one_line import in_one_line
 from experiments.studies.one_round_fleet import Fleet, NewClasses
 from experiments.studies.shift_fleet import Share
 from experiments.studies.shift_rounds import Terms, federate
@@ -222,4 +223,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

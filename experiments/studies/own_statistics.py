@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from client.data import load_dataset, parse_tasks
+from experiments.studies.one_line import in_one_line
 from experiments.studies.shift_fleet import Domain, Share, deal
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.heads import right_answers
@@ -106,4 +107,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

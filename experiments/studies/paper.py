@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from client.data import load_dataset, parse_task
 from client.data.arrays import Dataset
 from client.learners import pick_device
+from experiments.studies.one_line import in_one_line
 from experiments.studies.shift_book import Book, OutOfTime
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
@@ -158,22 +159,27 @@ def _accuracy(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.paper", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--root", type=Path, default=Path("data"), help="of scenes and cub")
-    parser.add_argument("--vit", default=VIT)
-    parser.add_argument("--resnet", default=RESNET)
-    parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="names of variants")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--device", default="auto")
+        prog="python -m experiments.studies.paper", description=(__doc__ or "").split("\n")[0],
+        epilog="The same command goes on where it was stopped.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--root", type=Path, default=Path("data"), help="where paper_data wrote")
+    parser.add_argument("--vit", default=VIT, help="backbone of the variants for ViTs")
+    parser.add_argument("--resnet", default=RESNET, help="of those for ResNets")
+    parser.add_argument("--tasks", nargs="+", default=TASKS, help="{root} stands for --root")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT",
+                        help='"linear head, vit", "recast-att + MeLo", ...')  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of every cell")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--rows", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds; the rest is left")
     parser.add_argument("--quick", action="store_true", help="one pass, one seed")
     options = parser.parse_args(arguments)
     missing = set(options.only or ()) - BY_NAME.keys()
     if missing:
-        raise RecastError(f"no variant {', '.join(missing)}: choose from {', '.join(BY_NAME)}")
+        raise RecastError(
+            f"no variant {'; '.join(sorted(missing))}: choose from {'; '.join(BY_NAME)}"
+        )
     recipe, seeds = Recipe(), options.seeds
     if options.quick:
         recipe, seeds = replace(recipe, epochs=1), seeds[:1]
@@ -234,4 +240,4 @@ def show(book: Book) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torchvision.datasets.utils import download_and_extract_archive, download_url
 
+from experiments.studies.one_line import in_one_line
 from recast_core.errors import RecastError
 
 _SCENES = "http://groups.csail.mit.edu/vision/LabelMe/NewImages/indoorCVPR_09.tar"
@@ -104,4 +105,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

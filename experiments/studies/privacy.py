@@ -23,6 +23,7 @@ import torch
 
 from client.data import load_dataset, parse_task
 from client.learners import preprocess_of
+from experiments.studies.one_line import in_one_line
 from experiments.studies.trial import trial
 from experiments.studies.update_attacks import Images, attack
 from recast_core.privacy.accountant import Accountant, Sampling
@@ -195,4 +196,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from experiments.command.program import environment
+from experiments.studies.one_line import in_one_line
 
 CLASSES = 10
 _PIXELS, _AT_ONCE = 16, 100_000
@@ -275,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -19,6 +19,7 @@ from pathlib import Path
 from torch import Tensor
 
 from client.learners import pick_device
+from experiments.studies.one_line import in_one_line
 from experiments.studies.shift_book import Book, OutOfTime
 from experiments.studies.shift_fleet import Domain, deal
 from experiments.studies.shift_judge import accuracy, with_statistics
@@ -174,4 +175,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

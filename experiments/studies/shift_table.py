@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.report.results import Result, load_results, save_results
+from experiments.studies.one_line import in_one_line
 from experiments.studies.shift_book import Row
 from experiments.studies.shift_contenders import (
     BY_NAME,
@@ -214,8 +215,11 @@ def dots(cells: dict[Cell, Group]) -> list[Dot]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("rows", type=Path, nargs="+")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.studies.shift_table",
+        description=(__doc__ or "").partition("\n")[0],
+    )
+    parser.add_argument("rows", type=Path, nargs="+", help="of experiments.studies.shifts")
     parser.add_argument("--page", type=Path, help="Markdown tables go here; else to the terminal")
     parser.add_argument("--plot", type=Path, help="an SVG file")
     parser.add_argument("--results", type=Path, help="results.json")
@@ -239,4 +243,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.learners import pick_device
+from experiments.studies.one_line import in_one_line
 from experiments.studies.shift_book import Book, OutOfTime, Row
 from experiments.studies.shift_cell import Banks, Cell, Trial
 from experiments.studies.shift_contenders import (
@@ -144,32 +145,37 @@ def quick(args: argparse.Namespace) -> tuple[SitePlan, Trial]:
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    made = argparse.ArgumentParser(
+        prog="python -m experiments.studies.shifts", description=(__doc__ or "").partition("\n")[0],
+        epilog="The same command goes on where it was stopped; shift_table makes tables of its "
+        "rows. Example: python -m experiments.studies.shifts --quick --rows rows.jsonl",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
     add = made.add_argument
-    add("--backbone", default="file:resnet34_32px.safetensors")
+    add("--backbone", default="file:resnet34_32px.safetensors", help="trained on anything")
     add("--name", default="", help="of the network, for people")
-    add("--data", default="npz:gtsrb.npz")
+    add("--data", default="npz:gtsrb.npz", help="half the server's, half the clients'")
     add("--as-is", action="store_true", help="deploy the network with the classifier that it has")
     add("--images", type=int, default=SitePlan.images, help="training images, at most")
-    add("--shifts", default=" ".join(SHIFTS))
-    add("--rows", type=Path, default=Path("shifts.jsonl"))
+    add("--shifts", default=" ".join(SHIFTS), help="of the clients; no source has their families")
+    add("--rows", type=Path, default=Path("shifts.jsonl"), help="JSON lines, appended to")
     add("--keep", type=Path, default=Path("shifts"), help="folder of networks")
     add("--budget", type=float, default=1e9, help="seconds")
-    add("--device", default="auto")
+    add("--device", default="auto", help="auto, cpu or cuda")
     add("--bfloat16", action="store_true", help="products, on a CPU too")
-    add("--quick", action="store_true")
-    add("--sources", type=int, default=SitePlan.sources)
-    add("--source-epochs", type=int, default=SitePlan.source_epochs)
-    add("--source-rate", type=float, default=SitePlan.source_rate)
-    add("--sections", type=int, default=SitePlan.sections)
-    add("--directions", type=int, default=SitePlan.directions)
+    add("--quick", action="store_true", help="a small network, as a test runs it")
+    add("--sources", type=int, default=SitePlan.sources, help="of all families, before any is left")
+    add("--source-epochs", type=int, default=SitePlan.source_epochs, help="passes of a source")
+    add("--source-rate", type=float, default=SitePlan.source_rate, help="its highest rate")
+    add("--sections", type=int, default=SitePlan.sections, help="of the bank")
+    add("--directions", type=int, default=SitePlan.directions, help="of a section")
     add("--rank", type=int, default=SitePlan.rank, help="0: not packed")
-    add("--rounds", type=int, default=Terms.rounds)
-    add("--epochs", type=int, default=Terms.epochs)
-    add("--batch", type=int, default=Terms.batch)
-    add("--tuning-rounds", type=int, default=Trial.tuning_rounds)
+    add("--rounds", type=int, default=Terms.rounds, help="of a fleet")
+    add("--epochs", type=int, default=Terms.epochs, help="local passes of a round")
+    add("--batch", type=int, default=Terms.batch, help="images a local step")
+    add("--tuning-rounds", type=int, default=Trial.tuning_rounds, help="where rates are chosen")
     add("--further", type=int, default=0, help="rates beyond the end of a grid, at most")
-    add("--seeds", type=int, default=Trial.seeds)
+    add("--seeds", type=int, default=Trial.seeds, help="from 0 on")
     add("--labels", default="all 0 64 256 1024", help="budgets that are tried")
     add("--skip", default="", help="contenders left out, with ; between them")
     add("--lanes", type=int, default=SitePlan.lanes, help="clients side by side on a GPU")
@@ -222,4 +228,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

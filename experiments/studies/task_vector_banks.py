@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from client.data import load_dataset, parse_tasks
+from experiments.studies.one_line import in_one_line
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
 from recast_core.config import RecastConfig
@@ -71,4 +72,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

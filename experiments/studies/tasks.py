@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.studies.one_line import in_one_line
 from experiments.studies.shift_book import Book, OutOfTime
 from experiments.studies.tasks_data import materialised
 from experiments.studies.tasks_rows import (
@@ -152,7 +153,7 @@ def chosen(names: Sequence[str] | None, banks: Sequence[str]) -> tuple[list[Row]
         RecastError: no such row, a row without its bank, or a bank that is not NAME=FILE.
     """
     if names and (missing := set(names) - BY_NAME.keys()):
-        raise RecastError(f"no row {', '.join(missing)}: choose from {', '.join(BY_NAME)}")
+        raise RecastError(f"no row {'; '.join(missing)}: choose from {'; '.join(BY_NAME)}")
     if odd := [pair for pair in banks if "=" not in pair]:
         raise RecastError(f"{odd[0]!r} is no bank: write NAME=FILE, as in tasks=bank.safetensors")
     files = {}
@@ -183,23 +184,31 @@ def _mean(found: Any) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.tasks", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--backbone", default="glyph_resnet20")
-    parser.add_argument("--target", default="conv")
-    parser.add_argument("--tasks", default="digits@0-4 digits@5-9 digits@0-4+inverted")
-    parser.add_argument("--banks", nargs="*", default=[], help="NAME=FILE: tasks=..., norms=...")
-    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="of rates")
-    parser.add_argument("--clients", type=int, default=10)
+        prog="python -m experiments.studies.tasks", description=(__doc__ or "").split("\n")[0],
+        epilog="The same command goes on where it was stopped; tasks_table makes tables of its "
+        "rows. Example: python -m experiments.studies.tasks --quick --rows rows.jsonl",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--backbone", default="glyph_resnet20", help="as recast simulate takes it")
+    parser.add_argument("--target", default="conv", help="of own weights, TinyLoRA and the like")
+    parser.add_argument("--tasks", default="digits@0-4 digits@5-9 digits@0-4+inverted",
+                        help="in their first order")  # fmt: skip
+    parser.add_argument("--banks", nargs="*", default=[],
+                        help="of tasks_banks: tasks=FILE, norms=FILE")  # fmt: skip
+    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS,
+                        help="of a method's rate, chosen on validation images")  # fmt: skip
+    parser.add_argument("--clients", type=int, default=10, help="of every task")
     parser.add_argument("--images", type=int, default=500, help="training images of a task")
     parser.add_argument("--tests", type=int, help="test images of a task; all where not given")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--partition", default="dirichlet:0.5")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--orders", type=int, default=1)
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="names of rows")
+    parser.add_argument("--rounds", type=int, default=4, help="of a task")
+    parser.add_argument("--epochs", type=int, default=3, help="local passes of a round")
+    parser.add_argument("--batch", type=int, default=16, help="images a local step")
+    parser.add_argument("--partition", default="dirichlet:0.5", help="iid, dirichlet:ALPHA, ...")
+    parser.add_argument("--seeds", type=int, default=3, help="from 0 on")
+    parser.add_argument("--orders", type=int, default=1, help="of the tasks, each first once")
+    parser.add_argument(
+        "--only", nargs="+", metavar="ROW", help="these rows, as the table has them"
+    )
     parser.add_argument("--rows", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds; the rest is left")
     parser.add_argument("--quick", action="store_true", help="a few rows, as a test runs it")
@@ -231,4 +240,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from client.data import load_dataset, parse_tasks
+from experiments.studies.one_line import in_one_line
 from experiments.studies.tasks_donors import LETTERS, drawn, letters
 from recast_core.backbones import load_backbone
 from recast_core.bank import TemplateBank
@@ -164,4 +165,4 @@ def _make(options: argparse.Namespace, tasks: Sequence[TaskSpec]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.studies.one_line import in_one_line
 from experiments.studies.tasks_entries import Where, rows_in
 from recast_core.task_spec import parse_tasks
 
@@ -122,4 +123,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

@@ -19,6 +19,7 @@ from experiments.report.results import (
     parameters_of,
     save_results,
 )
+from experiments.studies.one_line import in_one_line
 from experiments.studies.tasks_entries import Entry, best_free, frontier, read
 from experiments.studies.tasks_ladder import ladder, widths
 from experiments.studies.tasks_plot import draw
@@ -113,4 +114,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)
