@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -123,7 +124,7 @@ class Client:
         asyncio.run(go())
 
     def stop(self) -> None:
-        if self._thread.is_alive():
+        with contextlib.suppress(RuntimeError):  # it ends by itself, and its loop is closed already
             self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(LONG)
         assert not self._thread.is_alive()

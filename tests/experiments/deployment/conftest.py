@@ -52,7 +52,7 @@ class Site:
         """A server at a free port, which it tells; ``--insecure`` where nothing more is said."""
         more = ("--listen", "127.0.0.1:0", *(more or ("--insecure",)))
         server = self._start("server", *self.arguments(settings, clients, *more))
-        return server, int(server.says(r"listening at 127\.0\.0\.1:(\d+)")[1])
+        return server, int(server.says(r"listening at 127\.0\.0\.1:(\d+)\D")[1])
 
     def join(self, number: int, port: int, *more: str, log: str = "", **options: Any) -> Process:
         """A client; ``--insecure`` where nothing more is said."""

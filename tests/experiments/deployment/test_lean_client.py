@@ -61,7 +61,7 @@ def test_a_client_without_them_joins_and_learns(
         "server", "serve", "--listen", "127.0.0.1:0", "--clients", "1", "--insecure",
         *command_line(settings),
     )  # fmt: skip
-    port = server.says(r"listening at 127\.0\.0\.1:(\d+)")[1]
+    port = server.says(r"listening at 127\.0\.0\.1:(\d+)\D")[1]
     (tmp_path / "lean").mkdir()
     (tmp_path / "lean" / "lean.py").write_text(f"{WITHOUT}\nimport recast_fl\nrecast_fl.main()\n")
     done = subprocess.run(

@@ -68,7 +68,7 @@ def test_a_kept_head_and_drifting_images_end_as_on_the_engines(
         "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--clients", "2",
         *command_line(settings),
     )  # fmt: skip
-    port = server.says(r"listening at 127\.0\.0\.1:(\d+)")[1]
+    port = server.says(r"listening at 127\.0\.0\.1:(\d+)\D")[1]
     edges = [
         start(
             f"edge-{number}", "join", f"localhost:{port}", "--insecure", "--name", f"e{number}",
@@ -100,7 +100,7 @@ def test_a_signal_ends_either_side_cleanly(
         "server", "serve", "--listen", "127.0.0.1:0", "--insecure", "--json-log",
         *command_line(tiny(run_dir=str(tmp_path / "run"))),
     )  # fmt: skip
-    port = server.says(r"listening at 127\.0\.0\.1:(\d+)")[1]
+    port = server.says(r"listening at 127\.0\.0\.1:(\d+)\D")[1]
     address = f"localhost:{port}"
     client = start("client", "join", address, "--insecure", "--name", "edge", "--data", "data")
     server.says("client edge joined")

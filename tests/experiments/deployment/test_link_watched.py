@@ -109,7 +109,7 @@ def test_a_terminal_shows_who_is_there_and_is_left_as_it_was_found(
     server = Terminal(site.folder, *site.arguments(settings, 2, *options))
     try:
         server.shows("waiting for clients")
-        port = int(server.shows(r"listening at\s+127\.0\.0\.1:(\d+)")[1])
+        port = int(server.shows(r"listening at\s+127\.0\.0\.1:(\d+)\D")[1])
         edges = [site.join(0, port), site.join(1, site.held(port).port)]
         server.shows(r"a: round \d+ of 20, 2 clients \| 2 of 2 connected \| [\d,]+ B up")
         server.shows(r"edge-0\s+(working|idle)\s+[\d,]+\s+[\d,]+")

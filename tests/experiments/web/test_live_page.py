@@ -51,7 +51,7 @@ def test_a_federation_is_watched_in_a_browser_from_its_first_client_to_its_end(
         "--web", "127.0.0.1:0", *command_line(settings),
     )  # fmt: skip
     url = server.says(r"live page at (http://127\.0\.0\.1:\d+/)")[1]
-    port = int(server.says(r"listening at 127\.0\.0\.1:(\d+)")[1])
+    port = int(server.says(r"listening at 127\.0\.0\.1:(\d+)\D")[1])
     page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
     page.set_default_timeout(1000 * LONG)
     said: list[str] = []
