@@ -28,6 +28,8 @@ CHOICES = {
     "ledger": ("full", "summary"),
     "dp_sampling": ("fixed", "poisson"),
 }
+# What messages and the registry count in.
+_MOST = (1 << 31) - 1
 
 
 def check(settings: Settings) -> None:
@@ -60,6 +62,8 @@ def _check_numbers(settings: Settings) -> None:
     for name in ("rounds", "epochs", "batch", "parallel_tasks"):
         if getattr(settings, name) < 1:
             raise RecastError(f"{name} is {getattr(settings, name)}: give at least 1")
+        if getattr(settings, name) > _MOST:
+            raise RecastError(f"{name} is {getattr(settings, name)}: give at most {_MOST}")
     if settings.batch < (least := LEAST_BATCH[settings.objective]):
         raise RecastError(
             f"batch is {settings.batch}: a step teaches nothing with fewer than {least} images, of "

@@ -47,6 +47,7 @@ from server.record.registry import Registry
 from server.record.resume import DATA
 
 ENGINES = ("folded", "sequential", "ray")
+MOST_CLIENTS = 1_000_000
 # Lets the clients of some partitions hold the bank.
 Hold = Callable[[Start, Iterable[int]], None]
 
@@ -93,6 +94,8 @@ class Population:
         """
         if self.clients < 1:
             raise RecastError(f"{self.clients} clients: give at least 1")
+        if self.clients > MOST_CLIENTS:
+            raise RecastError(f"{self.clients} clients: give at most {MOST_CLIENTS}")
         if self.engine not in ENGINES:
             near = difflib.get_close_matches(self.engine, ENGINES, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""

@@ -11,6 +11,7 @@ from recast_core.wire.gaussian import NAME
 
 if TYPE_CHECKING:
     from recast_core.settings import Settings
+_LEAST_EPSILON = 1e-6
 
 
 def clip_length(settings: Settings) -> float | None:
@@ -41,6 +42,11 @@ def check_privacy(settings: Settings) -> None:
     """
     if not 0 <= settings.dp_epsilon < float("inf"):
         raise RecastError(f"dp_epsilon is {settings.dp_epsilon}: give a number, 0 for no privacy")
+    if 0 < settings.dp_epsilon < _LEAST_EPSILON:
+        raise RecastError(
+            f"dp_epsilon is {settings.dp_epsilon}: give {_LEAST_EPSILON} or more, less leaves nothing "
+            "but noise"
+        )
     if not 0 < settings.dp_delta < 1:
         raise RecastError(f"dp_delta is {settings.dp_delta}: give a small part of 1, such as 1e-5")
     clip_length(settings)

@@ -44,11 +44,14 @@ def place_of(path: Path) -> Place:
     """The registry that goes by ``path``, a file or what a file beside it points to.
 
     Raises:
-        RecastError: a pointer that cannot be read, or points nowhere.
+        RecastError: a pointer that cannot be read, or points nowhere; a name that no folder has.
     """
     pointer = path.with_name(POINTER)
-    if path.name != REGISTRY or not pointer.is_file():
-        return Place(path)
+    try:
+        if path.name != REGISTRY or not pointer.is_file():
+            return Place(path)
+    except OSError as error:
+        raise RecastError(f"{path.parent}: {error.strerror}; name another folder") from error
     lines = read_text(pointer).splitlines()
     if len(lines) != 2 or not lines[1]:
         raise RecastError(f"{pointer} is damaged: restore a copy, it holds a URL and a folder")
