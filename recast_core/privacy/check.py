@@ -44,8 +44,8 @@ def check_privacy(settings: Settings) -> None:
         raise RecastError(f"dp_epsilon is {settings.dp_epsilon}: give a number, 0 for no privacy")
     if 0 < settings.dp_epsilon < _LEAST_EPSILON:
         raise RecastError(
-            f"dp_epsilon is {settings.dp_epsilon}: give {_LEAST_EPSILON} or more, less leaves nothing "
-            "but noise"
+            f"dp_epsilon is {settings.dp_epsilon}: give {_LEAST_EPSILON} or more: less leaves "
+            "nothing but noise"
         )
     if not 0 < settings.dp_delta < 1:
         raise RecastError(f"dp_delta is {settings.dp_delta}: give a small part of 1, such as 1e-5")
