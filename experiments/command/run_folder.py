@@ -118,7 +118,10 @@ def learned(registry: Registry, run: Run, name: str) -> Learned:
     task = find_task(registry, run, name)
     vector = registry.coefficients(run.id, task.number)
     if (method := run.config.get("method", "recast")) != "recast":
-        raise RecastError(f"run {run.id} trained {method}: name a run of method recast")
+        raise RecastError(
+            f"run {run.id} trained {method}, and models are made of method recast alone: name "
+            "another run, or learn the task with --method recast"
+        )
     path = bank_path(registry.path.parent, run.bank_sha256)
     if not path.is_file():
         raise RecastError(f"no bank at {path}: restore it, it was written when the run started")

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from client.data import load_dataset, parse_task
 from experiments.command.predict import predict
+from experiments.command.run_folder import learned, opened
 from experiments.command.tasks_export import export
 from experiments.engines.folded import FoldedGrid
 from recast_core.backbones import load_backbone
@@ -100,3 +101,20 @@ def test_data_whose_classes_are_in_another_order_are_mapped_by_name(
     found = export("pale", tmp_path / "x.safetensors", f"npz:{tmp_path / 'mixed.npz'}", folder)
     assert found["classes"] == there["classes"]
     assert found["test_accuracy"] == pytest.approx(there["test_accuracy"], abs=1e-6)
+
+
+def test_no_model_is_made_of_a_task_of_another_method_and_a_line_says_what_to_do(
+    tiny: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = tiny(method="norm-groups:1")
+    with server_identity():
+        run_federation(
+            FoldedGrid(2, settings),
+            settings,
+            tmp_path,
+            LogObserver(),
+            conditions=Conditions(patience=0),
+        )
+    said = "trained norm-groups:1, .*: name another run, or learn the task with --method recast"
+    with opened(tmp_path) as (registry, run), pytest.raises(RecastError, match=said):
+        learned(registry, run, "a")
