@@ -52,6 +52,9 @@ def test_the_profile_is_the_suites_own_unless_another_is_named(
 def test_the_profile_that_the_command_line_names_wins() -> None:
     command = [sys.executable, "-m", "pytest", f"--hypothesis-profile={SEARCH}", __file__]
     shown = subprocess.run(
-        [*command, "-vv", "--collect-only"], cwd=ROOT, capture_output=True, text=True
+        [*command, "-vv", "--collect-only", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert f"hypothesis profile '{SEARCH}'" in shown.stdout, shown.stdout + shown.stderr

@@ -163,7 +163,7 @@ def test_activating_from_several_threads_raises_or_is_right() -> None:
 
     at_once(work, times=60)
     assert all(right)
-    assert len(raised) >= 2, "of four that met, the last to activate is right, for its task"
+    assert len(raised) >= 3, "of four that met, one activated last"
     assert all("tasks.use(net, NAME)" in message for message in raised)
 
 
