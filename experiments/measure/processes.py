@@ -28,6 +28,7 @@ class Child:
         self.name = name
         self.process = process
         self.log = log
+        self._stopped = False
 
     @property
     def running(self) -> bool:
@@ -71,12 +72,15 @@ class Child:
 
     def stop(self, kill: bool = False) -> None:
         """End the program and its group: asked first unless ``kill``, then forced."""
+        if self._stopped:  # its number may be another's by now
+            return
         if not kill:
             self.signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(SECONDS_TO_END)
         self.signal(signal.SIGKILL)
         self.process.wait()
+        self._stopped = True
 
     def signal(self, number: int) -> None:
         """Send a signal to the program and its group, if they are still there."""
