@@ -17,6 +17,7 @@ from torch import Tensor
 from recast_core.backbones.sniff import foreign, is_safetensors, is_torch
 from recast_core.backbones.unwrap import unprefixed, unwrap
 from recast_core.errors import RecastError
+from recast_core.unbroken import unbroken
 
 # One of several files, or the index of them, as Hugging Face names them.
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.|\.index\.json$")
@@ -64,7 +65,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, "pt", device="cpu") as file:
+        with unbroken(), safe_open(path, "pt", device="cpu") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return unprefixed(state, path), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
@@ -74,7 +75,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         # Not by its name, from which torch concludes what is in it.
-        with torch.serialization.safe_globals(_harmless()), path.open("rb") as file:
+        with unbroken(), torch.serialization.safe_globals(_harmless()), path.open("rb") as file:
             content: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RecastError(

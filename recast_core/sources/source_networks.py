@@ -19,6 +19,7 @@ from recast_core.files import read_bytes, write_atomically
 from recast_core.recipe import Recipe
 from recast_core.sources.fine_tune import FineTuner, Losses
 from recast_core.sources.forms import Everything
+from recast_core.unbroken import unbroken
 
 _PLAN = "plan.json"
 
@@ -104,7 +105,7 @@ class SourceFolder:
         if not path.exists():
             return None
         try:
-            with safe_open(path, "pt", device="cpu") as file:
+            with unbroken(), safe_open(path, "pt", device="cpu") as file:
                 told: Any = json.loads((file.metadata() or {})["source"])
                 differences = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             losses = Losses(float(told["first"]), float(told["last"]))

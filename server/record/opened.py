@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from recast_core.closing import Closing
+from recast_core.unbroken import heed, unbroken
 from server.record.database import AwayError, is_away, open_database, plain_damage, plain_errors
 from server.record.place import named, place_of, point
 from server.record.tables_beside import Writer
-from server.record.unbroken import heed, unbroken
 
 logger = logging.getLogger("recast.server")
 # How long a run waits for its database to come back, and how often it looks.

@@ -1,6 +1,8 @@
 """Networks from files that compute nothing, or say of themselves what cannot be."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +93,19 @@ def test_a_bank_is_no_backbone_and_called_a_bank(tmp_path: Path) -> None:
     spec = _saved(tmp_path, None, {"recast.bank": "{}"})
     with pytest.raises(RecastError, match="is a template bank"):
         load_backbone(spec)
+
+
+def test_an_interrupt_while_a_network_is_read_is_raised_when_that_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def interrupted(state: State, path: Path) -> State:
+        os.kill(os.getpid(), signal.SIGINT)
+        read.extend(state)
+        return state
+
+    monkeypatch.setattr("recast_core.backbones.files.unprefixed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_backbone(_saved(tmp_path))
+    assert read

@@ -13,8 +13,8 @@ from types import FrameType
 
 import pytest
 
+from recast_core.unbroken import unbroken
 from server.record.registry import Registry
-from server.record.unbroken import unbroken
 
 LAST, STEP = 4000, 53
 

@@ -36,7 +36,8 @@ def unbroken() -> Iterator[None]:
     """Hold interrupts back until the outermost of these contexts ends.
 
     A library that is interrupted as it takes a connection may leave it in a transaction that nobody
-    ends, which keeps out whoever records how the run ended.
+    ends, which keeps out whoever records how the run ended; torch takes an interrupt in the middle
+    of reading a tensor for an object without a shape, and loses it.
     """
     if not _in_main_thread():
         yield
