@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Context, Message
 
 from client.app import app
 from client.link import ClientKeys, Endpoint, LinkClient
@@ -114,6 +115,16 @@ class Relay(Closing):
                 end.shutdown(socket.SHUT_RDWR)
 
 
+_turn = threading.Lock()
+
+
+def _in_turn(message: Message, context: Context) -> Message:
+    """The ClientApp, of one client at a time: while torch traces a model, it changes all modules of
+    the process, in which clients are alone elsewhere."""
+    with _turn:
+        return app(message, context)
+
+
 class Federation:
     """A grid, its certificates, and whatever joined it; everything ends with the test."""
 
@@ -172,7 +183,7 @@ class Federation:
         config: dict[str, Value] = {
             "data-dir": str(data), "cache-dir": str(self.folder / name), "client-number": number,
         }  # fmt: skip
-        return self.join(name, port=port, app=app, config=config)
+        return self.join(name, port=port, app=_in_turn, config=config)
 
     def relay(self) -> Relay:
         return self._stack.enter_context(Relay(self.port))
