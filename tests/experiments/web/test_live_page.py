@@ -69,7 +69,8 @@ def test_a_federation_is_watched_in_a_browser_from_its_first_client_to_its_end(
     # With one client held the run does not end, however long the browser takes to look at it.
     server.says(r"round 3: 2 updates")
     edges[1].process.send_signal(signal.SIGSTOP)
-    page.locator("#live-legend", has_text=re.compile(r"2 (working|idle)")).wait_for()
+    page.locator("#live-legend .working", has_text="1 working").wait_for()
+    page.locator("#live-legend .idle", has_text="1 idle").wait_for()
     page.locator("#plot-accuracy svg .mark-symbol path").first.wait_for()
     page.get_by_label("Find").fill("edge-0")
     before, ends = refreshed(page), time.monotonic() + LONG
