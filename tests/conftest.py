@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,13 @@ def logs_as_before() -> Iterator[None]:
     for one, handlers, level, propagate in before:
         one.handlers[:], one.propagate = handlers, propagate
         one.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_new_process() -> None:
+    """Ray leaves a handler of its own, and a job in the background begins deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
