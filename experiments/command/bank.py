@@ -177,8 +177,9 @@ def make_bank(
     names = member_tensors(loaded.model, loaded.head)
     sections = divide(names, plan.sections)
     network = fingerprint(loaded.model)
-    settings = _settings(network, dataset, plan, wanted)
-    kept = None if folder is None else SourceFolder(folder, settings)
+    kept = (
+        None if folder is None else SourceFolder(folder, _settings(network, dataset, plan, wanted))
+    )
     images, labels = _planes(dataset.x_train, device), torch.from_numpy(dataset.y_train)
     form = Everything(loaded.model, loaded.head, device)
     sources = fine_tune_sources(

@@ -10,10 +10,10 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from experiments.web import OWN_NAMES
 from recast_core.errors import RecastError
 from server.link.sessions import Sessions
 
-HOSTS = "127.0.0.1", "localhost", "[::1]"
 # For a reader to say what it wants, and to take it.
 _SECONDS = 10
 
@@ -73,7 +73,7 @@ def _of_this_machine(app: Callable[..., Iterable[bytes]]) -> Callable[..., Itera
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         host = re.sub(r":\d*$", "", environ.get("HTTP_HOST", ""))
-        if host.lower() in HOSTS:
+        if host.lower() in OWN_NAMES:
             return app(environ, start_response)
         start_response("400 Bad Request", [("Content-Type", "text/plain")])
         return [b"Ask for 127.0.0.1 or localhost.\n"]

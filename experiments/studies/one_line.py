@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.command.interrupt import INTERRUPTED
 from recast_core.errors import RecastError
 
-REFUSED, INTERRUPTED = 2, 130
+REFUSED = 2
+
+
+def resumable(study: str, text: str | None, more: str = "") -> argparse.ArgumentParser:
+    """A parser for a study that appends rows, whose help names the defaults.
+
+    Args:
+        study: its module, in ``experiments.studies``.
+        text: its docstring; the first line is shown.
+        more: what stands at the end, after the word on going on.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m experiments.studies.{study}",
+        description=(text or "").partition("\n")[0],
+        epilog=f"The same command goes on where it was stopped{more or '.'}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
 
 
 def in_one_line(main: Callable[[], None]) -> None:

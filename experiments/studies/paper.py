@@ -8,7 +8,6 @@ task with three seeds: AdamW at 2e-3, batches of 128, 100 epochs, the rate a ten
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from client.data import load_dataset, parse_task
 from client.data.arrays import Dataset
 from client.learners import pick_device
-from experiments.studies.one_line import in_one_line
+from experiments.studies.one_line import in_one_line, resumable
 from experiments.studies.shift_book import Book, OutOfTime
 from recast_core.backbones import Backbone, load_backbone
 from recast_core.config import RecastConfig
@@ -158,11 +157,7 @@ def _accuracy(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.paper", description=(__doc__ or "").split("\n")[0],
-        epilog="The same command goes on where it was stopped.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
+    parser = resumable("paper", __doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="where paper_data wrote")
     parser.add_argument("--vit", default=VIT, help="backbone of the variants for ViTs")
     parser.add_argument("--resnet", default=RESNET, help="of those for ResNets")

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.learners import pick_device
-from experiments.studies.one_line import in_one_line
+from experiments.studies.one_line import in_one_line, resumable
 from experiments.studies.shift_book import Book, OutOfTime, Row
 from experiments.studies.shift_cell import Banks, Cell, Trial
 from experiments.studies.shift_contenders import (
@@ -145,11 +145,9 @@ def quick(args: argparse.Namespace) -> tuple[SitePlan, Trial]:
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser(
-        prog="python -m experiments.studies.shifts", description=(__doc__ or "").partition("\n")[0],
-        epilog="The same command goes on where it was stopped; shift_table makes tables of its "
-        "rows. Example: python -m experiments.studies.shifts --quick --rows rows.jsonl",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    made = resumable(
+        "shifts", __doc__, "; shift_table makes tables of its rows. Example: "
+        "python -m experiments.studies.shifts --quick --rows rows.jsonl",
     )  # fmt: skip
     add = made.add_argument
     add("--backbone", default="file:resnet34_32px.safetensors", help="trained on anything")

@@ -10,7 +10,6 @@ it is centralised; ``--quick`` is small enough for a test.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.studies.one_line import in_one_line
+from experiments.studies.one_line import in_one_line, resumable
 from experiments.studies.shift_book import Book, OutOfTime
 from experiments.studies.tasks_data import materialised
 from experiments.studies.tasks_rows import (
@@ -183,11 +182,9 @@ def _mean(found: Any) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.tasks", description=(__doc__ or "").split("\n")[0],
-        epilog="The same command goes on where it was stopped; tasks_table makes tables of its "
-        "rows. Example: python -m experiments.studies.tasks --quick --rows rows.jsonl",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = resumable(
+        "tasks", __doc__, "; tasks_table makes tables of its rows. Example: "
+        "python -m experiments.studies.tasks --quick --rows rows.jsonl",
     )  # fmt: skip
     parser.add_argument("--backbone", default="glyph_resnet20", help="as recast simulate takes it")
     parser.add_argument("--target", default="conv", help="of own weights, TinyLoRA and the like")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvicorn
 
+from experiments.web import OWN_NAMES
 from experiments.web.app import make_app
 from experiments.web.source import Source
 
@@ -44,7 +45,7 @@ def main(registry: str, host: str, port: str) -> None:
         print(f"error {error.strerror}", flush=True)
         return
     source, token = Source(Path(registry)), os.environ.get(TOKEN)
-    hosts = ["*"] if token else ["127.0.0.1", "localhost", "[::1]"]
+    hosts = ["*"] if token else OWN_NAMES
     app = make_app(source, token, hosts)
     config = uvicorn.Config(
         app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1

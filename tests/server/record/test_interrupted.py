@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,14 +17,6 @@ from recast_core.unbroken import unbroken
 from server.record.registry import Registry
 
 LAST, STEP = 4000, 53
-
-
-@pytest.fixture(autouse=True)
-def interrupts() -> Iterator[None]:
-    """SIGINT raises here as it does in a command."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupt_at(call: int, work: Callable[[], object]) -> BaseException | None:
